@@ -1,0 +1,447 @@
+//! From settings to a typed [`Config`]: every rule that needs more than one value.
+//!
+//! Errors are all exit code 2: the operator wrote something that cannot be meant.
+
+use super::flags::{self, GATES};
+use super::merge::{Notice, Settings, Source, invalid, named, unsupported};
+use super::urls::Url;
+use super::{
+    AutoCompaction, ClusterState, Config, ConfigError, Keepalive, Limits, ids, suggest, values,
+};
+use crate::logging::{self, Format, Output};
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+const ELECTION_MAX: Duration = Duration::from_secs(50);
+const QUOTA_DEFAULT: u64 = 2 << 30;
+const QUOTA_ADVISED_MAX: u64 = 8 << 30;
+const REQUEST_ADVISED_MAX: usize = 10 << 20;
+const PROGRESS_MIN: Duration = Duration::from_millis(100);
+
+/// Builds the configuration or says what is wrong with it first.
+pub fn build(settings: &Settings, notices: &mut Vec<Notice>) -> Result<Config, ConfigError> {
+    let mut read = Read { settings, notices };
+    let name = read.name()?;
+    let data_dir = match read.path("data-dir") {
+        Some(path) => path,
+        None => default_data_dir(settings, &name)?,
+    };
+    let wal_dir = read.path("wal-dir");
+    if wal_dir.as_deref() == Some(data_dir.as_path()) {
+        let source = &settings.get("wal-dir").source;
+        return Err(ConfigError::usage(format!(
+            "{} is the data directory itself",
+            named("wal-dir", source)
+        ))
+        .hint("leave it out to keep the log inside the data directory"));
+    }
+
+    let listen_client_urls = read.listen("listen-client-urls", true)?;
+    let listen_metrics_urls = read.listen("listen-metrics-urls", false)?;
+    let listen_peer_urls = read.listen("listen-peer-urls", true)?;
+    refuse_collisions(&[
+        ("listen-client-urls", &listen_client_urls),
+        ("listen-metrics-urls", &listen_metrics_urls),
+        ("listen-peer-urls", &listen_peer_urls),
+    ])?;
+    if settings.is_set("listen-client-urls") && !settings.is_set("advertise-client-urls") {
+        return Err(ConfigError::usage(
+            "--advertise-client-urls is required when --listen-client-urls is set explicitly",
+        )
+        .hint("set it to the urls under which clients reach this member"));
+    }
+    let advertise_client_urls = read.urls("advertise-client-urls", true)?;
+
+    let founding = read.founding(&name)?;
+    let heartbeat_interval = read.millis("heartbeat-interval")?;
+    let election_timeout = read.millis("election-timeout")?;
+    check_timing(heartbeat_interval, election_timeout)?;
+    read.feature_gates()?;
+
+    Ok(Config {
+        data_dir,
+        wal_dir,
+        listen_client_urls,
+        advertise_client_urls,
+        listen_metrics_urls,
+        listen_peer_urls,
+        advertise_peer_urls: founding.advertise,
+        initial_cluster: founding.members,
+        initial_cluster_state: match read.text("initial-cluster-state") {
+            "existing" => ClusterState::Existing,
+            _ => ClusterState::New,
+        },
+        initial_cluster_token: read.text("initial-cluster-token").to_owned(),
+        member_id: founding.member_id,
+        cluster_id: founding.cluster_id,
+        expected_cluster_id: read.expected_cluster_id()?,
+        new_cluster_on_empty_dir: read.text("allow-new-cluster-on-empty-dir") != "never",
+        heartbeat_interval,
+        election_timeout,
+        pre_vote: read.bool("pre-vote")?,
+        unsafe_no_fsync: read.unsafe_no_fsync()?,
+        limits: read.limits()?,
+        quota_bytes: read.quota()?,
+        min_free_bytes: read.bytes("min-free-bytes")?,
+        wal_segment_bytes: read.wal_segment_bytes()?,
+        keepalive: Keepalive {
+            min_time: read.duration("grpc-keepalive-min-time")?,
+            interval: Some(read.duration("grpc-keepalive-interval")?).filter(|d| !d.is_zero()),
+            timeout: read.duration("grpc-keepalive-timeout")?,
+        },
+        auto_compaction: read.auto_compaction()?,
+        watch_progress_notify_interval: read.progress_interval()?,
+        log: read.log()?,
+        warning_apply_duration: read.threshold("warning-apply-duration")?,
+        cores: read.cores()?,
+        name,
+    })
+}
+
+/// `<name>.etcd`, as etcd names it; only a name that is one path component will do.
+fn default_data_dir(settings: &Settings, name: &str) -> Result<PathBuf, ConfigError> {
+    let mut components = Path::new(name).components();
+    match (components.next(), components.next()) {
+        (Some(std::path::Component::Normal(_)), None) => Ok(PathBuf::from(format!("{name}.etcd"))),
+        _ => Err(ConfigError::usage(format!(
+            "{} is {name:?}, which cannot name a directory",
+            named("name", &settings.get("name").source)
+        ))
+        .hint("set --data-dir")),
+    }
+}
+
+fn refuse_collisions(listeners: &[(&str, &[Url])]) -> Result<(), ConfigError> {
+    let all: Vec<(&str, &Url)> = listeners
+        .iter()
+        .flat_map(|(flag, urls)| urls.iter().map(move |url| (*flag, url)))
+        .collect();
+    for (at, (flag, url)) in all.iter().enumerate() {
+        for (other_flag, other) in &all[at + 1..] {
+            if url.collides_with(other) {
+                return Err(ConfigError::usage(format!(
+                    "--{flag} ({url}) and --{other_flag} ({other}) listen on the same address"
+                ))
+                .hint("give each listener a port of its own"));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn check_timing(heartbeat: Duration, election: Duration) -> Result<(), ConfigError> {
+    let millis = |duration: Duration| format!("{}ms", duration.as_millis());
+    if heartbeat.is_zero() {
+        return Err(ConfigError::usage(
+            "--heartbeat-interval must be at least 1ms",
+        ));
+    }
+    if election < heartbeat * 5 {
+        return Err(ConfigError::usage(format!(
+            "--election-timeout ({}) must be at least 5 times --heartbeat-interval ({})",
+            millis(election),
+            millis(heartbeat)
+        ))
+        .hint(format!(
+            "10 times is usual: --election-timeout={}",
+            (heartbeat * 10).as_millis()
+        )));
+    }
+    if election > ELECTION_MAX {
+        return Err(ConfigError::usage(format!(
+            "--election-timeout ({}) must be at most {}",
+            millis(election),
+            millis(ELECTION_MAX)
+        )));
+    }
+    Ok(())
+}
+
+/// Typed access to settings that already passed their kinds.
+pub(super) struct Read<'a> {
+    settings: &'a Settings,
+    notices: &'a mut Vec<Notice>,
+}
+
+impl<'a> Read<'a> {
+    pub(super) fn text(&self, name: &str) -> &'a str {
+        &self.settings.get(name).text
+    }
+
+    pub(super) fn source(&self, name: &str) -> &'a Source {
+        &self.settings.get(name).source
+    }
+
+    fn path(&self, name: &str) -> Option<PathBuf> {
+        Some(self.text(name))
+            .filter(|text| !text.is_empty())
+            .map(PathBuf::from)
+    }
+
+    fn parse<T>(
+        &self,
+        name: &str,
+        parse: impl FnOnce(&str) -> Result<T, String>,
+    ) -> Result<T, ConfigError> {
+        parse(self.text(name)).map_err(|why| self.invalid(name, &why))
+    }
+
+    pub(super) fn invalid(&self, name: &str, why: &str) -> ConfigError {
+        let setting = self.settings.get(name);
+        let flag = flags::find(name).expect("only flags of the table are read");
+        invalid(flag, &setting.text, &setting.source, why)
+    }
+
+    fn bool(&self, name: &str) -> Result<bool, ConfigError> {
+        self.parse(name, values::parse_bool)
+    }
+
+    fn whole(&self, name: &str) -> Result<u64, ConfigError> {
+        self.parse(name, |text| values::parse_whole(text, 0, u64::MAX))
+    }
+
+    fn whole_u32(&self, name: &str) -> Result<u32, ConfigError> {
+        let whole = self.whole(name)?;
+        u32::try_from(whole).map_err(|_| self.invalid(name, "too large"))
+    }
+
+    fn whole_usize(&self, name: &str) -> Result<usize, ConfigError> {
+        let whole = self.whole(name)?;
+        usize::try_from(whole).map_err(|_| self.invalid(name, "too large"))
+    }
+
+    fn duration(&self, name: &str) -> Result<Duration, ConfigError> {
+        self.parse(name, values::parse_duration)
+    }
+
+    fn millis(&self, name: &str) -> Result<Duration, ConfigError> {
+        self.parse(name, values::parse_millis)
+    }
+
+    fn bytes(&self, name: &str) -> Result<u64, ConfigError> {
+        self.parse(name, values::parse_bytes)
+    }
+
+    fn wal_segment_bytes(&self) -> Result<u64, ConfigError> {
+        const MIB: u64 = 1 << 20;
+        let bytes = self.bytes("wal-segment-bytes")?;
+        if !bytes.is_multiple_of(MIB) || !(MIB..=1024 * MIB).contains(&bytes) {
+            let why = "expected a multiple of 1MiB from 1MiB to 1GiB";
+            return Err(self.invalid("wal-segment-bytes", why));
+        }
+        Ok(bytes)
+    }
+
+    /// A duration above which to warn; 0 is never.
+    fn threshold(&self, name: &str) -> Result<Duration, ConfigError> {
+        let duration = self.duration(name)?;
+        Ok(if duration.is_zero() {
+            Duration::MAX
+        } else {
+            duration
+        })
+    }
+
+    fn name(&self) -> Result<String, ConfigError> {
+        let name = self.text("name");
+        if name.is_empty() || name.contains([',', '=']) || name.chars().any(char::is_control) {
+            return Err(self.invalid("name", "expected text without commas and equals signs"));
+        }
+        Ok(name.to_owned())
+    }
+
+    /// The urls of a flag, each once, in the order given.
+    pub(super) fn urls(&mut self, name: &str, needed: bool) -> Result<Vec<Url>, ConfigError> {
+        let mut urls: Vec<Url> = Vec::new();
+        for item in values::split_list(self.text(name)) {
+            let url = Url::parse(item).map_err(|why| self.invalid(name, &why))?;
+            if urls.contains(&url) {
+                let text = format!("{} lists {url} twice", named(name, self.source(name)));
+                self.notices.push(Notice::warn(text));
+            } else {
+                urls.push(url);
+            }
+        }
+        if needed && urls.is_empty() {
+            return Err(self.invalid(name, "expected at least one url"));
+        }
+        Ok(urls)
+    }
+
+    /// As `urls`; refuses listeners this version cannot serve as asked.
+    fn listen(&mut self, name: &str, needed: bool) -> Result<Vec<Url>, ConfigError> {
+        let urls = self.urls(name, needed)?;
+        match urls.iter().find(|url| url.scheme.is_tls()) {
+            Some(url) => Err(unsupported(
+                &format!("{name}={url}"),
+                self.source(name),
+                "this version has no TLS: listen on http://, or end TLS in a proxy before the server",
+            )),
+            None => Ok(urls),
+        }
+    }
+
+    fn expected_cluster_id(&self) -> Result<Option<u64>, ConfigError> {
+        match self.text("cluster-id") {
+            "" => Ok(None),
+            text => match ids::parse_hex(text) {
+                Some(id) => Ok(Some(id)),
+                None => Err(self.invalid("cluster-id", "expected up to 16 hex digits")),
+            },
+        }
+    }
+
+    fn unsafe_no_fsync(&mut self) -> Result<bool, ConfigError> {
+        let on = self.bool("unsafe-no-fsync")?;
+        if on {
+            let text = "unsafe-no-fsync: a crash of the machine will lose acknowledged writes";
+            self.notices.push(Notice::warn(text.to_owned()));
+        }
+        Ok(on)
+    }
+
+    fn limits(&mut self) -> Result<Limits, ConfigError> {
+        let request_bytes_max = self.whole_usize("max-request-bytes")?;
+        if request_bytes_max > REQUEST_ADVISED_MAX {
+            let text = format!(
+                "max-request-bytes is {request_bytes_max}; above {REQUEST_ADVISED_MAX} large requests delay all others"
+            );
+            self.notices.push(Notice::warn(text));
+        }
+        Ok(Limits {
+            txn_ops_max: self.whole_usize("max-txn-ops")?,
+            request_bytes_max,
+            concurrent_streams_max: self.whole_u32("max-concurrent-streams")?,
+        })
+    }
+
+    fn quota(&mut self) -> Result<Option<u64>, ConfigError> {
+        let quota = match self.parse("quota-backend-bytes", values::parse_quota)? {
+            Some(0) => Some(QUOTA_DEFAULT),
+            other => other,
+        };
+        if let Some(bytes) = quota.filter(|bytes| *bytes > QUOTA_ADVISED_MAX) {
+            let text = format!(
+                "quota-backend-bytes is {bytes}, above the advised {QUOTA_ADVISED_MAX}: snapshots and recovery take longer"
+            );
+            self.notices.push(Notice::warn(text));
+        }
+        Ok(quota)
+    }
+
+    fn auto_compaction(&self) -> Result<AutoCompaction, ConfigError> {
+        let name = "auto-compaction-retention";
+        let number = self.text(name).parse::<u32>();
+        match (self.text("auto-compaction-mode"), number) {
+            (_, Ok(0)) => Ok(AutoCompaction::Off),
+            ("revision", Ok(count)) => Ok(AutoCompaction::Revision(i64::from(count))),
+            ("revision", Err(_)) => match self.text(name).parse::<i64>() {
+                Ok(count) if count > 0 => Ok(AutoCompaction::Revision(count)),
+                _ => Err(self.invalid(name, "the mode revision expects a number of revisions")),
+            },
+            (_, Ok(hours)) => Ok(AutoCompaction::Periodic(Duration::from_secs(
+                u64::from(hours) * 3600,
+            ))),
+            (_, Err(_)) => {
+                let period = self.parse(name, |text| {
+                    values::parse_duration(text)
+                        .map_err(|_| "expected hours, or a duration such as 30m".to_owned())
+                })?;
+                Ok(match period.is_zero() {
+                    true => AutoCompaction::Off,
+                    false => AutoCompaction::Periodic(period),
+                })
+            }
+        }
+    }
+
+    fn progress_interval(&mut self) -> Result<Duration, ConfigError> {
+        let interval = self.duration("watch-progress-notify-interval")?;
+        if interval < PROGRESS_MIN {
+            let text = "watch-progress-notify-interval is raised to its minimum of 100ms";
+            self.notices.push(Notice::warn(text.to_owned()));
+        }
+        Ok(interval.max(PROGRESS_MIN))
+    }
+
+    /// Gate names are checked and noted: none of them changes this server.
+    fn feature_gates(&mut self) -> Result<(), ConfigError> {
+        let flag = "feature-gates";
+        let mut on: Vec<&str> = Vec::new();
+        for item in values::split_list(self.text(flag)) {
+            let (gate, value) = item.split_once('=').unwrap_or((item, ""));
+            let value = values::parse_bool(value).map_err(|_| {
+                self.invalid(flag, &format!("{item:?} is not Name=true or Name=false"))
+            })?;
+            if !GATES.contains(&gate) {
+                let error = self.invalid(flag, &format!("unknown feature gate {gate:?}"));
+                return Err(match suggest::nearest(gate, GATES.iter().copied()) {
+                    Some(nearest) => error.hint(format!("did you mean {nearest}?")),
+                    None => error.hint(format!("known are {}", GATES.join(", "))),
+                });
+            }
+            if value {
+                on.push(gate);
+            }
+        }
+        if on.contains(&"LeaseCheckpointPersist") && !on.contains(&"LeaseCheckpoint") {
+            return Err(self.invalid(flag, "LeaseCheckpointPersist needs LeaseCheckpoint=true"));
+        }
+        if self.settings.is_set(flag) {
+            let text = format!(
+                "feature-gates ({}) change nothing in this server",
+                self.text(flag)
+            );
+            self.notices.push(Notice::info(text));
+        }
+        Ok(())
+    }
+
+    fn log(&mut self) -> Result<logging::Settings, ConfigError> {
+        let level = match self.text("log-level") {
+            "debug" => log::LevelFilter::Debug,
+            "info" => log::LevelFilter::Info,
+            "warn" => log::LevelFilter::Warn,
+            _ => log::LevelFilter::Error,
+        };
+        let format = match self.text("log-format") {
+            "console" => Format::Console,
+            _ => Format::Json,
+        };
+        let mut outputs = Vec::new();
+        let words: Vec<&str> = values::split_list(self.text("log-outputs")).collect();
+        if words.is_empty() || (words.len() > 1 && words.contains(&"default")) {
+            let why = "expected default alone, or stderr, stdout and file paths";
+            return Err(self.invalid("log-outputs", why));
+        }
+        for word in words {
+            let output = match word {
+                "default" | "stderr" | "systemd/journal" => Output::Stderr,
+                "stdout" => Output::Stdout,
+                path => Output::File(PathBuf::from(path)),
+            };
+            if !outputs.contains(&output) {
+                outputs.push(output);
+            }
+        }
+        Ok(logging::Settings {
+            level,
+            format,
+            outputs,
+        })
+    }
+
+    fn cores(&self) -> Result<Option<NonZeroUsize>, ConfigError> {
+        match self.text("cores") {
+            "" | "auto" => Ok(None),
+            text => match values::parse_whole(text, 1, 1024)
+                .ok()
+                .and_then(|n| n.try_into().ok())
+            {
+                Some(cores) => Ok(NonZeroUsize::new(cores)),
+                None => Err(self.invalid("cores", "expected auto, or a number from 1 to 1024")),
+            },
+        }
+    }
+}

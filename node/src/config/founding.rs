@@ -1,0 +1,137 @@
+//! Who founds the cluster: `--name`, `--initial-cluster` and `--initial-advertise-peer-urls` against
+//! each other, and the ids that follow from them.
+
+use super::check::Read;
+use super::flags::DEFAULT_PEER_URL;
+use super::merge::named;
+use super::urls::Url;
+use super::{ConfigError, FoundingMember, ids, suggest, values};
+
+/// What `--initial-cluster` and its neighbours come to.
+pub(super) struct Founding {
+    pub(super) members: Vec<FoundingMember>,
+    pub(super) advertise: Vec<Url>,
+    pub(super) member_id: u64,
+    pub(super) cluster_id: u64,
+}
+
+impl Read<'_> {
+    pub(super) fn founding(&mut self, name: &str) -> Result<Founding, ConfigError> {
+        let advertise = self.urls("initial-advertise-peer-urls", true)?;
+        let members = self.members(name, &advertise)?;
+        let flag = named("initial-cluster", self.source("initial-cluster"));
+        let names = || members.iter().map(|member| member.name.as_str());
+        let Some(own) = members.iter().find(|member| member.name == name) else {
+            let has: Vec<&str> = names().collect();
+            return Err(ConfigError::usage(format!(
+                "member {name:?} is not in {flag} (has: {})",
+                has.join(", ")
+            ))
+            .hint(match suggest::nearest(name, names()) {
+                Some(nearest) => format!("set --name={nearest}, or add {name}=URL to the list"),
+                None => format!("set --name, or add {name}=URL to the list"),
+            }));
+        };
+        let (listed, announced) = (sorted(&own.peer_urls), sorted(&advertise));
+        if listed != announced {
+            return Err(mismatch(name, &listed, &announced));
+        }
+        if members.len() > 1 {
+            let has: Vec<&str> = names().collect();
+            return Err(ConfigError::usage(format!(
+                "{flag} has {} members ({}): a cluster of more than one member is not supported by this version",
+                members.len(),
+                has.join(", ")
+            ))
+            .hint(format!("name only this member: --initial-cluster={name}={}", announced.join(","))));
+        }
+        let token = self.text("initial-cluster-token");
+        let mut ids = Vec::new();
+        for member in &members {
+            let urls = member.peer_urls.iter().map(Url::to_string);
+            let id = ids::member_id(urls, token).ok_or_else(|| {
+                self.invalid("initial-cluster-token", "it yields the member id 0")
+            })?;
+            ids.push((member.name == name, id));
+        }
+        let member_id = ids.iter().find(|(own, _)| *own).map_or(0, |(_, id)| *id);
+        let cluster_id = ids::cluster_id(ids.iter().map(|(_, id)| *id));
+        let mut advertise = advertise;
+        advertise.sort_by_key(Url::to_string);
+        Ok(Founding {
+            members,
+            advertise,
+            member_id,
+            cluster_id,
+        })
+    }
+
+    /// The entries of `--initial-cluster`; without it, this member alone under what it announces.
+    fn members(&self, name: &str, advertise: &[Url]) -> Result<Vec<FoundingMember>, ConfigError> {
+        let flag = "initial-cluster";
+        let mut members: Vec<FoundingMember> = Vec::new();
+        for item in values::split_list(self.text(flag)) {
+            let Some((member, url)) = item
+                .split_once('=')
+                .filter(|(member, _)| !member.is_empty())
+            else {
+                return Err(self.invalid(flag, &format!("{item:?} is not name=url")));
+            };
+            let url = Url::parse(url).map_err(|why| self.invalid(flag, &why))?;
+            if let Some(holder) = members.iter().find(|m| m.peer_urls.contains(&url)) {
+                return Err(self.invalid(
+                    flag,
+                    &format!(
+                        "members {:?} and {member:?} have the same url {url}",
+                        holder.name
+                    ),
+                ));
+            }
+            match members.iter_mut().find(|m| m.name == member) {
+                Some(known) => known.peer_urls.push(url),
+                None => members.push(FoundingMember {
+                    name: member.to_owned(),
+                    peer_urls: vec![url],
+                }),
+            }
+        }
+        if members.is_empty() {
+            members.push(FoundingMember {
+                name: name.to_owned(),
+                peer_urls: advertise.to_vec(),
+            });
+        }
+        Ok(members)
+    }
+}
+
+fn sorted(urls: &[Url]) -> Vec<String> {
+    let mut urls: Vec<String> = urls.iter().map(Url::to_string).collect();
+    urls.sort();
+    urls
+}
+
+/// Both lists and what sets them apart. Urls are compared as text: ids are digests of that text.
+fn mismatch(name: &str, listed: &[String], announced: &[String]) -> ConfigError {
+    let only = |a: &[String], b: &[String]| -> Option<String> {
+        a.iter().find(|url| !b.contains(url)).cloned()
+    };
+    let differs = match (only(listed, announced), only(announced, listed)) {
+        (Some(url), _) => format!("{url} is missing from --initial-advertise-peer-urls"),
+        (None, Some(url)) => format!("{url} is missing from --initial-cluster"),
+        (None, None) => "they differ".to_owned(),
+    };
+    let hint = match announced {
+        [only] if only == DEFAULT_PEER_URL => {
+            format!("set --initial-advertise-peer-urls={}", listed.join(","))
+        }
+        _ => "make both lists equal; urls are compared letter by letter, names are not resolved"
+            .to_owned(),
+    };
+    ConfigError::usage(format!(
+        "--initial-cluster has {name}={} but --initial-advertise-peer-urls is {}: {differs}",
+        listed.join(","),
+        announced.join(",")
+    ))
+    .hint(hint)
+}

@@ -1,0 +1,326 @@
+//! What must hold for one value or between several.
+
+use super::*;
+
+#[test]
+fn advertise_is_required_beside_listen_in_etcds_words() {
+    let expected =
+        "--advertise-client-urls is required when --listen-client-urls is set explicitly";
+    refused(
+        load(&["--listen-client-urls=http://localhost:2379"]),
+        expected,
+        "clients reach",
+    );
+    refused(
+        load_all(
+            &[],
+            &[("ETCD_LISTEN_CLIENT_URLS", "http://localhost:1")],
+            None,
+        ),
+        expected,
+        "",
+    );
+    refused(
+        from_file("listen-client-urls: http://localhost:1"),
+        expected,
+        "",
+    );
+}
+
+#[test]
+fn bad_urls_name_flag_and_fault() {
+    for (url, part) in [
+        ("ftp://a:1", "unknown scheme"),
+        ("http://a", "no port"),
+        ("localhost:2379", "no scheme"),
+        ("http://a:1/x", "nothing more"),
+        (",", "at least one url"),
+    ] {
+        let args = [
+            format!("--listen-client-urls={url}"),
+            "--advertise-client-urls=http://h:1".to_owned(),
+        ];
+        let args: Vec<&str> = args.iter().map(String::as_str).collect();
+        refused(load(&args), "for --listen-client-urls: ", "");
+        refused(load(&args), part, "");
+    }
+}
+
+#[test]
+fn two_listeners_on_one_address_are_refused_and_a_repeated_url_is_told() {
+    refused(
+        load(&["--listen-metrics-urls=http://127.0.0.1:2379"]),
+        "--listen-client-urls (http://localhost:2379) and --listen-metrics-urls (http://127.0.0.1:2379)",
+        "port",
+    );
+    let loaded = load(&["--listen-metrics-urls=http://localhost:1,http://localhost:1"]).unwrap();
+    assert_eq!(loaded.config.listen_metrics_urls.len(), 1);
+    assert_eq!(texts(&loaded, Level::Warn).len(), 1);
+}
+
+#[test]
+fn a_name_alone_founds_a_cluster_under_that_name() {
+    let loaded = load(&["--name=a", "--initial-advertise-peer-urls=http://a:2380"]).unwrap();
+    let config = loaded.config;
+    assert_eq!(config.initial_cluster.len(), 1);
+    assert_eq!(config.initial_cluster[0].name, "a");
+    assert_eq!(
+        config.initial_cluster[0].peer_urls[0].to_string(),
+        "http://a:2380"
+    );
+    assert_eq!(config.data_dir, Path::new("a.etcd"));
+    assert_eq!(
+        Some(config.member_id),
+        ids::member_id(["http://a:2380"], "etcd-cluster")
+    );
+}
+
+#[test]
+fn a_name_missing_from_the_initial_cluster_is_told_with_the_nearest() {
+    refused(
+        load(&[
+            "--name=node1",
+            "--initial-cluster=node2=http://h:1,infra=http://i:1",
+        ]),
+        "member \"node1\" is not in --initial-cluster (has: node2, infra)",
+        "--name=node2",
+    );
+}
+
+#[test]
+fn advertise_and_initial_cluster_must_agree_and_the_difference_is_shown() {
+    refused(
+        load(&["--initial-cluster=default=http://h:2380"]),
+        "--initial-cluster has default=http://h:2380 but --initial-advertise-peer-urls is http://localhost:2380",
+        "set --initial-advertise-peer-urls=http://h:2380",
+    );
+    refused(
+        load(&[
+            "--initial-cluster=default=http://a:1,default=http://b:1",
+            "--initial-advertise-peer-urls=http://a:1",
+        ]),
+        "http://b:1 is missing from --initial-advertise-peer-urls",
+        "letter by letter",
+    );
+    let loaded = load(&[
+        "--initial-cluster=default=http://b:1,default=http://a:1",
+        "--initial-advertise-peer-urls=http://a:1,http://b:1",
+    ])
+    .unwrap();
+    assert_eq!(loaded.config.initial_cluster[0].peer_urls.len(), 2);
+}
+
+#[test]
+fn a_url_listed_twice_names_both_members() {
+    refused(
+        load(&["--initial-cluster=default=http://h:1,b=http://h:1"]),
+        "members \"default\" and \"b\" have the same url http://h:1",
+        "",
+    );
+    refused(
+        load(&["--initial-cluster=http://h:1"]),
+        "is not name=url",
+        "",
+    );
+    refused(
+        load(&["--initial-cluster==http://h:1"]),
+        "is not name=url",
+        "",
+    );
+}
+
+#[test]
+fn election_timing_rules_hold() {
+    refused(
+        load(&["--election-timeout=499"]),
+        "at least 5 times",
+        "--election-timeout=1000",
+    );
+    assert!(load(&["--election-timeout=500ms"]).is_ok());
+    refused(load(&["--election-timeout=50001"]), "at most 50000ms", "");
+    assert!(load(&["--election-timeout=50s"]).is_ok());
+    refused(load(&["--heartbeat-interval=0"]), "at least 1ms", "");
+    refused(
+        load(&["--heartbeat-interval=18446744073709551615"]),
+        "at least 5 times",
+        "",
+    );
+}
+
+#[test]
+fn the_cluster_state_is_new_or_existing() {
+    refused(
+        load(&["--initial-cluster-state=old"]),
+        "expected new or existing",
+        "",
+    );
+    let loaded = load(&["--initial-cluster-state=existing"]).unwrap();
+    assert_eq!(loaded.config.initial_cluster_state, ClusterState::Existing);
+}
+
+#[test]
+fn retention_means_hours_durations_or_revisions() {
+    let with = |mode: &str, retention: &str| {
+        let args = [
+            format!("--auto-compaction-mode={mode}"),
+            format!("--auto-compaction-retention={retention}"),
+        ];
+        load(&[&args[0], &args[1]]).map(|loaded| loaded.config.auto_compaction)
+    };
+    let hours = |hours: u64| AutoCompaction::Periodic(Duration::from_secs(hours * 3600));
+    assert_eq!(with("periodic", "2"), Ok(hours(2)));
+    assert_eq!(
+        with("periodic", "30m"),
+        Ok(AutoCompaction::Periodic(Duration::from_secs(1800)))
+    );
+    assert_eq!(with("periodic", "0s"), Ok(AutoCompaction::Off));
+    assert_eq!(with("revision", "0"), Ok(AutoCompaction::Off));
+    assert_eq!(with("revision", "1000"), Ok(AutoCompaction::Revision(1000)));
+    assert_eq!(
+        with("revision", "5000000000"),
+        Ok(AutoCompaction::Revision(5_000_000_000))
+    );
+    for (mode, bad) in [
+        ("periodic", "-1"),
+        ("periodic", "x"),
+        ("periodic", "-5m"),
+        ("revision", "-1"),
+        ("revision", "5m"),
+        ("weekly", "1"),
+    ] {
+        assert!(with(mode, bad).is_err(), "{mode} {bad}");
+    }
+}
+
+#[test]
+fn limits_out_of_reason_warn() {
+    let loaded = load(&["--quota-backend-bytes=9GiB", "--max-request-bytes=20000000"]).unwrap();
+    assert_eq!(loaded.config.quota_bytes, Some(9 << 30));
+    assert_eq!(texts(&loaded, Level::Warn).len(), 2);
+    assert_eq!(
+        load(&["--quota-backend-bytes=-1"])
+            .unwrap()
+            .config
+            .quota_bytes,
+        None
+    );
+    let loaded = load(&["--watch-progress-notify-interval=1ms", "--unsafe-no-fsync"]).unwrap();
+    assert_eq!(
+        loaded.config.watch_progress_notify_interval,
+        Duration::from_millis(100)
+    );
+    assert_eq!(texts(&loaded, Level::Warn).len(), 2);
+    refused(
+        load(&["--max-concurrent-streams=4294967296"]),
+        "between 1 and 4294967295",
+        "",
+    );
+}
+
+#[test]
+fn feature_gates_are_checked_by_name() {
+    assert!(load(&["--feature-gates=InitialCorruptCheck=true,CompactHashCheck=false"]).is_ok());
+    refused(
+        load(&["--feature-gates=InitialCorruptChek=true"]),
+        "unknown",
+        "InitialCorruptCheck",
+    );
+    refused(
+        load(&["--feature-gates=CompactHashCheck"]),
+        "is not Name=true",
+        "",
+    );
+    refused(
+        load(&["--feature-gates=LeaseCheckpointPersist=true"]),
+        "needs LeaseCheckpoint",
+        "",
+    );
+}
+
+#[test]
+fn log_settings_are_typed() {
+    let args = [
+        "--log-outputs=stdout,stderr,a.log",
+        "--log-format=console",
+        "--log-level=fatal",
+    ];
+    let log = load(&args).unwrap().config.log;
+    assert_eq!(log.level, log::LevelFilter::Error);
+    assert_eq!(log.format, logging::Format::Console);
+    assert_eq!(
+        log.outputs,
+        [
+            logging::Output::Stdout,
+            logging::Output::Stderr,
+            logging::Output::File(PathBuf::from("a.log"))
+        ]
+    );
+    let journal = load(&["--log-outputs=systemd/journal"]).unwrap().config.log;
+    assert_eq!(journal.outputs, [logging::Output::Stderr]);
+    refused(load(&["--log-outputs=default,stdout"]), "default alone", "");
+    refused(
+        load(&["--log-level=loud"]),
+        "expected debug, info, warn, error, panic or fatal",
+        "",
+    );
+}
+
+#[test]
+fn own_flags_are_typed() {
+    let config = load(&[
+        "--cores=3",
+        "--cluster-id=cdf818194e3a8c32",
+        "--allow-new-cluster-on-empty-dir=never",
+        "--warning-apply-duration=0",
+        "--grpc-keepalive-interval=0",
+        "--min-free-bytes=2GiB",
+    ])
+    .unwrap()
+    .config;
+    assert_eq!(config.cores, NonZeroUsize::new(3));
+    assert_eq!(config.expected_cluster_id, Some(0xcdf8_1819_4e3a_8c32));
+    assert!(!config.new_cluster_on_empty_dir);
+    assert_eq!(config.warning_apply_duration, Duration::MAX);
+    assert_eq!(config.keepalive.interval, None);
+    assert_eq!(config.min_free_bytes, 2 << 30);
+    for bad in [
+        "--cores=0",
+        "--cores=many",
+        "--cluster-id=xyz",
+        "--name=",
+        "--name=a,b",
+    ] {
+        assert!(load(&[bad]).is_err(), "{bad}");
+    }
+}
+
+#[test]
+fn a_name_that_is_no_directory_needs_a_data_dir() {
+    refused(
+        load(&["--name=a/b"]),
+        "cannot name a directory",
+        "--data-dir",
+    );
+    assert!(load(&["--name=a/b", "--data-dir=d"]).is_ok());
+    refused(
+        load(&["--name=.."]),
+        "cannot name a directory",
+        "--data-dir",
+    );
+    refused(
+        load(&["--data-dir=d", "--wal-dir=d"]),
+        "the data directory itself",
+        "leave it out",
+    );
+}
+
+#[test]
+fn a_log_segment_is_a_whole_number_of_mebibytes_within_bounds() {
+    assert_eq!(Config::default().wal_segment_bytes, 64 << 20);
+    let config = load(&["--wal-segment-bytes=1GiB"]).unwrap().config;
+    assert_eq!(config.wal_segment_bytes, 1 << 30);
+    for bad in ["0", "1", "1500KiB", "1025MiB", "2GiB"] {
+        let flag = format!("--wal-segment-bytes={bad}");
+        refused(load(&[&flag]), "for --wal-segment-bytes: ", "");
+    }
+}

@@ -1,0 +1,197 @@
+//! The apply thread: the store's only writer.
+//!
+//! Takes every committed entry that is waiting, applies them as one engine batch, and tells each client core in one
+//! push what changed and what its own proposals came to. Between batches, when nothing waits, it removes compacted
+//! history in small steps.
+//!
+//! An error here means that this member cannot execute what the cluster has agreed on: the process ends, naming
+//! the entry, rather than serve a state that has parted from the log.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use kvnode_wal::{Entry, EntryKind};
+use kvnode_store::engine::Engine as _;
+use kvnode_store::{BuiltFences, Committed};
+
+use super::{Applied, ApplyJob, CoreMessage, Mailboxes, ReplicaMessage, Store, post};
+use crate::exit;
+use crate::mailbox::{Receiver, Sender};
+use crate::shared::Shared;
+use crate::slots::Ticket;
+
+/// Entries and payload bytes of one engine batch at the most: bounds the batch's memory and the time until the first
+/// of its answers leaves.
+const BATCH_ENTRIES_MAX: usize = 4096;
+const BATCH_BYTES_MAX: usize = 8 << 20;
+/// Pause between two steps of removing compacted history.
+const COMPACTION_PAUSE: Duration = Duration::from_millis(10);
+/// Pause between two samples of the store's size while nothing else happens.
+const SAMPLE_PAUSE: Duration = Duration::from_secs(1);
+
+/// Starts the thread. It ends, closing the store, after `ApplyJob::Stop`.
+pub fn spawn(
+    store: Store,
+    shared: Arc<Shared>,
+    inbox: Receiver<ApplyJob>,
+    own: Sender<ApplyJob>,
+    replica: Sender<ReplicaMessage>,
+    cores: Mailboxes,
+) -> std::io::Result<JoinHandle<()>> {
+    std::thread::Builder::new()
+        .name("kv-apply".into())
+        .spawn(move || ApplyThread { store, shared, own, replica, cores }.run(inbox))
+}
+
+struct ApplyThread {
+    store: Store,
+    shared: Arc<Shared>,
+    own: Sender<ApplyJob>,
+    replica: Sender<ReplicaMessage>,
+    cores: Mailboxes,
+}
+
+impl ApplyThread {
+    fn run(mut self, mut inbox: Receiver<ApplyJob>) {
+        let mut jobs = Vec::new();
+        let mut compacting = true;
+        if !self.store.view().has_fences() {
+            self.build_fences();
+        }
+        loop {
+            let patience = if compacting { COMPACTION_PAUSE } else { SAMPLE_PAUSE };
+            match inbox.take_timeout(&mut jobs, patience) {
+                Ok(true) => {}
+                Ok(false) => {
+                    compacting = self.compact_some();
+                    self.sample();
+                    continue;
+                }
+                Err(_) => break,
+            }
+            let mut entries = Vec::new();
+            let mut stop = false;
+            for job in jobs.drain(..) {
+                match job {
+                    ApplyJob::Entries(more) if entries.is_empty() => entries = more,
+                    ApplyJob::Entries(more) => entries.extend(more),
+                    ApplyJob::Fences(built) => self.install_fences(*built),
+                    ApplyJob::Stop => stop = true,
+                }
+            }
+            if !entries.is_empty() {
+                self.apply(entries);
+                compacting = true;
+            }
+            if stop {
+                break;
+            }
+        }
+        if let Err(error) = self.store.into_engine().close() {
+            log::error!("closing the store: {error}");
+        }
+    }
+
+    fn apply(&mut self, entries: Vec<Entry>) {
+        let mut batch = Vec::with_capacity(entries.len().min(BATCH_ENTRIES_MAX));
+        let mut bytes = 0;
+        for entry in entries {
+            bytes += entry.payload.len();
+            // A conf change is the replica's matter; the store only counts its index.
+            let command = match entry.kind {
+                EntryKind::Normal => entry.payload,
+                _ => bytes::Bytes::new(),
+            };
+            batch.push(Committed { index: entry.index, term: entry.term, command });
+            if batch.len() == BATCH_ENTRIES_MAX || bytes >= BATCH_BYTES_MAX {
+                self.apply_batch(&batch);
+                batch.clear();
+                bytes = 0;
+            }
+        }
+        if !batch.is_empty() {
+            self.apply_batch(&batch);
+        }
+    }
+
+    fn apply_batch(&mut self, batch: &[Committed]) {
+        let started = Instant::now();
+        let step = self.store.apply(batch).unwrap_or_else(|error| {
+            let (first, last) = (batch.first().map_or(0, |e| e.index), batch.last().map_or(0, |e| e.index));
+            exit::fatal(
+                exit::Code::Io,
+                format_args!("applying entries {first}..={last} failed: {error}"),
+                "stop this member and run `kvutil data check --data-dir ...`; its data was not changed by the failed batch",
+            )
+        });
+        let took = started.elapsed();
+        self.shared.metrics.apply_seconds.observe(took);
+        if took > self.shared.config.warning_apply_duration {
+            self.shared.metrics.slow_applies.add(1);
+            log::warn!("applying {} entries took {took:?}", batch.len());
+        }
+        let (index, _) = self.store.applied();
+        let mut results: Vec<Vec<_>> = self.cores.iter().map(|_| Vec::new()).collect();
+        for reply in step.replies {
+            // Replies to other members' proposals, and to those of an earlier life of this one, have no waiter here.
+            if reply.request.member == self.shared.member_id
+                && reply.request.incarnation == self.shared.incarnation
+                && reply.request.sequence != 0
+            {
+                let ticket = Ticket(reply.request.sequence);
+                if let Some(results) = results.get_mut(ticket.core()) {
+                    results.push((ticket, reply.result));
+                }
+            }
+        }
+        self.shared.vitals.applied.store(index, Ordering::Release);
+        for (core, results) in self.cores.iter().zip(results) {
+            let (view, changes) = (step.view.clone(), Arc::clone(&step.changes));
+            post(core, CoreMessage::Applied(Applied { index, view, changes, results }));
+        }
+        let (view, leases) = (step.view, step.lease_changes);
+        post(&self.replica, ReplicaMessage::Applied { index, view, leases });
+    }
+
+    /// Counts come from fences once these are built; until then they scan.
+    fn build_fences(&mut self) {
+        let (builder, own) = (self.store.fence_builder(), self.own.clone());
+        let spawned = std::thread::Builder::new().name("kv-fences".into()).spawn(move || match builder.build() {
+            Ok(built) => post(&own, ApplyJob::Fences(Box::new(built))),
+            Err(error) => log::warn!("count fences were not built, counts scan: {error}"),
+        });
+        if let Err(error) = spawned {
+            log::warn!("no thread to build count fences: {error}; counts scan");
+        }
+    }
+
+    fn install_fences(&mut self, built: BuiltFences) {
+        match self.store.install_fences(built) {
+            Ok(true) => {}
+            Ok(false) => self.build_fences(),
+            Err(error) => log::warn!("count fences were not installed, counts scan: {error}"),
+        }
+    }
+
+    fn sample(&mut self) {
+        let bytes = i64::try_from(self.store.engine().disk_bytes()).unwrap_or(i64::MAX);
+        self.shared.vitals.db_bytes.store(bytes, Ordering::Relaxed);
+    }
+
+    fn compact_some(&mut self) -> bool {
+        match self.store.compact_some() {
+            Ok(more) => {
+                let done = self.store.view().compacted_physically();
+                self.shared.vitals.compacted.store(done, Ordering::Release);
+                more
+            }
+            Err(error) => {
+                // Nothing is lost by trying later: the logical compaction already holds.
+                log::error!("removing compacted history: {error}; trying again with the next compaction");
+                false
+            }
+        }
+    }
+}

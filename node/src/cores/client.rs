@@ -1,0 +1,395 @@
+//! The client core: one executor's share of the service. It owns what its connections need without asking anybody: the
+//! published view, the value cache, the recent changes, its watchers, and the places where its requests wait.
+//!
+//! Invariant: cache, ring, watchers and view all change together, in `applied`, on this one thread. So a request that reads
+//! the cache sees exactly the state at `revision()`.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use kvnode_api::status::Status;
+use kvnode_api::{KeyValue, ResponseHeader};
+use kvnode_store::Response;
+use kvnode_store::engine::fjall::FjallPersister;
+use kvnode_store::command::{Command, Header, Kind, RequestId};
+
+use super::{Applied, CoreMessage, LeaseAnswer, ReplicaMessage, View, post};
+use crate::cache::ValueCache;
+use crate::mailbox::{Receiver, Sender};
+use crate::pool::{Answer, Pool};
+use crate::ring::RecentChanges;
+use crate::rt;
+use crate::shared::Shared;
+use crate::slots::{Pending, Slots, Ticket};
+use crate::watches::Watches;
+
+/// Requests of one core that may wait for an answer of one kind at a time; beyond it: "too many requests".
+const WAITING_MAX: usize = 65_536;
+/// Committed entries that may wait for apply before new proposals are refused; etcd's number.
+const APPLY_LAG_MAX: u64 = 5000;
+/// How often overdue requests are looked for.
+const SWEEP: Duration = Duration::from_millis(250);
+/// A read confirmation that takes longer is asked for again.
+const READ_RETRY_MS: u64 = 500;
+/// What raft adds to a request's bytes, as far as the size limit counts it.
+const ENVELOPE_BYTES: usize = 40;
+/// Keys and values in the value cache.
+const CACHE_BYTES: usize = 64 << 20;
+/// Recent changes kept for watches.
+const RING_BYTES: usize = 8 << 20;
+/// Answers are cut from buffers of this size, so that most need no allocation of their own.
+const BUFFER_BYTES: usize = 64 << 10;
+
+type Barrier = Result<(), Status>;
+
+/// What a client core is made of.
+pub struct Start {
+    pub number: usize,
+    pub replica: Sender<ReplicaMessage>,
+    pub readers: Pool,
+    pub background: Pool,
+    pub persister: FjallPersister,
+    pub view: View,
+}
+
+pub struct ClientCore {
+    pub shared: Arc<Shared>,
+    pub watches: Watches,
+    number: usize,
+    replica: Sender<ReplicaMessage>,
+    readers: Pool,
+    background: Pool,
+    proposals: Rc<RefCell<Slots<Result<Response, Status>>>>,
+    answers: Rc<RefCell<Slots<Answer>>>,
+    leases: Rc<RefCell<Slots<LeaseAnswer>>>,
+    barriers: Rc<RefCell<Slots<Barrier>>>,
+    applies: Rc<RefCell<Slots<()>>>,
+    reads: RefCell<Reads>,
+    view: RefCell<View>,
+    revision: Cell<i64>,
+    applied_index: Cell<u64>,
+    cache: RefCell<ValueCache>,
+    ring: RefCell<RecentChanges>,
+    buffer: RefCell<BytesMut>,
+    /// Tickets waiting for the next applied batch.
+    apply_waiters: RefCell<Vec<Ticket>>,
+}
+
+/// Linearizable reads on their way: one confirmation at a time, everyone who comes meanwhile shares the next.
+#[derive(Default)]
+struct Reads {
+    gathering: Vec<Ticket>,
+    asked: Vec<Ticket>,
+    asked_ms: u64,
+    token: u64,
+    /// Confirmed at an index this core has not seen applied yet.
+    parked: Vec<(u64, Vec<Ticket>)>,
+}
+
+impl ClientCore {
+    pub fn new(
+        shared: Arc<Shared>,
+        start: Start,
+    ) -> Rc<Self> {
+        let Start { number, replica, readers, background, view, .. } = start;
+        let core = u8::try_from(number).expect("client executors are counted by clamp(cores / 4, 2, 16)");
+        let revision = view.revision();
+        Rc::new(ClientCore {
+            watches: Watches::new(Arc::clone(&shared), revision, view.compact_revision()),
+            number,
+            replica,
+            readers,
+            background,
+            proposals: Slots::new(core, WAITING_MAX),
+            answers: Slots::new(core, WAITING_MAX),
+            leases: Slots::new(core, WAITING_MAX),
+            barriers: Slots::new(core, WAITING_MAX),
+            applies: Slots::new(core, WAITING_MAX),
+            reads: RefCell::default(),
+            applied_index: Cell::new(view.applied_index()),
+            revision: Cell::new(revision),
+            view: RefCell::new(view),
+            cache: RefCell::new(ValueCache::new(CACHE_BYTES)),
+            ring: RefCell::new(RecentChanges::new(RING_BYTES, revision)),
+            buffer: RefCell::new(BytesMut::with_capacity(BUFFER_BYTES)),
+            apply_waiters: RefCell::default(),
+            shared,
+        })
+    }
+
+    /// Starts the core's tasks on this executor: its inbox, and the sweep for overdue requests.
+    pub fn start(self: &Rc<Self>, mut inbox: Receiver<CoreMessage>) {
+        let core = Rc::clone(self);
+        rt::spawn_local(async move {
+            let mut messages = Vec::new();
+            while inbox.take(&mut messages).await.is_ok() {
+                for message in messages.drain(..) {
+                    core.take(message);
+                }
+            }
+        });
+        let core = Rc::clone(self);
+        rt::spawn_local(async move {
+            loop {
+                rt::sleep(SWEEP).await;
+                core.sweep();
+            }
+        });
+        self.watches.start(self);
+    }
+
+    fn take(self: &Rc<Self>, message: CoreMessage) {
+        match message {
+            CoreMessage::Applied(applied) => self.applied(applied),
+            CoreMessage::ReadIndex { token, index } => self.read_index(token, index),
+            CoreMessage::Refused { ticket, status } => {
+                self.proposals.borrow_mut().complete(ticket, Err(status));
+            }
+            CoreMessage::Answers(answers) => {
+                let mut slots = self.answers.borrow_mut();
+                for (ticket, answer) in answers {
+                    slots.complete(ticket, answer);
+                }
+            }
+            CoreMessage::Lease { ticket, answer } => {
+                self.leases.borrow_mut().complete(ticket, answer);
+            }
+            CoreMessage::Leader { leader } => self.watches.leader_changed(leader),
+            CoreMessage::Stop => self.watches.stop(),
+        }
+    }
+
+    fn applied(self: &Rc<Self>, applied: Applied) {
+        {
+            let mut cache = self.cache.borrow_mut();
+            for event in applied.changes.iter().flat_map(|change| &change.events) {
+                let Some(kv) = &event.kv else { continue };
+                match event.r#type {
+                    0 => cache.insert(kv),
+                    _ => cache.remove(&kv.key),
+                }
+            }
+        }
+        self.ring.borrow_mut().push(&applied.changes);
+        self.applied_index.set(applied.index);
+        self.revision.set(applied.view.revision());
+        *self.view.borrow_mut() = applied.view;
+        {
+            let mut proposals = self.proposals.borrow_mut();
+            for (ticket, result) in applied.results {
+                proposals.complete(ticket, result);
+            }
+        }
+        let compact_revision = self.with_view(View::compact_revision);
+        self.watches.deliver(self, &applied.changes, compact_revision);
+        let mut ready = Vec::new();
+        self.reads.borrow_mut().parked.retain_mut(|(index, tickets)| {
+            let done = *index <= applied.index;
+            if done {
+                ready.append(tickets);
+            }
+            !done
+        });
+        self.confirm(ready, &Ok(()));
+        let mut applies = self.applies.borrow_mut();
+        for ticket in self.apply_waiters.borrow_mut().drain(..) {
+            applies.complete(ticket, ());
+        }
+    }
+
+    fn sweep(&self) {
+        let now_ms = self.shared.now_ms();
+        let timed_out = self.proposals.borrow_mut().expire(now_ms, || Err(Status::timed_out()));
+        self.shared.metrics.proposals_failed.add(timed_out as u64);
+        self.barriers.borrow_mut().expire(now_ms, || Err(Status::timed_out()));
+        self.leases.borrow_mut().expire(now_ms, || LeaseAnswer::NotLeader);
+        self.applies.borrow_mut().expire(now_ms, || ());
+        self.retry_read_index(now_ms);
+        self.shared.metrics.proposals_pending.set(self.proposals.borrow().open_count() as i64);
+        let mut cache = self.cache.borrow_mut();
+        self.shared.metrics.cache_hits.add(std::mem::take(&mut cache.hits_count));
+        self.shared.metrics.cache_misses.add(std::mem::take(&mut cache.misses_count));
+        self.shared.vitals.cache_bytes.store(cache.bytes() as u64, Ordering::Relaxed);
+    }
+
+    // What handlers use.
+
+    /// The header of an answer at `revision`.
+    pub fn header(&self, revision: i64) -> ResponseHeader {
+        self.shared.header(revision)
+    }
+
+    /// The store's revision as this core's requests see it.
+    pub fn revision(&self) -> i64 {
+        self.revision.get()
+    }
+
+    /// The state after the newest batch this core has seen.
+    pub fn view(&self) -> View {
+        self.view.borrow().clone()
+    }
+
+    /// Something small of the state, without a clone of the handle.
+    pub fn with_view<T>(&self, look: impl FnOnce(&View) -> T) -> T {
+        look(&self.view.borrow())
+    }
+
+    /// Encodes an answer into this core's buffer and cuts it off.
+    pub fn encode(&self, encode: impl FnOnce(&mut BytesMut) -> Result<(), Status>) -> Result<Bytes, Status> {
+        let mut buffer = self.buffer.borrow_mut();
+        if buffer.capacity() < 512 {
+            buffer.reserve(BUFFER_BYTES);
+        }
+        encode(&mut buffer)?;
+        Ok(buffer.split().freeze())
+    }
+
+    /// Looks a key up in the value cache.
+    pub fn cached<T>(&self, key: &[u8], found: impl FnOnce(&crate::cache::Cached) -> T) -> Option<T> {
+        self.cache.borrow_mut().get(key).map(found)
+    }
+
+    /// Keeps what a reader found at `revision`, unless the key may have changed since.
+    pub fn fill(&self, kv: &KeyValue, revision: i64) {
+        if !self.ring.borrow().may_have_changed(&kv.key, revision) {
+            self.cache.borrow_mut().insert(kv);
+        }
+    }
+
+    /// The changes from `revision` on that are still in memory, as [`RecentChanges::since`].
+    pub fn recent<T>(&self, look: impl FnOnce(&RecentChanges) -> T) -> T {
+        look(&self.ring.borrow())
+    }
+
+    /// Proposes a write and waits for its result.
+    pub async fn propose(&self, kind: Kind, message: &[u8]) -> Result<Response, Status> {
+        self.admit(message.len())?;
+        let pending = self.open(&self.proposals)?;
+        let request = RequestId {
+            member: self.shared.member_id,
+            incarnation: self.shared.incarnation,
+            sequence: pending.ticket().0,
+        };
+        let header = Header { request, time_ms: self.shared.unix_ms(), ..Header::default() };
+        let payload = Command::encode(kind, &header, message);
+        post(&self.replica, ReplicaMessage::Propose { ticket: pending.ticket(), payload });
+        pending.await
+    }
+
+    fn admit(&self, message_bytes: usize) -> Result<(), Status> {
+        let vitals = &self.shared.vitals;
+        if vitals.stopping.load(Ordering::Relaxed) {
+            return Err(Status::server_stopped());
+        }
+        let committed = vitals.committed.load(Ordering::Relaxed);
+        if committed.saturating_sub(vitals.applied.load(Ordering::Relaxed)) > APPLY_LAG_MAX {
+            return Err(Status::too_many_requests());
+        }
+        if message_bytes + ENVELOPE_BYTES > self.shared.config.limits.request_bytes_max {
+            return Err(Status::request_too_large());
+        }
+        Ok(())
+    }
+
+    fn open<T>(&self, slots: &Rc<RefCell<Slots<T>>>) -> Result<Pending<T>, Status> {
+        let deadline_ms = self.shared.now_ms() + self.shared.request_timeout_ms();
+        Slots::open(slots, deadline_ms).ok_or_else(Status::too_many_requests)
+    }
+
+    /// Waits until this core's view is at least as new as everything acknowledged before this call.
+    pub async fn linearize(&self) -> Result<(), Status> {
+        let pending = self.open(&self.barriers)?;
+        let ask = {
+            let mut reads = self.reads.borrow_mut();
+            reads.gathering.push(pending.ticket());
+            reads.asked.is_empty()
+        };
+        if ask {
+            self.ask_read_index();
+        }
+        pending.await
+    }
+
+    fn ask_read_index(&self) {
+        let mut reads = self.reads.borrow_mut();
+        if reads.gathering.is_empty() {
+            return;
+        }
+        reads.asked = std::mem::take(&mut reads.gathering);
+        reads.token += 1;
+        reads.asked_ms = self.shared.now_ms();
+        post(&self.replica, ReplicaMessage::Read { core: self.number, token: reads.token });
+    }
+
+    /// A confirmation that does not come is asked for again under a new token, for the same readers.
+    fn retry_read_index(&self, now_ms: u64) {
+        let mut reads = self.reads.borrow_mut();
+        if !reads.asked.is_empty() && now_ms.saturating_sub(reads.asked_ms) > READ_RETRY_MS {
+            reads.token += 1;
+            reads.asked_ms = now_ms;
+            self.shared.metrics.slow_read_indexes.add(1);
+            post(&self.replica, ReplicaMessage::Read { core: self.number, token: reads.token });
+        }
+    }
+
+    fn read_index(&self, token: u64, index: Result<u64, Status>) {
+        let asked = {
+            let mut reads = self.reads.borrow_mut();
+            if token != reads.token {
+                return;
+            }
+            std::mem::take(&mut reads.asked)
+        };
+        match index {
+            Ok(index) if index <= self.applied_index.get() => self.confirm(asked, &Ok(())),
+            Ok(index) => self.reads.borrow_mut().parked.push((index, asked)),
+            Err(status) => self.confirm(asked, &Err(status)),
+        }
+        self.ask_read_index();
+    }
+
+    fn confirm(&self, tickets: Vec<Ticket>, result: &Barrier) {
+        let mut barriers = self.barriers.borrow_mut();
+        for ticket in tickets {
+            barriers.complete(ticket, result.clone());
+        }
+    }
+
+    /// Runs `work` on a reader thread.
+    pub async fn on_reader<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Status> {
+        self.run_on(&self.readers, work).await
+    }
+
+    /// Runs `work` that may take minutes, one such piece of work at a time.
+    pub async fn in_background<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Status> {
+        self.run_on(&self.background, work).await
+    }
+
+    async fn run_on<T: Send + 'static>(&self, pool: &Pool, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Status> {
+        // No deadline of its own: the work always ends, and a caller that leaves drops the place.
+        let pending = Slots::open(&self.answers, u64::MAX).ok_or_else(Status::too_many_requests)?;
+        let work = Box::new(move || Box::new(work()) as Answer);
+        pool.submit(pending.ticket(), work).map_err(|_| Status::too_many_requests())?;
+        let answer = pending.await.downcast::<T>().expect("the place was opened for this very work");
+        Ok(*answer)
+    }
+
+    /// Asks the leader's lease clock.
+    pub async fn lease(&self, ask: impl FnOnce(Ticket) -> ReplicaMessage) -> Result<LeaseAnswer, Status> {
+        let pending = self.open(&self.leases)?;
+        post(&self.replica, ask(pending.ticket()));
+        Ok(pending.await)
+    }
+
+    /// Waits for the next applied batch, or the request timeout.
+    pub async fn next_apply(&self) -> Result<(), Status> {
+        let pending = self.open(&self.applies)?;
+        self.apply_waiters.borrow_mut().push(pending.ticket());
+        pending.await;
+        Ok(())
+    }
+}

@@ -1,0 +1,99 @@
+//! The executors and threads that carry a request, and what they tell each other.
+//!
+//! ```text
+//! client core(s)  --ReplicaMessage-->  replica core  --DiskJob-->  WAL thread
+//!       ^                                  |   ^--Written--------------'
+//!       |                                  '--ApplyJob-->  apply thread
+//!       '------------CoreMessage------------------------------'  (Applied to every core, index to the replica)
+//! ```
+//! All mailboxes carry batches: one push and at most one wake per batch.
+
+pub mod apply;
+pub mod client;
+pub mod replica;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use kvnode_api::status::Status;
+use kvnode_wal::Entry;
+use kvnode_store::engine::fjall::FjallEngine;
+use kvnode_store::{BuiltFences, Change, LeaseChange, Response};
+
+use crate::clock::{Remaining, Renewal};
+use crate::mailbox::Sender;
+use crate::pool::Answer;
+use crate::slots::Ticket;
+
+/// The state machine as this node runs it.
+pub type Store = kvnode_store::Store<FjallEngine>;
+/// A read handle at one revision.
+pub type View = kvnode_store::View<<FjallEngine as kvnode_store::engine::Engine>::View>;
+
+/// The mailboxes of all client cores, by core number.
+pub type Mailboxes = Arc<[Sender<CoreMessage>]>;
+
+/// Posts a message. Every mailbox here is bounded by what its senders have admitted, so it is never full; a closed one
+/// belongs to a thread that has stopped, and nobody is left to care for the message.
+pub fn post<T>(to: &Sender<T>, message: T) {
+    let _ = to.push(message);
+}
+
+/// To a client core.
+pub enum CoreMessage {
+    /// A batch of entries was applied: changes for watchers and caches, the view after it, this core's results.
+    Applied(Applied),
+    /// A read may be answered once this core has seen the index applied.
+    ReadIndex { token: u64, index: Result<u64, Status> },
+    /// A proposal was refused before it was logged.
+    Refused { ticket: Ticket, status: Status },
+    /// Reader threads finished.
+    Answers(Vec<(Ticket, Answer)>),
+    /// The lease clock answered.
+    Lease { ticket: Ticket, answer: LeaseAnswer },
+    /// Another leader, or none (0).
+    Leader { leader: u64 },
+    /// The process is stopping: refuse new work, end streams.
+    Stop,
+}
+
+/// What apply hands to one client core.
+pub struct Applied {
+    pub index: u64,
+    pub view: View,
+    pub changes: Arc<Vec<Change>>,
+    /// Results of proposals this core made.
+    pub results: Vec<(Ticket, Result<Response, Status>)>,
+}
+
+/// To the replica core.
+pub enum ReplicaMessage {
+    Propose { ticket: Ticket, payload: Bytes },
+    /// Linearizable reads of one core, gathered under one token.
+    Read { core: usize, token: u64 },
+    /// The WAL has everything up to this write number on disk.
+    Written(u64),
+    /// The store has applied up to `index`.
+    Applied { index: u64, view: View, leases: Vec<LeaseChange> },
+    KeepAlive { ticket: Ticket, lease: i64 },
+    TimeToLive { ticket: Ticket, lease: i64 },
+    /// Everything up to this index is durable in the store.
+    Durable(u64),
+}
+
+/// From the lease clock.
+#[derive(Debug, Clone, Copy)]
+pub enum LeaseAnswer {
+    Renewal(Renewal),
+    /// `None`: unknown lease.
+    Remaining(Option<Remaining>),
+    NotLeader,
+}
+
+/// To the apply thread.
+pub enum ApplyJob {
+    Entries(Vec<Entry>),
+    /// Built beside; see `Store::install_fences`.
+    Fences(Box<BuiltFences>),
+    Stop,
+}

@@ -1,0 +1,145 @@
+//! The WAL thread: takes everything queued, writes it with one call, syncs once, and says so once.
+//!
+//! While one sync runs the next batch gathers; that is the group commit. A failed write or sync ends the process: what
+//! the page cache shows after a failed sync is not what the disk has, so nothing may be answered from it.
+
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use kvnode_replica::Write;
+use kvnode_wal::dir::Log;
+use kvnode_wal::{Entry, HardState};
+
+use crate::cores::{ReplicaMessage, post};
+use crate::exit;
+use crate::mailbox::{Receiver, Sender};
+use crate::shared::Shared;
+
+/// Quiet time after which an idle mark is written, so that a later reader can tell the end of the log from damage.
+const IDLE_MARK: Duration = Duration::from_millis(20);
+
+/// To the WAL thread. Bounded by the replica's own limit on uncommitted bytes.
+pub enum DiskJob {
+    Write(Write),
+    /// Segments whose entries all lie at or below this index may go.
+    Purge { upto: u64 },
+    Stop,
+}
+
+/// Starts the thread. It ends after `DiskJob::Stop`, closing the log with a synced mark.
+pub fn spawn(
+    log: Log,
+    shared: Arc<Shared>,
+    inbox: Receiver<DiskJob>,
+    replica: Sender<ReplicaMessage>,
+) -> std::io::Result<JoinHandle<()>> {
+    std::thread::Builder::new()
+        .name("kv-wal".into())
+        .spawn(move || DiskThread { log, shared, replica }.run(inbox))
+}
+
+struct DiskThread {
+    log: Log,
+    shared: Arc<Shared>,
+    replica: Sender<ReplicaMessage>,
+}
+
+/// What all the jobs of one turn come to.
+#[derive(Default)]
+struct Turn {
+    entries: Vec<Entry>,
+    hard_state: Option<HardState>,
+    sync: bool,
+    number: Option<u64>,
+    purge: Option<u64>,
+    stop: bool,
+}
+
+impl DiskThread {
+    fn run(mut self, mut inbox: Receiver<DiskJob>) {
+        let mut jobs = Vec::new();
+        let mut marked = true;
+        loop {
+            let patience = if marked { Duration::from_secs(3600) } else { IDLE_MARK };
+            match inbox.take_timeout(&mut jobs, patience) {
+                Ok(true) => {}
+                Ok(false) if marked => continue,
+                Ok(false) => {
+                    self.must("idle mark", |log, now_ms| log.mark(now_ms));
+                    marked = true;
+                    continue;
+                }
+                Err(_) => break,
+            }
+            let mut turn = Turn::default();
+            jobs.drain(..).for_each(|job| turn.take(job));
+            let stop = turn.stop;
+            marked &= turn.number.is_none();
+            self.write(turn);
+            if stop {
+                break;
+            }
+        }
+        let now_ms = self.shared.unix_ms();
+        if let Err(error) = self.log.close(now_ms) {
+            exit::fatal(exit::Code::Io, format_args!("closing the WAL: {error}"), HINT);
+        }
+    }
+
+    fn write(&mut self, turn: Turn) {
+        if let Some(number) = turn.number {
+            let started = Instant::now();
+            self.must("append", |log, now_ms| {
+                log.append(&turn.entries, turn.hard_state, turn.sync, now_ms)
+            });
+            if turn.sync {
+                self.observe(started.elapsed());
+            }
+            let bytes: usize = turn.entries.iter().map(|entry| entry.payload.len()).sum();
+            self.shared.metrics.wal_write_bytes.add(bytes as u64);
+            post(&self.replica, ReplicaMessage::Written(number));
+        }
+        if let Some(upto) = turn.purge {
+            let gone = self.must("purge", |log, _| log.purge(upto));
+            if gone > 0 {
+                log::info!("removed {gone} WAL segments whose entries are all at or below {upto}");
+            }
+        }
+    }
+
+    fn observe(&self, took: Duration) {
+        self.shared.metrics.wal_fsync_seconds.observe(took);
+        if took > Duration::from_secs(1) {
+            log::warn!("a WAL write and sync took {took:?}: the disk under {} is slow", self.shared.wal_dir.display());
+        }
+    }
+
+    fn must<T>(&mut self, what: &str, act: impl FnOnce(&mut Log, u64) -> Result<T, kvnode_wal::Error>) -> T {
+        let now_ms = self.shared.unix_ms();
+        act(&mut self.log, now_ms).unwrap_or_else(|error| {
+            exit::fatal(exit::Code::Io, format_args!("WAL {what} failed: {error}"), HINT)
+        })
+    }
+}
+
+const HINT: &str = "check the device and its free space, then start again: the log is read back from the disk, not the cache";
+
+impl Turn {
+    fn take(&mut self, job: DiskJob) {
+        match job {
+            DiskJob::Write(write) => {
+                if self.entries.is_empty() {
+                    self.entries = write.entries;
+                } else {
+                    self.entries.extend(write.entries);
+                }
+                self.hard_state = write.hard_state.or(self.hard_state);
+                self.sync |= write.must_sync;
+                self.number = Some(write.number);
+            }
+            DiskJob::Purge { upto } => self.purge = self.purge.max(Some(upto)),
+            DiskJob::Stop => self.stop = true,
+        }
+    }
+}

@@ -1,0 +1,309 @@
+//! The KV service.
+
+use std::rc::Rc;
+
+use bytes::Bytes;
+use kvnode_api::encode::{self, KeyValueRef};
+use kvnode_api::status::{Code, Status};
+use kvnode_api::{
+    AlarmRequest, AlarmType, CompactionRequest, DeleteRangeRequest, KeyValue, PutRequest, RangeRequest, RangeResponse,
+    RangeStreamResponse, TxnRequest, alarm_request::AlarmAction, check, frame,
+};
+use kvnode_store::Response;
+use kvnode_store::command::Kind;
+use kvnode_store::quota;
+use prost::Message as _;
+
+use crate::cores::View;
+use crate::cores::client::ClientCore;
+use crate::http::{Reply, RequestStream, ResponseSink};
+
+/// A serializable get of a cached key, answered without waiting.
+pub fn range_at_once(core: &ClientCore, message: &Bytes) -> Option<Reply> {
+    let request = RangeRequest::decode(message.clone()).ok()?;
+    if !request.serializable || !is_plain_get(&request) {
+        return None;
+    }
+    cached_get(core, &request.key)
+}
+
+/// A get of one key's newest version and nothing else.
+fn is_plain_get(request: &RangeRequest) -> bool {
+    !request.key.is_empty()
+        && request.range_end.is_empty()
+        && request.revision <= 0
+        && !request.keys_only
+        && !request.count_only
+        && request.min_mod_revision == 0
+        && request.max_mod_revision == 0
+        && request.min_create_revision == 0
+        && request.max_create_revision == 0
+        && check::range(request).is_ok()
+}
+
+fn cached_get(core: &ClientCore, key: &[u8]) -> Option<Reply> {
+    let header = core.header(core.revision());
+    let reply = core.cached(key, |cached| {
+        let kv = KeyValueRef {
+            key: cached.key(),
+            create_revision: cached.create_revision,
+            mod_revision: cached.mod_revision,
+            version: cached.version,
+            value: cached.value(),
+            lease: cached.lease,
+        };
+        core.encode(|buffer| encode::single_range(&header, Some(kv), false, 1, buffer))
+    })?;
+    core.shared.metrics.ranges.add(1);
+    Some(reply)
+}
+
+pub async fn range(core: &Rc<ClientCore>, message: Bytes) -> Reply {
+    let request: RangeRequest = frame::decode(message)?;
+    check::range(&request)?;
+    if !request.serializable {
+        core.linearize().await?;
+    }
+    core.shared.metrics.ranges.add(1);
+    if is_plain_get(&request) {
+        return get(core, request.key).await;
+    }
+    let view = core.view();
+    let header = core.header(0);
+    core.on_reader(move || {
+        let mut response = view.range(&request)?;
+        response.header = response.header.map(|own| kvnode_api::ResponseHeader { revision: own.revision, ..header });
+        frame::encode(&response)
+    })
+    .await?
+}
+
+async fn get(core: &Rc<ClientCore>, key: Bytes) -> Reply {
+    if let Some(reply) = cached_get(core, &key) {
+        return reply;
+    }
+    let view = core.view();
+    let revision = view.revision();
+    let found: Option<KeyValue> = core.on_reader(move || view.get(&key)).await??;
+    if let Some(kv) = &found {
+        core.fill(kv, revision);
+    }
+    let header = core.header(revision);
+    let count = i64::from(found.is_some());
+    core.encode(|buffer| encode::single_range(&header, found.as_ref().map(KeyValueRef::from), false, count, buffer))
+}
+
+pub async fn put(core: &Rc<ClientCore>, message: Bytes) -> Reply {
+    let request: PutRequest = frame::decode(message.clone())?;
+    check_quota(core, quota::put_cost(&request)).await?;
+    check::put(&request)?;
+    match core.propose(Kind::Put, &message).await? {
+        Response::Put(response) => {
+            let header = core.header(revision_of(&response.header));
+            core.shared.metrics.puts.add(1);
+            core.encode(|buffer| encode::put(&header, response.prev_kv.as_ref().map(KeyValueRef::from), buffer))
+        }
+        _ => Err(wrong_result()),
+    }
+}
+
+pub async fn delete_range(core: &Rc<ClientCore>, message: Bytes) -> Reply {
+    let request: DeleteRangeRequest = frame::decode(message.clone())?;
+    check::delete_range(&request)?;
+    match core.propose(Kind::DeleteRange, &message).await? {
+        Response::DeleteRange(mut response) => {
+            response.header = Some(core.header(revision_of(&response.header)));
+            core.shared.metrics.deletes.add(1);
+            core.encode(|buffer| frame::encode_into(&response, buffer))
+        }
+        _ => Err(wrong_result()),
+    }
+}
+
+pub async fn txn(core: &Rc<ClientCore>, message: Bytes) -> Reply {
+    let request: TxnRequest = frame::decode(message.clone())?;
+    check_quota(core, quota::txn_cost(&request)).await?;
+    check::txn(&request, core.shared.config.limits.txn_ops_max)?;
+    core.shared.metrics.txns.add(1);
+    if check::txn_is_read_only(&request) {
+        if !check::txn_is_serializable(&request) {
+            core.linearize().await?;
+        }
+        let view = core.view();
+        let header = core.header(0);
+        return core
+            .on_reader(move || {
+                let mut response = view.read_txn(&request)?;
+                let revision = revision_of(&response.header);
+                response.header = Some(kvnode_api::ResponseHeader { revision, ..header });
+                frame::encode(&response)
+            })
+            .await?;
+    }
+    match core.propose(Kind::Txn, &message).await? {
+        Response::Txn(mut response) => {
+            response.header = Some(core.header(revision_of(&response.header)));
+            core.encode(|buffer| frame::encode_into(&response, buffer))
+        }
+        _ => Err(wrong_result()),
+    }
+}
+
+pub async fn compact(core: &Rc<ClientCore>, message: Bytes) -> Reply {
+    let request: CompactionRequest = frame::decode(message.clone())?;
+    check::compaction(&request)?;
+    match core.propose(Kind::Compaction, &message).await? {
+        Response::Compaction(mut response) => {
+            if request.physical {
+                wait_for_physical_compaction(core, request.revision).await?;
+            }
+            response.header = Some(core.header(core.revision()));
+            core.encode(|buffer| frame::encode_into(&response, buffer))
+        }
+        _ => Err(wrong_result()),
+    }
+}
+
+/// `physical`: the answer waits until this member has removed the history.
+async fn wait_for_physical_compaction(core: &Rc<ClientCore>, revision: i64) -> Result<(), Status> {
+    let started_ms = core.shared.now_ms();
+    while core.shared.vitals.compacted.load(std::sync::atomic::Ordering::Acquire) < revision {
+        if core.shared.now_ms() - started_ms > core.shared.request_timeout_ms() {
+            return Err(Status::timed_out());
+        }
+        crate::rt::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    Ok(())
+}
+
+/// Rows of the first slice of a stream, as etcd's.
+const FIRST_SLICE_ROWS: usize = 10;
+
+pub async fn range_stream(
+    core: &Rc<ClientCore>,
+    mut requests: RequestStream,
+    responses: &mut ResponseSink,
+) -> Result<(), Status> {
+    let message = requests.next().await?.ok_or_else(Status::missing_message)?;
+    let request: RangeRequest = frame::decode(message)?;
+    check::range_stream(&request)?;
+    if !request.serializable {
+        core.linearize().await?;
+    }
+    core.shared.metrics.ranges.add(1);
+    let mut slices = Slices::begin(core, request);
+    let target_bytes = core.shared.config.limits.request_bytes_max;
+    let mut rows = FIRST_SLICE_ROWS;
+    loop {
+        let slice = slices.next(core, rows).await?;
+        let bytes = slice.response.encoded_len();
+        let last = slice.response.header.is_some();
+        // The next slice doubles when this one was less than half full, and halves when it was more than double.
+        if bytes * 2 < target_bytes {
+            rows = rows.saturating_mul(2);
+        } else if bytes > target_bytes * 2 {
+            rows = (rows / 2).max(1);
+        }
+        let frame = frame::encode(&RangeStreamResponse { range_response: Some(slice.response) })?;
+        if responses.send(frame).await.is_err() || last {
+            return Ok(());
+        }
+    }
+}
+
+/// A range read in slices at one fixed view.
+struct Slices {
+    request: RangeRequest,
+    view: View,
+    /// Where the next slice begins.
+    from: Bytes,
+    sent: i64,
+}
+
+struct Slice {
+    response: RangeResponse,
+}
+
+impl Slices {
+    fn begin(core: &ClientCore, request: RangeRequest) -> Self {
+        let view = core.view();
+        let from = request.key.clone();
+        Slices { request, view, from, sent: 0 }
+    }
+
+    /// The next slice; the last one carries header, more and count.
+    async fn next(&mut self, core: &Rc<ClientCore>, rows: usize) -> Result<Slice, Status> {
+        let view = self.view.clone();
+        // A compaction during the stream ends it, although the view could still read on: a client may not be served
+        // from a past that everybody else has been told is gone.
+        let pinned = if self.request.revision > 0 { self.request.revision } else { view.revision() };
+        if core.with_view(|newest| newest.compact_revision()) > pinned {
+            return Err(Status::compacted());
+        }
+        let rows = i64::try_from(rows).unwrap_or(i64::MAX);
+        let left = if self.request.limit > 0 { self.request.limit - self.sent } else { i64::MAX };
+        let mut ask = self.request.clone();
+        ask.key = self.from.clone();
+        ask.limit = if self.request.count_only { 0 } else { rows.min(left) };
+        let single = self.request.range_end.is_empty();
+        let mut response = core.on_reader(move || view.range(&ask)).await??;
+        let got = i64::try_from(response.kvs.len()).unwrap_or(i64::MAX);
+        self.sent += got;
+        let limited = self.request.limit > 0 && self.sent >= self.request.limit;
+        let more = response.more;
+        if more && !limited && !single {
+            if let Some(last) = response.kvs.last() {
+                let mut next = Vec::with_capacity(last.key.len() + 1);
+                next.extend_from_slice(&last.key);
+                next.push(0);
+                self.from = next.into();
+            }
+            response.header = None;
+            response.more = false;
+            response.count = 0;
+        } else {
+            // `count` of this slice is its own rows plus what lies behind them.
+            response.count += self.sent - got;
+            response.header = Some(core.header(pinned));
+        }
+        Ok(Slice { response })
+    }
+}
+
+/// Refuses what would go over the quota, and raises this member's alarm if it is not on yet.
+async fn check_quota(core: &Rc<ClientCore>, cost: u64) -> Result<(), Status> {
+    if cost > 0 && core.shared.vitals.disk_low.load(std::sync::atomic::Ordering::Relaxed) {
+        return Err(Status::no_space());
+    }
+    if !core.with_view(|view| view.quota_exceeded(cost)) {
+        return Ok(());
+    }
+    let member_id = core.shared.member_id;
+    let raised = core.with_view(|view| {
+        view.alarms().list(AlarmType::Nospace as i32).iter().any(|alarm| alarm.member_id == member_id)
+    });
+    if !raised {
+        log::warn!("the quota of {} bytes is reached: raising NOSPACE; compact, then disarm the alarm", core.shared.config.quota_bytes.unwrap_or(0));
+        let alarm = AlarmRequest {
+            action: AlarmAction::Activate as i32,
+            member_id,
+            alarm: AlarmType::Nospace as i32,
+        };
+        core.propose(Kind::Alarm, &alarm.encode_to_vec()).await?;
+    }
+    Err(Status::no_space())
+}
+
+/// Also asked by LeaseGrant.
+pub async fn check_lease_quota(core: &Rc<ClientCore>) -> Result<(), Status> {
+    check_quota(core, quota::LEASE_GRANT_COST).await
+}
+
+pub fn revision_of(header: &Option<kvnode_api::ResponseHeader>) -> i64 {
+    header.as_ref().map_or(0, |header| header.revision)
+}
+
+/// The store answered a command with another command's result: a bug, told as what it is.
+pub fn wrong_result() -> Status {
+    Status::new(Code::Internal, "kvnode: the store answered with another kind of result")
+}

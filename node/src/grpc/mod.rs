@@ -1,0 +1,170 @@
+//! The gRPC services: one file each. This one is the front door: gate, dispatch, count.
+
+mod cluster;
+mod health;
+mod kv;
+mod lease;
+mod maintenance;
+mod snapshot;
+mod watch;
+
+use std::rc::Rc;
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+use kvnode_api::service::Method;
+use kvnode_api::status::{Code, Status};
+
+use crate::cores::client::ClientCore;
+use crate::http::{Call, HttpRequest, HttpResponse, Reply, RequestStream, ResponseSink, Service};
+use kvnode_store::engine::fjall::FjallPersister;
+
+/// One executor's service: shared by all its connections.
+pub struct NodeService {
+    core: Rc<ClientCore>,
+    persister: FjallPersister,
+}
+
+impl NodeService {
+    pub fn new(core: Rc<ClientCore>, persister: FjallPersister) -> Rc<Self> {
+        Rc::new(NodeService { core, persister })
+    }
+
+    /// Checks that hold for every RPC, in etcd's order.
+    fn gate(&self, call: &Call) -> Result<(), Status> {
+        if self.core.shared.vitals.stopping.load(Ordering::Relaxed) {
+            return Err(Status::server_stopped());
+        }
+        if call.get("client-api-version").is_some_and(|version| std::str::from_utf8(version).is_err()) {
+            return Err(Status::invalid_client_api_version());
+        }
+        if requires_leader(call) && !self.core.shared.has_leader() {
+            return Err(Status::no_leader());
+        }
+        Ok(())
+    }
+
+    async fn dispatch(&self, call: &Call, message: Bytes) -> Reply {
+        self.gate(call)?;
+        let core = &self.core;
+        match call.method {
+            Method::Range => kv::range(core, message).await,
+            Method::Put => kv::put(core, message).await,
+            Method::DeleteRange => kv::delete_range(core, message).await,
+            Method::Txn => kv::txn(core, message).await,
+            Method::Compact => kv::compact(core, message).await,
+            Method::LeaseGrant => lease::grant(core, message).await,
+            Method::LeaseRevoke => lease::revoke(core, message).await,
+            Method::LeaseTimeToLive => lease::time_to_live(core, message).await,
+            Method::LeaseLeases => lease::leases(core).await,
+            Method::MemberList => cluster::member_list(core, message).await,
+            Method::Alarm => maintenance::alarm(core, message).await,
+            Method::Status => maintenance::status(core),
+            Method::Defragment => maintenance::defragment(core, &self.persister).await,
+            Method::Hash => maintenance::hash(core).await,
+            Method::HashKV => maintenance::hash_kv(core, message).await,
+            Method::MoveLeader => maintenance::move_leader(core, message),
+            Method::Downgrade => maintenance::downgrade(core, message),
+            Method::HealthCheck => health::check(message),
+            other => Err(not_served(other)),
+        }
+    }
+
+    async fn dispatch_stream(
+        &self,
+        call: &Call,
+        requests: RequestStream,
+        responses: &mut ResponseSink,
+    ) -> Result<(), Status> {
+        self.gate(call)?;
+        let core = &self.core;
+        match call.method {
+            Method::Watch => watch::serve(core, requests, responses, requires_leader(call)).await,
+            Method::LeaseKeepAlive => lease::keep_alive(core, requests, responses, requires_leader(call)).await,
+            Method::RangeStream => kv::range_stream(core, requests, responses).await,
+            Method::Snapshot => snapshot::serve(core, responses).await,
+            Method::HealthWatch => health::watch(requests, responses).await,
+            other => Err(not_served(other)),
+        }
+    }
+}
+
+/// A service that this release does not have answers as any gRPC server does that never heard of it, so that a client
+/// falls back the way it would with an older server.
+fn not_served(method: Method) -> Status {
+    let text = format!("unknown method {} for service {}", method.name(), method.service());
+    Status::new(Code::Unimplemented, text)
+}
+
+fn requires_leader(call: &Call) -> bool {
+    call.get("hasleader") == Some(b"true")
+}
+
+impl Service for NodeService {
+    fn at_once(&self, call: &Call, message: &Bytes) -> Option<Reply> {
+        if call.method != Method::Range {
+            return None;
+        }
+        self.gate(call).ok()?;
+        let reply = kv::range_at_once(&self.core, message)?;
+        let counts = self.core.shared.metrics.method(Method::Range);
+        counts.started.add(1);
+        counts.received.add(1);
+        self.count_end(call.method, message.len(), &reply);
+        Some(reply)
+    }
+
+    async fn unary(self: Rc<Self>, call: Call, message: Bytes) -> Reply {
+        let counts = self.core.shared.metrics.method(call.method);
+        counts.started.add(1);
+        counts.received.add(1);
+        let bytes = message.len();
+        let reply = self.dispatch(&call, message).await;
+        self.count_end(call.method, bytes, &reply);
+        reply
+    }
+
+    async fn stream(self: Rc<Self>, call: Call, requests: RequestStream, mut responses: ResponseSink) -> Result<(), Status> {
+        let counts = self.core.shared.metrics.method(call.method);
+        counts.started.add(1);
+        // A client that leaves drops this future: counted as cancelled, as grpc-go's interceptors do.
+        let mut ended = Ended { service: &self, method: call.method, code: Code::Cancelled };
+        let result = self.dispatch_stream(&call, requests, &mut responses).await;
+        ended.code = result.as_ref().map_or_else(|status| status.code, |()| Code::Ok);
+        drop(ended);
+        result
+    }
+
+    async fn http(self: Rc<Self>, request: HttpRequest) -> HttpResponse {
+        crate::health::answer(&self.core, request).await
+    }
+}
+
+impl NodeService {
+    fn count_end(&self, method: Method, received_bytes: usize, reply: &Reply) {
+        let metrics = &self.core.shared.metrics;
+        let counts = metrics.method(method);
+        metrics.grpc_received_bytes.add(received_bytes as u64);
+        match reply {
+            Ok(frame) => {
+                metrics.grpc_sent_bytes.add(frame.len() as u64);
+                counts.sent.add(1);
+                counts.handled(Code::Ok);
+            }
+            Err(status) => counts.handled(status.code),
+        }
+    }
+}
+
+/// Counts the end of a stream whichever way it ends.
+struct Ended<'a> {
+    service: &'a NodeService,
+    method: Method,
+    code: Code,
+}
+
+impl Drop for Ended<'_> {
+    fn drop(&mut self) {
+        self.service.core.shared.metrics.method(self.method).handled(self.code);
+    }
+}

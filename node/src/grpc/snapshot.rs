@@ -1,0 +1,154 @@
+//! Maintenance.Snapshot: the whole state as a `.kvs` stream, in small blobs, its SHA-256 as the last one.
+//!
+//! A thread of its own packs a view; a bounded mailbox holds it back to the client's pace. One view is pinned meanwhile.
+
+use std::io::{self, Write};
+use std::rc::Rc;
+
+use bytes::{Bytes, BytesMut};
+use kvnode_api::status::{Code, Status};
+use kvnode_api::{SnapshotResponse, frame};
+use kvnode_snapshot::{Info, Options, Writer};
+
+use crate::cores::View;
+use crate::cores::client::ClientCore;
+use crate::http::ResponseSink;
+use crate::mailbox::{self, Sender};
+use crate::shared::STORAGE_VERSION;
+
+/// Bytes in one blob, as etcd's.
+const BLOB_BYTES: usize = 32 << 10;
+/// Blobs packed ahead of the client: 2 MiB.
+const BLOBS_AHEAD: usize = 64;
+const DIGEST_BYTES: usize = 32;
+
+/// What the packing thread sends.
+enum Piece {
+    /// The size of the whole file, known before its first byte leaves.
+    Blob(Bytes),
+    Failed(String),
+}
+
+pub async fn serve(core: &Rc<ClientCore>, responses: &mut ResponseSink) -> Result<(), Status> {
+    let (view, info) = (core.view(), info(core));
+    // The messages announce how many bytes are still to come, so the size has to be known first: packing twice costs
+    // less than holding the file in memory or on the disk.
+    let (size_view, size_info) = (view.clone(), info.clone());
+    let total = core
+        .in_background(move || pack(&size_view, &size_info, io::sink()))
+        .await?
+        .map_err(|error| failed(&error.to_string()))?;
+    let (sender, mut receiver) = mailbox::bounded(BLOBS_AHEAD);
+    let packing = std::thread::Builder::new().name("kv-snapshot".into()).spawn(move || {
+        let mut blobs = Blobs { sender, buffer: BytesMut::with_capacity(BLOB_BYTES) };
+        if let Err(error) = pack(&view, &info, &mut blobs).and_then(|_| blobs.flush().map_err(Into::into)) {
+            blobs.give_up(&error.to_string());
+        }
+    });
+    packing.map_err(|error| failed(&error.to_string()))?;
+    let mut left = total;
+    let mut held = BytesMut::new();
+    let mut pieces = Vec::new();
+    while receiver.take(&mut pieces).await.is_ok() {
+        for piece in pieces.drain(..) {
+            match piece {
+                Piece::Blob(blob) => held.extend_from_slice(&blob),
+                Piece::Failed(reason) => return Err(failed(&reason)),
+            }
+            // The digest must leave alone, in the last message: hold back what may be part of it.
+            while held.len() >= BLOB_BYTES + DIGEST_BYTES {
+                let blob = held.split_to(BLOB_BYTES).freeze();
+                left -= blob.len() as u64;
+                if send(responses, blob, left).await.is_err() {
+                    return Ok(());
+                }
+            }
+        }
+    }
+    if held.len() < DIGEST_BYTES || held.len() as u64 != left {
+        return Err(failed("the packed size changed between two passes"));
+    }
+    let digest = held.split_off(held.len() - DIGEST_BYTES).freeze();
+    for blob in [held.freeze(), digest].into_iter().filter(|blob| !blob.is_empty()) {
+        left -= blob.len() as u64;
+        if send(responses, blob, left).await.is_err() {
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+async fn send(responses: &mut ResponseSink, blob: Bytes, remaining_bytes: u64) -> Result<(), Status> {
+    let response = SnapshotResponse { header: None, remaining_bytes, blob, version: STORAGE_VERSION.into() };
+    responses.send(frame::encode(&response)?).await.map_err(|_| Status::context_canceled())
+}
+
+fn info(core: &ClientCore) -> Info {
+    core.with_view(|view| Info {
+        cluster_id: core.shared.cluster_id,
+        member_id: core.shared.member_id,
+        raft_index: view.applied_index(),
+        raft_term: view.applied_term(),
+        revision: view.revision(),
+        compact_revision: view.compact_revision(),
+        created_unix_ms: core.shared.unix_ms(),
+        program: concat!("kvnode ", env!("CARGO_PKG_VERSION")).into(),
+        schema: u32::from(kvnode_store::schema::SCHEMA_VERSION),
+    })
+}
+
+/// Packs the state; the same view and info give the same bytes. Returns the size of the file.
+fn pack(view: &View, info: &Info, out: impl Write) -> Result<u64, kvnode_snapshot::Error> {
+    let mut writer = Writer::new(out, info, Options::default())?;
+    let mut records = view.export();
+    for record in &mut records {
+        let record = record.map_err(io::Error::other)?;
+        writer.push(record.space as u8, &record.key, &record.value)?;
+    }
+    let hash = records.totals().hash();
+    // The footer has room for 64 bits: the two halves folded.
+    let folded = (hash >> 64) as u64 ^ hash as u64;
+    let (totals, _) = writer.finish(folded)?;
+    Ok(totals.file_bytes)
+}
+
+fn failed(reason: &str) -> Status {
+    Status::new(Code::Internal, format!("kvnode: snapshot failed: {reason}"))
+}
+
+/// Cuts what is written into blobs and waits for the client's pace.
+struct Blobs {
+    sender: Sender<Piece>,
+    buffer: BytesMut,
+}
+
+impl Blobs {
+    fn send(&mut self, piece: Piece) -> io::Result<()> {
+        let mut pieces = vec![piece];
+        self.sender.push_blocking(&mut pieces).map_err(|_| io::Error::new(io::ErrorKind::BrokenPipe, "the client left"))
+    }
+
+    fn give_up(&mut self, reason: &str) {
+        // Nobody listens any more: nothing to tell.
+        let _ = self.send(Piece::Failed(reason.to_string()));
+    }
+}
+
+impl Write for Blobs {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.buffer.extend_from_slice(bytes);
+        while self.buffer.len() >= BLOB_BYTES {
+            let blob = self.buffer.split_to(BLOB_BYTES).freeze();
+            self.send(Piece::Blob(blob))?;
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        if !self.buffer.is_empty() {
+            let blob = self.buffer.split().freeze();
+            self.send(Piece::Blob(blob))?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,359 @@
+//! The life of one call on an HTTP/2 connection, as a future among its connection's.
+
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::rc::Rc;
+use std::task::Poll;
+use std::time::Instant;
+
+use bytes::Bytes;
+use h2::SendStream;
+use h2::server::SendResponse;
+use http::StatusCode;
+use kvnode_api::service::{Kind, lookup};
+use kvnode_api::status::{Code, Status};
+
+use super::face::{Call, HttpBody, HttpRequest, Reply, Service};
+use super::headers;
+use super::http1::ResponseBody;
+use super::link::{Deadline, Gone, Link, Ticket};
+use super::sink::{Outlet, ResponseSink};
+use super::source::RequestStream;
+
+/// What is left to do for a request once its first look is over.
+pub(super) enum Work {
+    Unary {
+        call: Call,
+        source: RequestStream,
+        message: Option<Bytes>,
+        respond: SendResponse<Bytes>,
+    },
+    Stream {
+        call: Call,
+        source: RequestStream,
+        respond: SendResponse<Bytes>,
+    },
+    Http {
+        request: HttpRequest,
+        respond: SendResponse<Bytes>,
+    },
+    /// An answer that the peer's window has not admitted yet.
+    Rest(Rest),
+}
+
+/// Looks at a request: refuses it, answers it if that needs no waiting, or says what is to be done.
+pub(super) fn begin<S: Service>(
+    service: &Rc<S>,
+    link: &Rc<Link>,
+    request: http::Request<h2::RecvStream>,
+    mut respond: SendResponse<Bytes>,
+) -> Option<Work> {
+    let (head, body) = request.into_parts();
+    let found = lookup(head.uri.path());
+    if !headers::is_grpc(&head.headers) {
+        if head.method == http::Method::POST && found.is_ok() {
+            let status = Status::new(
+                Code::InvalidArgument,
+                format!(
+                    "invalid gRPC request content-type {:?}",
+                    head.headers
+                        .get(http::header::CONTENT_TYPE)
+                        .map_or_else(Default::default, |v| String::from_utf8_lossy(v.as_bytes()))
+                ),
+            );
+            refuse(&mut respond, link, StatusCode::UNSUPPORTED_MEDIA_TYPE, &status);
+            return None;
+        }
+        let request = HttpRequest {
+            method: head.method,
+            uri: head.uri,
+            headers: head.headers,
+            body: HttpBody::http2(body),
+            peer: Rc::clone(&link.peer),
+        };
+        return Some(Work::Http { request, respond });
+    }
+    if head.method != http::Method::POST {
+        let status = Status::new(
+            Code::Internal,
+            format!("received a :method field {:?} which should be POST", head.method.as_str()),
+        );
+        refuse(&mut respond, link, StatusCode::METHOD_NOT_ALLOWED, &status);
+        return None;
+    }
+    let admitted = found.and_then(|method| {
+        let timeout = headers::timeout(&head.headers)?;
+        headers::check_encoding(&head.headers)?;
+        Ok(Call {
+            method,
+            deadline: timeout.and_then(|timeout| Instant::now().checked_add(timeout)),
+            peer: Rc::clone(&link.peer),
+            headers: head.headers,
+        })
+    });
+    let call = match admitted {
+        Ok(call) => call,
+        Err(status) => {
+            refuse(&mut respond, link, StatusCode::OK, &status);
+            return None;
+        }
+    };
+    let mut source = RequestStream::new(body, Rc::clone(link));
+    if call.method.kind() != Kind::Unary {
+        return Some(Work::Stream {
+            call,
+            source,
+            respond,
+        });
+    }
+    let message = match source.only_now() {
+        Some(Ok(message)) => message,
+        Some(Err(status)) => {
+            refuse(&mut respond, link, StatusCode::OK, &status);
+            return None;
+        }
+        None => {
+            return Some(Work::Unary {
+                call,
+                source,
+                message: None,
+                respond,
+            });
+        }
+    };
+    match service.at_once(&call, &message) {
+        None => Some(Work::Unary {
+            call,
+            source,
+            message: Some(message),
+            respond,
+        }),
+        Some(reply) => answer(&mut respond, link, reply).map(Work::Rest),
+    }
+}
+
+/// Does what is left to do for a request. One future for all kinds, so that the connection can
+/// keep them in one set; the rare big ones are boxed.
+pub(super) async fn run<S: Service>(service: Rc<S>, link: Rc<Link>, work: Work) {
+    match work {
+        Work::Unary {
+            call,
+            source,
+            message,
+            respond,
+        } => unary(service, &link, call, source, message, respond).await,
+        Work::Stream {
+            call,
+            source,
+            respond,
+        } => Box::pin(stream(service, &link, call, source, respond)).await,
+        Work::Http { request, respond } => {
+            Box::pin(plain_http(service, &link, request, respond)).await;
+        }
+        Work::Rest(rest) => rest.finish(&link).await,
+    }
+}
+
+async fn unary<S: Service>(
+    service: Rc<S>,
+    link: &Rc<Link>,
+    call: Call,
+    mut source: RequestStream,
+    message: Option<Bytes>,
+    mut respond: SendResponse<Bytes>,
+) {
+    let mut deadline = Deadline::new(link, call.deadline);
+    let reply = {
+        let mut handler = pin!(async {
+            let message = match message {
+                Some(message) => message,
+                None => source.only().await?,
+            };
+            service.unary(call, message).await
+        });
+        poll_fn(|cx| {
+            if let Poll::Ready(reply) = handler.as_mut().poll(cx) {
+                return Poll::Ready(Some(reply));
+            }
+            if respond.poll_reset(cx).is_ready() {
+                return Poll::Ready(None);
+            }
+            if deadline.poll_passed(cx) {
+                return Poll::Ready(Some(Err(Status::deadline_exceeded())));
+            }
+            Poll::Pending
+        })
+        .await
+    };
+    drop(deadline);
+    let Some(reply) = reply else {
+        return;
+    };
+    if let Some(rest) = answer(&mut respond, link, reply) {
+        rest.finish(link).await;
+    }
+}
+
+async fn stream<S: Service>(
+    service: Rc<S>,
+    link: &Rc<Link>,
+    call: Call,
+    source: RequestStream,
+    respond: SendResponse<Bytes>,
+) {
+    /// Tells a sink kept elsewhere, however the call ends.
+    struct CloseAtEnd(Rc<Outlet>);
+    impl Drop for CloseAtEnd {
+        fn drop(&mut self) {
+            self.0.close();
+        }
+    }
+    let outlet = CloseAtEnd(Outlet::new(respond, Rc::clone(link)));
+    let outlet = &outlet.0;
+    let mut deadline = Deadline::new(link, call.deadline);
+    let mut handler =
+        Some(Box::pin(service.stream(call, source, ResponseSink::new(Rc::clone(outlet)))));
+    let mut status = Ok(());
+    poll_fn(|cx| {
+        outlet.owner_polled(cx);
+        if let Some(running) = &mut handler
+            && let Poll::Ready(returned) = running.as_mut().poll(cx)
+        {
+            status = returned;
+            handler = None;
+            outlet.handler_returned();
+        }
+        if handler.is_none() && (outlet.is_ended() || outlet.poll_drain().is_ready()) {
+            return Poll::Ready(());
+        }
+        if outlet.poll_reset(cx).is_ready() {
+            outlet.close();
+            return Poll::Ready(());
+        }
+        if deadline.poll_passed(cx) {
+            status = Err(Status::deadline_exceeded());
+            return Poll::Ready(());
+        }
+        Poll::Pending
+    })
+    .await;
+    outlet.end(&status);
+}
+
+async fn plain_http<S: Service>(
+    service: Rc<S>,
+    link: &Rc<Link>,
+    request: HttpRequest,
+    mut respond: SendResponse<Bytes>,
+) {
+    let answered = {
+        let mut handler = pin!(service.http(request));
+        poll_fn(|cx| {
+            if let Poll::Ready(response) = handler.as_mut().poll(cx) {
+                return Poll::Ready(Some(response));
+            }
+            respond.poll_reset(cx).map(|_| None)
+        })
+        .await
+    };
+    let Some(response) = answered else {
+        return;
+    };
+    let (head, body) = response.into_parts();
+    let head = http::Response::from_parts(head, ());
+    match body {
+        ResponseBody::Full(bytes) if bytes.is_empty() => {
+            let _ = respond.send_response(head, true);
+            link.note_sent(0);
+        }
+        ResponseBody::Full(bytes) => {
+            if let Ok(mut stream) = respond.send_response(head, false) {
+                link.note_sent(0);
+                if push(link, &mut stream, bytes).await.is_ok() {
+                    let _ = stream.send_data(Bytes::new(), true);
+                    link.note_sent(0);
+                }
+            }
+        }
+        ResponseBody::Stream(mut pieces) => {
+            let Ok(mut stream) = respond.send_response(head, false) else {
+                return;
+            };
+            link.note_sent(0);
+            loop {
+                let piece = poll_fn(|cx| {
+                    if let Poll::Ready(piece) = pieces.as_mut().poll_next(cx) {
+                        return Poll::Ready(Ok(piece));
+                    }
+                    stream.poll_reset(cx).map(|_| Err(Gone))
+                })
+                .await;
+                match piece {
+                    Ok(Some(piece)) => {
+                        if push(link, &mut stream, piece).await.is_err() {
+                            return;
+                        }
+                    }
+                    Ok(None) => break,
+                    Err(Gone) => return,
+                }
+            }
+            let _ = stream.send_data(Bytes::new(), true);
+            link.note_sent(0);
+        }
+    }
+}
+
+/// Sends a reply, or as much of it as the window admits. Errors mean that nobody listens any more.
+fn answer(respond: &mut SendResponse<Bytes>, link: &Link, reply: Reply) -> Option<Rest> {
+    let mut frame = match reply {
+        Ok(frame) => frame,
+        Err(status) => {
+            refuse(respond, link, StatusCode::OK, &status);
+            return None;
+        }
+    };
+    let mut stream = respond.send_response(headers::response(), false).ok()?;
+    link.note_sent(0);
+    if !link.is_full() {
+        stream.reserve_capacity(frame.len());
+        if stream.capacity() >= frame.len() {
+            link.note_sent(frame.len());
+            stream.send_data(std::mem::take(&mut frame), false).ok()?;
+            let _ = stream.send_trailers(headers::trailers_ok());
+            return None;
+        }
+    }
+    Some(Rest { stream, frame })
+}
+
+/// Answers with a status and nothing else.
+fn refuse(respond: &mut SendResponse<Bytes>, link: &Link, http: StatusCode, status: &Status) {
+    let _ = respond.send_response(headers::trailers_only(http, status), true);
+    link.note_sent(0);
+}
+
+/// The part of an answer that waits for the peer's window.
+pub(super) struct Rest {
+    stream: SendStream<Bytes>,
+    frame: Bytes,
+}
+
+impl Rest {
+    async fn finish(mut self, link: &Link) {
+        if push(link, &mut self.stream, self.frame).await.is_ok() {
+            let _ = self.stream.send_trailers(headers::trailers_ok());
+            link.note_sent(0);
+        }
+    }
+}
+
+/// Sends all of `frame`, as fast as window and bound admit.
+async fn push(link: &Link, stream: &mut SendStream<Bytes>, mut frame: Bytes) -> Result<(), Gone> {
+    let mut ticket = Ticket::default();
+    poll_fn(|cx| match link.poll_push(stream, &mut frame, &mut ticket, cx) {
+        Poll::Pending => stream.poll_reset(cx).map(|_| Err(Gone)),
+        ready => ready,
+    })
+    .await
+}

@@ -1,0 +1,97 @@
+//! The narrow face between the wire and the services: the only part of `http` the rest of the
+//! node codes against, so that the HTTP/2 engine underneath can be replaced.
+//!
+//! A unary call is (method, metadata, message) in and (framed message or status) out. A stream is
+//! a [`RequestStream`] and a [`ResponseSink`]. A handler's future is dropped when the client
+//! resets the call, when its connection goes away, or when its deadline passes; what must happen
+//! then belongs in a `Drop`.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use http::HeaderMap;
+use kvnode_api::service::Method;
+use kvnode_api::status::Status;
+
+pub use super::http1::{HttpBody, HttpRequest, HttpResponse, ResponseBody};
+pub use super::sink::{Closed, ResponseSink};
+pub use super::source::RequestStream;
+
+/// What a call is answered with: one message behind its gRPC prefix
+/// (see `kvnode_api::frame::encode`), or why there is none.
+pub type Reply = Result<Bytes, Status>;
+
+/// What a node does with calls. One per executor, shared by all its connections.
+pub trait Service: 'static {
+    /// Answers a unary call without waiting, if that is possible; saves the call's future. Called
+    /// first for every unary call whose message came with its headers.
+    fn at_once(&self, _call: &Call, _message: &Bytes) -> Option<Reply> {
+        None
+    }
+
+    /// Answers a unary call. If it is ready when first polled, the answer leaves with the same
+    /// write as all others of that turn.
+    fn unary(self: Rc<Self>, call: Call, message: Bytes) -> impl Future<Output = Reply>;
+
+    /// Serves a streaming call; a server stream's one request is the first of `requests`. The
+    /// return value becomes the trailers, unless [`ResponseSink::finish`] sent them before. When
+    /// this returns the call is over and a sink kept elsewhere is closed.
+    fn stream(
+        self: Rc<Self>,
+        call: Call,
+        requests: RequestStream,
+        responses: ResponseSink,
+    ) -> impl Future<Output = Result<(), Status>>;
+
+    /// Answers what is not gRPC, over HTTP/1.1 or HTTP/2.
+    fn http(self: Rc<Self>, request: HttpRequest) -> impl Future<Output = HttpResponse>;
+
+    /// Called after the requests of one turn of one connection were polled and before their
+    /// answers are written: the place to hand a gathered batch to another thread.
+    fn flush(&self) {}
+}
+
+/// One gRPC call, without its messages.
+#[derive(Debug)]
+pub struct Call {
+    pub method: Method,
+    /// When the client stops waiting, if it said so. The transport enforces it.
+    pub deadline: Option<Instant>,
+    pub peer: Rc<Peer>,
+    pub(super) headers: HeaderMap,
+}
+
+impl Call {
+    /// A metadata value: the first under this lower-case name, as the bytes that came (base64 not
+    /// undone for `-bin` names).
+    pub fn get(&self, name: &str) -> Option<&[u8]> {
+        self.headers.get(name).map(http::HeaderValue::as_bytes)
+    }
+
+    /// Every metadata value under this lower-case name.
+    pub fn get_all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
+        self.headers
+            .get_all(name)
+            .into_iter()
+            .map(http::HeaderValue::as_bytes)
+    }
+
+    /// A metadata value that is text.
+    pub fn get_str(&self, name: &str) -> Option<&str> {
+        self.get(name).and_then(|value| std::str::from_utf8(value).ok())
+    }
+}
+
+/// The other end of a connection.
+#[derive(Debug)]
+pub struct Peer {
+    /// Its address; `None` on a unix socket.
+    pub address: Option<SocketAddr>,
+    /// Which of the acceptor's listeners it came to, in the order they were given.
+    pub listener: usize,
+    /// Number of the connection, unique in this process.
+    pub serial: u64,
+}

@@ -1,0 +1,350 @@
+//! HTTP/1.1, and the form in which either protocol's plain requests reach the service.
+//!
+//! Bounds: head at most [`HEAD_BYTES_MAX`] and within [`super::Options::first_bytes_timeout`] of its
+//! first byte; a connection at rest is closed after [`super::Options::http_idle_timeout`].
+
+use std::cell::Cell;
+use std::convert::Infallible;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use futures_util::Stream;
+use http::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
+use http::{Method, StatusCode, Uri};
+use hyper::body::{Body, Frame, Incoming, SizeHint};
+use hyper::server::conn::http1::Builder;
+use hyper::service::service_fn;
+
+use super::Options;
+use super::face::{Peer, Service};
+use super::io::{Io, Wire};
+use crate::rt;
+
+/// Longest request head, in bytes.
+const HEAD_BYTES_MAX: usize = 64 << 10;
+
+/// Longest time a request body may take to arrive whole.
+const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A request that is not gRPC.
+#[derive(Debug)]
+pub struct HttpRequest {
+    pub method: Method,
+    pub uri: Uri,
+    pub headers: HeaderMap,
+    pub body: HttpBody,
+    pub peer: Rc<Peer>,
+}
+
+impl HttpRequest {
+    pub fn path(&self) -> &str {
+        self.uri.path()
+    }
+
+    /// The part after the question mark, undecoded.
+    pub fn query(&self) -> Option<&str> {
+        self.uri.query()
+    }
+}
+
+/// The body of a plain request.
+#[derive(Debug)]
+pub struct HttpBody(Origin);
+
+#[derive(Debug)]
+enum Origin {
+    Http1(Incoming),
+    Http2(h2::RecvStream),
+}
+
+/// A request body that could not be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BodyError {
+    #[error("the request body is longer than {limit} bytes")]
+    TooLong { limit: usize },
+    #[error("the request body did not arrive in time")]
+    TooSlow,
+    #[error("the request body is cut off or malformed")]
+    Broken,
+}
+
+impl HttpBody {
+    pub(super) fn http2(body: h2::RecvStream) -> HttpBody {
+        HttpBody(Origin::Http2(body))
+    }
+
+    /// The next piece as it comes; `None` at the end.
+    ///
+    /// # Errors
+    /// [`BodyError::Broken`].
+    pub async fn piece(&mut self) -> Result<Option<Bytes>, BodyError> {
+        poll_fn(|cx| self.poll_piece(cx)).await
+    }
+
+    /// The whole body.
+    ///
+    /// # Errors
+    /// [`BodyError`]; at most `limit` bytes and one piece are ever held.
+    pub async fn bytes(mut self, limit: usize) -> Result<Bytes, BodyError> {
+        rt::timeout(BODY_TIMEOUT, async {
+            let Some(first) = self.piece().await? else {
+                return Ok(Bytes::new());
+            };
+            if first.len() > limit {
+                return Err(BodyError::TooLong { limit });
+            }
+            let Some(second) = self.piece().await? else {
+                return Ok(first);
+            };
+            let mut whole = BytesMut::from(first);
+            let mut next = Some(second);
+            while let Some(piece) = next {
+                if piece.len() > limit - whole.len() {
+                    return Err(BodyError::TooLong { limit });
+                }
+                whole.extend_from_slice(&piece);
+                next = self.piece().await?;
+            }
+            Ok(whole.freeze())
+        })
+        .await
+        .unwrap_or(Err(BodyError::TooSlow))
+    }
+
+    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, BodyError>> {
+        match &mut self.0 {
+            Origin::Http1(body) => loop {
+                match Pin::new(&mut *body).poll_frame(cx) {
+                    Poll::Ready(Some(Ok(frame))) => {
+                        // What is not data is trailers, which nobody asked for.
+                        if let Ok(data) = frame.into_data() {
+                            return Poll::Ready(Ok(Some(data)));
+                        }
+                    }
+                    Poll::Ready(Some(Err(_))) => return Poll::Ready(Err(BodyError::Broken)),
+                    Poll::Ready(None) => return Poll::Ready(Ok(None)),
+                    Poll::Pending => return Poll::Pending,
+                }
+            },
+            Origin::Http2(body) => body.poll_data(cx).map(|data| match data {
+                None => Ok(None),
+                Some(Err(_)) => Err(BodyError::Broken),
+                Some(Ok(data)) => {
+                    // Fails only if the stream is closed, which the next read reports.
+                    let _ = body.flow_control().release_capacity(data.len());
+                    Ok(Some(data))
+                }
+            }),
+        }
+    }
+}
+
+/// The answer to a plain request.
+pub type HttpResponse = http::Response<ResponseBody>;
+
+/// The body of an answer.
+pub enum ResponseBody {
+    Full(Bytes),
+    /// Pieces as they come; each is sent before the next is asked for.
+    Stream(Pin<Box<dyn Stream<Item = Bytes>>>),
+}
+
+impl ResponseBody {
+    /// An answer of this status, content type and body.
+    pub fn response(
+        status: StatusCode,
+        content_type: &'static str,
+        body: impl Into<Bytes>,
+    ) -> HttpResponse {
+        let mut response = http::Response::new(ResponseBody::Full(body.into()));
+        *response.status_mut() = status;
+        response
+            .headers_mut()
+            .insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+        response
+    }
+
+    /// A plain text answer.
+    pub fn text(status: StatusCode, body: impl Into<Bytes>) -> HttpResponse {
+        ResponseBody::response(status, "text/plain; charset=utf-8", body)
+    }
+
+    /// A JSON answer.
+    pub fn json(status: StatusCode, body: impl Into<Bytes>) -> HttpResponse {
+        ResponseBody::response(status, "application/json", body)
+    }
+}
+
+/// Serves one HTTP/1.1 connection until it ends.
+pub(super) async fn drive<S: Service>(
+    wire: Rc<Wire>,
+    service: Rc<S>,
+    peer: Rc<Peer>,
+    options: Rc<Options>,
+    shutdown: rt::Shutdown,
+) {
+    let open = Rc::new(Cell::new(0));
+    let counter = Rc::clone(&open);
+    let handler = service_fn(move |request: http::Request<Incoming>| {
+        let under_way = UnderWay::new(&counter);
+        let (service, peer) = (Rc::clone(&service), Rc::clone(&peer));
+        async move {
+            rt::mark_busy();
+            let (head, body) = request.into_parts();
+            let request = HttpRequest {
+                method: head.method,
+                uri: head.uri,
+                headers: head.headers,
+                body: HttpBody(Origin::Http1(body)),
+                peer,
+            };
+            let response = service.http(request).await;
+            Ok::<_, Infallible>(response.map(|body| Outgoing {
+                body,
+                _under_way: under_way,
+            }))
+        }
+    });
+    let mut connection = pin!(
+        Builder::new()
+            .max_buf_size(HEAD_BYTES_MAX)
+            .serve_connection(Io(Rc::clone(&wire)), handler)
+    );
+    let mut stopping = shutdown.wait();
+    let mut grace = None;
+    let mut patience = Patience::new(&options);
+    let result = poll_fn(|cx| {
+        wire.begin_turn();
+        if grace.is_none() && Pin::new(&mut stopping).poll(cx).is_ready() {
+            connection.as_mut().graceful_shutdown();
+            grace = Some(rt::sleep(options.shutdown_grace));
+        }
+        if let Poll::Ready(result) = connection.as_mut().poll(cx) {
+            return Poll::Ready(Some(result));
+        }
+        if patience.poll_over(cx, open.get() > 0, wire.read_bytes()) {
+            return Poll::Ready(None);
+        }
+        match &mut grace {
+            Some(grace) => Pin::new(grace).poll(cx).map(|()| None),
+            None => Poll::Pending,
+        }
+    })
+    .await;
+    if let Some(Err(error)) = result {
+        log::debug!("HTTP/1.1 connection: {error}");
+    }
+}
+
+/// Counts a request from its head's end to its response's end.
+struct UnderWay(Rc<Cell<usize>>);
+
+impl UnderWay {
+    fn new(counter: &Rc<Cell<usize>>) -> UnderWay {
+        counter.set(counter.get() + 1);
+        UnderWay(Rc::clone(counter))
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
+    }
+}
+
+/// How long a connection is waited for. (The engine's own timers want to cross threads.)
+struct Patience {
+    head_timeout: Duration,
+    idle_timeout: Duration,
+    state: Waiting,
+    read_before: u64,
+    sleep: Option<rt::Sleep>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Waiting {
+    /// For the rest of a head.
+    Head,
+    /// For the first byte of the next request.
+    Request,
+    /// For the service, or for the client to take the answer.
+    Nothing,
+}
+
+impl Patience {
+    fn new(options: &Options) -> Patience {
+        Patience {
+            head_timeout: options.first_bytes_timeout,
+            idle_timeout: options.http_idle_timeout,
+            state: Waiting::Head,
+            read_before: 0,
+            sleep: Some(rt::sleep(options.first_bytes_timeout)),
+        }
+    }
+
+    fn poll_over(&mut self, cx: &mut Context<'_>, under_way: bool, read: u64) -> bool {
+        let state = match self.state {
+            _ if under_way => Waiting::Nothing,
+            Waiting::Nothing => Waiting::Request,
+            Waiting::Request if read != self.read_before => Waiting::Head,
+            same => same,
+        };
+        if state != Waiting::Request || self.state != Waiting::Request {
+            self.read_before = read;
+        }
+        if state != self.state {
+            self.state = state;
+            self.sleep = match state {
+                Waiting::Head => Some(rt::sleep(self.head_timeout)),
+                Waiting::Request => Some(rt::sleep(self.idle_timeout)),
+                Waiting::Nothing => None,
+            };
+        }
+        match &mut self.sleep {
+            Some(sleep) => Pin::new(sleep).poll(cx).is_ready(),
+            None => false,
+        }
+    }
+}
+
+/// A response body on its way out.
+struct Outgoing {
+    body: ResponseBody,
+    _under_way: UnderWay,
+}
+
+impl Body for Outgoing {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        match &mut self.body {
+            ResponseBody::Full(bytes) if bytes.is_empty() => Poll::Ready(None),
+            ResponseBody::Full(bytes) => {
+                Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes)))))
+            }
+            ResponseBody::Stream(pieces) => pieces
+                .as_mut()
+                .poll_next(cx)
+                .map(|piece| piece.map(|piece| Ok(Frame::data(piece)))),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        matches!(&self.body, ResponseBody::Full(bytes) if bytes.is_empty())
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.body {
+            ResponseBody::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            ResponseBody::Stream(_) => SizeHint::default(),
+        }
+    }
+}

@@ -1,0 +1,274 @@
+//! One connection's socket as the HTTP engines want it.
+//!
+//! The socket is shared between the engine (through [`Io`]) and the connection's driver (through
+//! [`Wire`]), on one executor. Here is where it is seen what the engine hides: PINGs, whether the
+//! peer sends anything at all, whether the socket takes more, and where frames end. Reads go
+//! through one buffer per executor, so an idle connection holds none.
+
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use bytes::{Buf, Bytes};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::frames::{self, Walker};
+use super::pings::PingPolicy;
+use super::sniff::PREFACE;
+use crate::rt;
+
+/// The shared read buffer, in bytes; the most one read returns.
+const READ_BYTES: usize = 64 << 10;
+
+/// Bytes a connection may read in one turn of its driver, so that one fast sender cannot keep the
+/// others of its executor waiting.
+const TURN_BYTES: usize = 256 << 10;
+
+thread_local! {
+    static READ_BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_BYTES].into());
+}
+
+/// The driver's view of its socket.
+#[derive(Debug)]
+pub(super) struct Wire {
+    stream: RefCell<rt::Stream>,
+    /// What was read to find out the protocol, to be read again.
+    head: RefCell<Bytes>,
+    turn_left: Cell<usize>,
+    read_bytes: Cell<u64>,
+    write_blocked: Cell<bool>,
+    frames: Option<RefCell<FrameEyes>>,
+}
+
+/// What is watched on an HTTP/2 connection.
+#[derive(Debug)]
+struct FrameEyes {
+    incoming: Walker,
+    outgoing: Walker,
+    pings: PingPolicy,
+    /// Calls that are open, as the driver last said.
+    calls_open: bool,
+    /// A call began in what was read since the driver said so.
+    call_began: bool,
+    answered: bool,
+    breached: bool,
+}
+
+impl Wire {
+    pub(super) fn http1(stream: rt::Stream, head: Bytes) -> Rc<Wire> {
+        Wire::new(stream, head, None)
+    }
+
+    pub(super) fn http2(stream: rt::Stream, head: Bytes, pings: PingPolicy) -> Rc<Wire> {
+        let eyes = FrameEyes {
+            incoming: Walker::after(PREFACE.len()),
+            outgoing: Walker::default(),
+            pings,
+            calls_open: false,
+            call_began: false,
+            answered: false,
+            breached: false,
+        };
+        Wire::new(stream, head, Some(RefCell::new(eyes)))
+    }
+
+    fn new(stream: rt::Stream, head: Bytes, frames: Option<RefCell<FrameEyes>>) -> Rc<Wire> {
+        Rc::new(Wire {
+            stream: RefCell::new(stream),
+            head: RefCell::new(head),
+            turn_left: Cell::new(TURN_BYTES),
+            read_bytes: Cell::new(0),
+            write_blocked: Cell::new(false),
+            frames,
+        })
+    }
+
+    /// A new turn of the driver begins.
+    pub(super) fn begin_turn(&self) {
+        self.turn_left.set(TURN_BYTES);
+    }
+
+    /// Bytes read since the beginning; tells a driver whether the peer is alive.
+    pub(super) fn read_bytes(&self) -> u64 {
+        self.read_bytes.get()
+    }
+
+    /// The socket did not take everything the engine wanted to write last.
+    pub(super) fn write_blocked(&self) -> bool {
+        self.write_blocked.get()
+    }
+
+    /// Tells the ping policy where the connection stands; returns whether it was breached.
+    pub(super) fn pings_breached(&self, calls_open: bool, answered: bool) -> bool {
+        let Some(eyes) = &self.frames else {
+            return false;
+        };
+        let mut eyes = eyes.borrow_mut();
+        eyes.calls_open = calls_open;
+        eyes.call_began = false;
+        eyes.answered |= answered;
+        eyes.breached
+    }
+
+    /// Writes a frame of ours after the engine is done, if the engine stopped between two frames.
+    pub(super) async fn write_last(&self, frame: &[u8]) -> io::Result<()> {
+        if !self.frames.as_ref().is_some_and(|eyes| eyes.borrow().outgoing.at_boundary()) {
+            return Ok(());
+        }
+        let mut left = frame;
+        while !left.is_empty() {
+            let written =
+                poll_fn(|cx| self.stream.borrow_mut().poll_write(cx, left)).await?;
+            if written == 0 {
+                return Err(io::ErrorKind::WriteZero.into());
+            }
+            left = &left[written..];
+        }
+        Ok(())
+    }
+
+    /// Ends the sending direction.
+    pub(super) async fn close(&self) -> io::Result<()> {
+        poll_fn(|cx| self.stream.borrow_mut().poll_close(cx)).await
+    }
+
+    /// Reads at most `limit` bytes and gives them to `take`.
+    fn poll_read_with(
+        &self,
+        cx: &mut Context<'_>,
+        limit: usize,
+        take: impl FnOnce(&[u8]),
+    ) -> Poll<io::Result<()>> {
+        let mut head = self.head.borrow_mut();
+        if !head.is_empty() {
+            let length = head.len().min(limit);
+            self.saw(&head[..length]);
+            take(&head[..length]);
+            head.advance(length);
+            if head.is_empty() {
+                // An empty slice would still hold its buffer.
+                *head = Bytes::new();
+            }
+            return Poll::Ready(Ok(()));
+        }
+        let left = self.turn_left.get();
+        if left == 0 {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        READ_BUFFER.with_borrow_mut(|buffer| {
+            let length = buffer.len().min(limit).min(left);
+            let mut stream = self.stream.borrow_mut();
+            match stream.poll_read(cx, &mut buffer[..length]) {
+                Poll::Ready(Ok(read)) => {
+                    self.turn_left.set(left - read);
+                    self.saw(&buffer[..read]);
+                    take(&buffer[..read]);
+                    Poll::Ready(Ok(()))
+                }
+                Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+                Poll::Pending => Poll::Pending,
+            }
+        })
+    }
+
+    fn saw(&self, bytes: &[u8]) {
+        self.read_bytes.set(self.read_bytes.get() + bytes.len() as u64);
+        let Some(eyes) = &self.frames else {
+            return;
+        };
+        let FrameEyes {
+            incoming,
+            pings,
+            calls_open,
+            call_began,
+            answered,
+            breached,
+            ..
+        } = &mut *eyes.borrow_mut();
+        incoming.feed(bytes, |kind, flags| match kind {
+            frames::TYPE_HEADERS => *call_began = true,
+            frames::TYPE_PING if flags & frames::FLAG_ACK == 0 => {
+                let open = *calls_open || *call_began;
+                *breached |= pings.breached(Instant::now(), open, std::mem::take(answered));
+            }
+            _ => {}
+        });
+    }
+
+    fn poll_write(&self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let result = self.stream.borrow_mut().poll_write(cx, bytes);
+        self.write_blocked.set(result.is_pending());
+        if let (Poll::Ready(Ok(written)), Some(eyes)) = (&result, &self.frames) {
+            eyes.borrow_mut().outgoing.feed(&bytes[..*written], |_, _| {});
+        }
+        result
+    }
+}
+
+/// The engine's view of the socket. Never offers vectored writes: the HTTP/2 engine then copies
+/// small frames into one buffer, and many answers leave with one system call.
+#[derive(Clone, Debug)]
+pub(super) struct Io(pub(super) Rc<Wire>);
+
+impl AsyncRead for Io {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        self.0
+            .poll_read_with(cx, buf.remaining(), |bytes| buf.put_slice(bytes))
+    }
+}
+
+impl AsyncWrite for Io {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.0.poll_write(cx, bytes)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.0.stream.borrow_mut().poll_close(cx)
+    }
+}
+
+impl hyper::rt::Read for Io {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        mut buf: hyper::rt::ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        self.0
+            .poll_read_with(cx, buf.remaining(), |bytes| buf.put_slice(bytes))
+    }
+}
+
+impl hyper::rt::Write for Io {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.0.poll_write(cx, bytes)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.0.stream.borrow_mut().poll_close(cx)
+    }
+}

@@ -1,0 +1,471 @@
+//! Listening sockets, and the one thread that accepts from all of them.
+//!
+//! Sockets are ours from the start: SO_REUSEADDR, so that a restart need not wait; never
+//! SO_REUSEPORT, under which a second process could share the port unnoticed and connections would
+//! be dealt by hash. Accepting is a plain thread in poll(2): it goes on while an executor is busy,
+//! and an accept is never cancelled. It deals each connection to the executor with the fewest.
+//!
+//! Limits: at [`Acceptor::start`]'s connection cap nothing is accepted, so clients wait in the
+//! kernel's queue (backlog) until a connection ends. Without file descriptors the thread backs off,
+//! after closing the connection at the head of the queue by means of a descriptor kept for that:
+//! a clear refusal instead of silence.
+
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use socket2::{Domain, SockAddr, Socket, TcpKeepalive, Type};
+
+use super::face::Peer;
+use crate::mailbox::{self, Receiver, Sender};
+use crate::rt;
+
+/// Connections the kernel keeps for us until they are accepted.
+const BACKLOG: i32 = 1024;
+
+/// TCP keepalive: first probe after this silence,
+const KEEPALIVE_TIME: Duration = Duration::from_secs(30);
+/// further ones at this distance,
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+/// and the connection is dead after this many without answer.
+const KEEPALIVE_PROBES: u32 = 3;
+
+/// How long to leave the listeners alone when descriptors run out; doubled each time.
+const BACK_OFF_MIN: Duration = Duration::from_millis(5);
+const BACK_OFF_MAX: Duration = Duration::from_secs(1);
+
+/// How often to look whether a connection has ended, at the cap.
+const CAP_PAUSE: Duration = Duration::from_millis(20);
+
+/// Least time between two log lines about the same trouble.
+const LOG_EVERY: Duration = Duration::from_secs(1);
+
+/// Where to listen.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Address {
+    Tcp(SocketAddr),
+    Unix(PathBuf),
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Address::Tcp(address) => write!(f, "{address}"),
+            Address::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// A listening socket could not be had.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen on {address}: {source}")]
+pub struct ListenError {
+    pub address: Address,
+    #[source]
+    pub source: io::Error,
+}
+
+/// A listening socket.
+#[derive(Debug)]
+pub struct Bound {
+    socket: Socket,
+    address: Address,
+}
+
+impl Bound {
+    /// Where it listens; with the port the kernel chose if port 0 was asked for.
+    pub fn address(&self) -> &Address {
+        &self.address
+    }
+}
+
+impl Drop for Bound {
+    fn drop(&mut self) {
+        if let Address::Unix(path) = &self.address {
+            // Nobody can connect to it any more; if somebody removed it, all the better.
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+/// Opens a listening socket. A unix socket's file that nobody listens on any more is replaced.
+///
+/// # Errors
+/// [`ListenError`], such as "address already in use".
+pub fn bind(address: &Address) -> Result<Bound, ListenError> {
+    let bound = match address {
+        Address::Tcp(tcp) => bind_tcp(*tcp),
+        Address::Unix(path) => bind_unix(path),
+    };
+    bound.map_err(|source| ListenError {
+        address: address.clone(),
+        source,
+    })
+}
+
+fn bind_tcp(address: SocketAddr) -> io::Result<Bound> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    socket.set_reuse_address(true)?;
+    if address.is_ipv6() {
+        // `[::]` means every address of the machine, as it does for other servers of this kind.
+        socket.set_only_v6(false)?;
+    }
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    socket.set_nonblocking(true)?;
+    let actual = socket.local_addr()?.as_socket().unwrap_or(address);
+    Ok(Bound {
+        socket,
+        address: Address::Tcp(actual),
+    })
+}
+
+fn bind_unix(path: &Path) -> io::Result<Bound> {
+    let address = SockAddr::unix(path)?;
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    if let Err(error) = socket.bind(&address) {
+        if error.kind() != io::ErrorKind::AddrInUse {
+            return Err(error);
+        }
+        let probe = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+        match probe.connect(&address) {
+            Err(refused) if refused.kind() == io::ErrorKind::ConnectionRefused => {}
+            _ => return Err(error),
+        }
+        std::fs::remove_file(path)?;
+        socket.bind(&address)?;
+    }
+    socket.listen(BACKLOG)?;
+    socket.set_nonblocking(true)?;
+    Ok(Bound {
+        socket,
+        address: Address::Unix(path.to_owned()),
+    })
+}
+
+/// A connection on its way to its executor.
+#[derive(Debug)]
+pub struct Arrival {
+    socket: Socket,
+    peer: Peer,
+    permit: Permit,
+}
+
+impl Arrival {
+    pub(super) fn into_parts(self) -> (Socket, Rc<Peer>, Permit) {
+        (self.socket, Rc::new(self.peer), self.permit)
+    }
+}
+
+/// Counts one open connection until dropped.
+#[derive(Debug)]
+pub(super) struct Permit {
+    load: Arc<AtomicUsize>,
+    total: Arc<AtomicUsize>,
+}
+
+impl Permit {
+    fn new(load: &Arc<AtomicUsize>, total: &Arc<AtomicUsize>) -> Permit {
+        load.fetch_add(1, Ordering::Relaxed);
+        total.fetch_add(1, Ordering::Relaxed);
+        Permit {
+            load: Arc::clone(load),
+            total: Arc::clone(total),
+        }
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.load.fetch_sub(1, Ordering::Relaxed);
+        self.total.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// The acceptor's way to one executor.
+#[derive(Debug)]
+pub struct Way {
+    sender: Sender<Arrival>,
+    load: Arc<AtomicUsize>,
+    /// Connections the executor counts as having before it has any: more for one that does other
+    /// work as well.
+    handicap: usize,
+}
+
+/// Where an executor takes its connections from; see [`super::serve`].
+#[derive(Debug)]
+pub struct Door {
+    receiver: Receiver<Arrival>,
+}
+
+impl Door {
+    /// Waits for connections; `false` when there will be no more or `shutdown` is fired.
+    pub(super) async fn take(&mut self, into: &mut Vec<Arrival>, shutdown: &rt::Shutdown) -> bool {
+        if shutdown.is_fired() {
+            return false;
+        }
+        matches!(
+            rt::unless(shutdown, self.receiver.take(into)).await,
+            Some(Ok(()))
+        )
+    }
+}
+
+/// A way for an executor's connections. What is under way is bounded by the connection cap.
+pub fn door(handicap: usize) -> (Way, Door) {
+    let (sender, receiver) = mailbox::by_admission();
+    let way = Way {
+        sender,
+        load: Arc::new(AtomicUsize::new(0)),
+        handicap,
+    };
+    (way, Door { receiver })
+}
+
+/// The accepting thread.
+#[derive(Debug)]
+pub struct Acceptor {
+    thread: JoinHandle<()>,
+    waker: UnixStream,
+    total: Arc<AtomicUsize>,
+}
+
+impl Acceptor {
+    /// Starts to accept from `listeners` and to deal to `ways`, up to `connections_max` at a time.
+    ///
+    /// # Errors
+    /// No thread or descriptor to be had.
+    ///
+    /// # Panics
+    /// If `ways` is empty.
+    pub fn start(
+        listeners: Vec<Bound>,
+        ways: Vec<Way>,
+        connections_max: usize,
+    ) -> io::Result<Acceptor> {
+        assert!(!ways.is_empty(), "somebody must take the connections");
+        let (waker, woken) = UnixStream::pair()?;
+        let total = Arc::new(AtomicUsize::new(0));
+        let work = Work {
+            listeners,
+            ways,
+            connections_max: connections_max.max(1),
+            total: Arc::clone(&total),
+            woken,
+            reserve: Some(reserve()?),
+            serial: 0,
+            back_off: BACK_OFF_MIN,
+            cap_logged: None,
+            trouble_logged: None,
+        };
+        let thread = std::thread::Builder::new()
+            .name("acceptor".to_owned())
+            .spawn(move || work.run())?;
+        Ok(Acceptor {
+            thread,
+            waker,
+            total,
+        })
+    }
+
+    /// Connections that are open now, over all executors.
+    pub fn connections(&self) -> usize {
+        self.total.load(Ordering::Relaxed)
+    }
+
+    /// Closes the listening sockets. Connections already accepted reach their executors.
+    pub fn stop(mut self) {
+        // Fails only if the thread is gone.
+        let _ = self.waker.write_all(&[1]);
+        if self.thread.join().is_err() {
+            log::error!("the acceptor thread had panicked");
+        }
+    }
+}
+
+fn reserve() -> io::Result<File> {
+    File::open("/dev/null")
+}
+
+struct Work {
+    listeners: Vec<Bound>,
+    ways: Vec<Way>,
+    connections_max: usize,
+    total: Arc<AtomicUsize>,
+    woken: UnixStream,
+    /// Given up for a moment to refuse a connection when there is no other descriptor.
+    reserve: Option<File>,
+    serial: u64,
+    back_off: Duration,
+    cap_logged: Option<Instant>,
+    trouble_logged: Option<Instant>,
+}
+
+impl Work {
+    fn run(mut self) {
+        loop {
+            let at_cap = self.total.load(Ordering::Relaxed) >= self.connections_max;
+            if at_cap && due(&mut self.cap_logged) {
+                log::warn!(
+                    "{} connections are open, which is the limit; further clients wait",
+                    self.connections_max
+                );
+            }
+            let (stop, ready) = if at_cap {
+                (self.wait_stop(CAP_PAUSE), Vec::new())
+            } else {
+                let mut ready = vec![false; self.listeners.len()];
+                (self.wait_ready(&mut ready), ready)
+            };
+            if stop {
+                return;
+            }
+            for (index, _) in ready.iter().enumerate().filter(|(_, ready)| **ready) {
+                if let Some(pause) = self.accept_from(index)
+                    && self.wait_stop(pause)
+                {
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Waits for any listener; returns whether to stop.
+    fn wait_ready(&self, ready: &mut [bool]) -> bool {
+        let mut fds = vec![PollFd::new(&self.woken, PollFlags::IN)];
+        for listener in &self.listeners {
+            fds.push(PollFd::from_borrowed_fd(
+                listener.socket.as_fd(),
+                PollFlags::IN,
+            ));
+        }
+        match poll(&mut fds, None) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(error) => {
+                // Nothing we could have done wrong here ends by itself.
+                log::error!("acceptor: poll failed: {error}");
+                std::thread::sleep(BACK_OFF_MAX);
+            }
+        }
+        for (ready, fd) in ready.iter_mut().zip(&fds[1..]) {
+            *ready = !fd.revents().is_empty();
+        }
+        !fds[0].revents().is_empty()
+    }
+
+    /// Waits for the stop alone, for this long; returns whether to stop.
+    fn wait_stop(&self, limit: Duration) -> bool {
+        let limit = Timespec {
+            tv_sec: i64::try_from(limit.as_secs()).unwrap_or(i64::MAX),
+            tv_nsec: limit.subsec_nanos().into(),
+        };
+        let mut fds = [PollFd::new(&self.woken, PollFlags::IN)];
+        // Interrupted or failed counts as waited.
+        let _ = poll(&mut fds, Some(&limit));
+        !fds[0].revents().is_empty()
+    }
+
+    /// Accepts what waits at one listener; returns how long to leave the listeners alone if there
+    /// was trouble.
+    fn accept_from(&mut self, index: usize) -> Option<Duration> {
+        while self.total.load(Ordering::Relaxed) < self.connections_max {
+            let listener = self.listeners.get(index)?;
+            match listener.socket.accept() {
+                Ok((socket, address)) => {
+                    self.back_off = BACK_OFF_MIN;
+                    self.deal(index, socket, &address);
+                }
+                Err(error) => match Errno::from_io_error(&error) {
+                    Some(Errno::AGAIN | Errno::INTR) => return None,
+                    // This one connection failed before we took it.
+                    Some(Errno::CONNABORTED | Errno::PROTO | Errno::PERM | Errno::NETDOWN) => {}
+                    errno => {
+                        if matches!(errno, Some(Errno::MFILE | Errno::NFILE)) {
+                            self.refuse_one(index);
+                        }
+                        if due(&mut self.trouble_logged) {
+                            log::error!("cannot accept connections: {error}");
+                        }
+                        let pause = self.back_off;
+                        self.back_off = (pause * 2).min(BACK_OFF_MAX);
+                        return Some(pause);
+                    }
+                },
+            }
+        }
+        None
+    }
+
+    fn deal(&mut self, listener: usize, socket: Socket, address: &SockAddr) {
+        let address = address.as_socket();
+        if address.is_some() && set_options(&socket).is_err() {
+            // The peer has gone already.
+            return;
+        }
+        self.serial += 1;
+        let peer = Peer {
+            address,
+            listener,
+            serial: self.serial,
+        };
+        let (mut socket, mut peer) = (socket, peer);
+        // Not more tries than executors: one that is gone is not asked again.
+        while let Some(way) = self
+            .ways
+            .iter()
+            .filter(|way| !way.sender.is_closed())
+            .min_by_key(|way| way.load.load(Ordering::Relaxed) + way.handicap)
+        {
+            let permit = Permit::new(&way.load, &self.total);
+            let arrival = Arrival {
+                socket,
+                peer,
+                permit,
+            };
+            match way.sender.push(arrival) {
+                Ok(()) => return,
+                Err((back, _)) => (socket, peer) = (back.socket, back.peer),
+            }
+        }
+    }
+
+    /// Takes one connection and closes it, with the descriptor kept for that.
+    fn refuse_one(&mut self, index: usize) {
+        drop(self.reserve.take());
+        if let Some(listener) = self.listeners.get(index) {
+            drop(listener.socket.accept());
+        }
+        self.reserve = reserve().ok();
+    }
+}
+
+fn set_options(socket: &Socket) -> io::Result<()> {
+    socket.set_tcp_nodelay(true)?;
+    socket.set_tcp_keepalive(
+        &TcpKeepalive::new()
+            .with_time(KEEPALIVE_TIME)
+            .with_interval(KEEPALIVE_INTERVAL)
+            .with_retries(KEEPALIVE_PROBES),
+    )
+}
+
+/// Whether it is time for another log line.
+fn due(last: &mut Option<Instant>) -> bool {
+    let now = Instant::now();
+    let due = last.is_none_or(|last| now - last >= LOG_EVERY);
+    if due {
+        *last = Some(now);
+    }
+    due
+}

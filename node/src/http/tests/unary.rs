@@ -1,0 +1,244 @@
+use super::client::{Client, read_all, run};
+use super::*;
+
+const RANGE: &str = "/etcdserverpb.KV/Range";
+const PUT: &str = "/etcdserverpb.KV/Put";
+const NEVER: &str = "/etcdserverpb.KV/DeleteRange";
+const COMPACT: &str = "/etcdserverpb.KV/Compact";
+const SIZED: &str = "/etcdserverpb.Lease/LeaseGrant";
+const METADATA: &str = "/etcdserverpb.Maintenance/Status";
+
+#[test]
+fn unary_call_gets_its_answer_whether_at_once_or_later() {
+    let server = Server::start(Options::default());
+    run(async {
+        let client = Client::connect(server.address).await;
+        for path in [RANGE, PUT] {
+            let answer = client.call(path, frame(b"hello"), &[]).await;
+            assert_eq!(answer.http, StatusCode::OK);
+            assert_eq!(answer.headers["content-type"], "application/grpc");
+            assert_eq!(answer.body, frame(b"hello"));
+            assert_eq!(answer.status(), "0");
+        }
+        let empty = client.call(RANGE, frame(b""), &[]).await;
+        assert_eq!(empty.body, frame(b""));
+    });
+}
+
+#[test]
+fn many_calls_in_flight_on_one_connection_are_all_answered() {
+    let server = Server::start(Options::default());
+    run(async {
+        let client = Client::connect(server.address).await;
+        let mut open = Vec::new();
+        for n in 0..1000u32 {
+            let path = if n % 2 == 0 { RANGE } else { PUT };
+            let (response, mut stream) = client.open(path, &[], false).await;
+            stream.send_data(frame(&n.to_be_bytes()), true).unwrap();
+            open.push((n, response));
+        }
+        for (n, response) in open {
+            let answer = read_all(response).await;
+            assert_eq!((answer.status(), answer.body.clone()), ("0", frame(&n.to_be_bytes())));
+        }
+    });
+}
+
+#[test]
+fn message_in_many_pieces_is_put_together() {
+    let server = Server::start(Options::default());
+    run(async {
+        let client = Client::connect(server.address).await;
+        let body = frame(b"in pieces");
+        let (response, mut stream) = client.open(PUT, &[], false).await;
+        for at in 0..body.len() {
+            let last = at + 1 == body.len();
+            stream.send_data(body.slice(at..=at), last).unwrap();
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        assert_eq!(read_all(response).await.body, body);
+        let large = frame(&vec![3; 2 << 20]);
+        let answer = client.call(PUT, large.clone(), &[]).await;
+        assert_eq!(answer.status(), "0");
+        assert!(answer.body == large);
+    });
+}
+
+#[test]
+fn message_over_the_limit_is_refused_before_it_is_sent() {
+    let server = Server::start(Options {
+        message_bytes_max: 1000,
+        ..Options::default()
+    });
+    run(async {
+        let client = Client::connect(server.address).await;
+        let (response, mut stream) = client.open(PUT, &[], false).await;
+        // Only the announcement of 1001 bytes.
+        stream.send_data(Bytes::from_static(&[0, 0, 0, 3, 0xe9]), false).unwrap();
+        let answer = read_all(response).await;
+        assert_eq!(answer.status(), "8");
+        assert_eq!(answer.message(), "grpc: received message larger than max (1001 vs. 1000)");
+        let answer = client.call(PUT, frame(&[1; 1000]), &[]).await;
+        assert_eq!(answer.status(), "0");
+    });
+}
+
+#[test]
+fn answer_larger_than_the_clients_window_arrives_whole() {
+    let server = Server::start(Options::default());
+    run(async {
+        let client = Client::connect(server.address).await;
+        for size in [65_530u32, 65_531, 3 << 20] {
+            let answer = client.call(SIZED, frame(&size.to_be_bytes()), &[]).await;
+            assert_eq!(answer.body.len(), 5 + size as usize);
+            assert_eq!(answer.status(), "0");
+        }
+    });
+}
+
+#[test]
+fn errors_are_trailers_only_and_their_text_is_encoded() {
+    let server = Server::start(Options::default());
+    run(async {
+        let client = Client::connect(server.address).await;
+        let answer = client.call(COMPACT, frame(b""), &[]).await;
+        assert_eq!(answer.http, StatusCode::OK);
+        assert_eq!(answer.headers["grpc-status"], "11");
+        assert_eq!(answer.message(), "50%25 is%0Atoo much");
+        assert!(answer.body.is_empty() && answer.trailers.is_empty());
+
+        let unknown = client.call("/etcdserverpb.KV/Nothing", frame(b""), &[]).await;
+        assert_eq!(unknown.status(), "12");
+        assert_eq!(unknown.message(), "unknown method Nothing for service etcdserverpb.KV");
+    });
+}
+
+#[test]
+fn compression_is_refused_in_known_words() {
+    let server = Server::start(Options::default());
+    run(async {
+        let client = Client::connect(server.address).await;
+        let answer = client.call(PUT, frame(b"x"), &[("grpc-encoding", "gzip")]).await;
+        assert_eq!(answer.status(), "12");
+        assert_eq!(
+            answer.message(),
+            "grpc: Decompressor is not installed for grpc-encoding \"gzip\""
+        );
+        let flagged = Bytes::from_static(&[1, 0, 0, 0, 1, b'x']);
+        let answer = client.call(PUT, flagged, &[]).await;
+        assert_eq!(answer.status(), "13");
+        let plain = client.call(PUT, frame(b"x"), &[("grpc-encoding", "identity")]).await;
+        assert_eq!(plain.status(), "0");
+    });
+}
+
+#[test]
+fn body_that_ends_early_is_an_error() {
+    let server = Server::start(Options::default());
+    run(async {
+        let client = Client::connect(server.address).await;
+        let cut = client.call(PUT, Bytes::from_static(&[0, 0, 0, 0, 9, 1]), &[]).await;
+        assert_eq!((cut.status(), cut.message()), ("13", "unexpected EOF"));
+        let none = client.call(PUT, Bytes::new(), &[]).await;
+        assert_eq!(none.status(), "13");
+    });
+}
+
+#[test]
+fn wrong_content_type_and_method_get_their_http_status() {
+    let server = Server::start(Options::default());
+    run(async {
+        let client = Client::connect(server.address).await;
+        let fields = [("content-type", "application/json")];
+        let answer = client.call(PUT, frame(b""), &fields).await;
+        assert_eq!(answer.http, StatusCode::UNSUPPORTED_MEDIA_TYPE);
+        let request = http::Request::builder()
+            .method("PUT")
+            .uri(format!("http://host{PUT}"))
+            .header("content-type", "application/grpc")
+            .body(())
+            .unwrap();
+        let (response, _) = client.send(request, true).await;
+        assert_eq!(read_all(response).await.http, StatusCode::METHOD_NOT_ALLOWED);
+    });
+}
+
+#[test]
+fn metadata_reaches_the_handler() {
+    let server = Server::start(Options::default());
+    run(async {
+        let client = Client::connect(server.address).await;
+        let answer = client.call(METADATA, frame(b""), &[("hasleader", "true")]).await;
+        assert_eq!(answer.body, frame(b"true"));
+        assert_eq!(client.call(METADATA, frame(b""), &[]).await.body, frame(b"none"));
+    });
+}
+
+#[test]
+fn deadline_ends_the_call_and_drops_the_handler() {
+    let server = Server::start(Options::default());
+    run(async {
+        let client = Client::connect(server.address).await;
+        // A later and a stale deadline beside it must not hide it.
+        let (later, mut stream) = client.open(NEVER, &[("grpc-timeout", "400m")], false).await;
+        stream.send_data(frame(b""), true).unwrap();
+        let answer = client.call(RANGE, frame(b"x"), &[("grpc-timeout", "1H")]).await;
+        assert_eq!(answer.status(), "0");
+        let begin = Instant::now();
+        let answer = client.call(NEVER, frame(b""), &[("grpc-timeout", "50m")]).await;
+        assert_eq!((answer.status(), answer.message()), ("4", "context deadline exceeded"));
+        assert!(begin.elapsed() >= Duration::from_millis(50));
+        assert_eq!(read_all(later).await.status(), "4");
+
+        // It holds for a request that is not whole, too.
+        let (response, _stream) = client.open(PUT, &[("grpc-timeout", "20m")], false).await;
+        assert_eq!(read_all(response).await.status(), "4");
+
+        let bad = client.call(PUT, frame(b""), &[("grpc-timeout", "5x")]).await;
+        assert_eq!((bad.status(), bad.message()), ("13", "malformed grpc-timeout: \"5x\""));
+    });
+    let seen = &server.seen;
+    eventually("both handlers are dropped", || {
+        seen.entered.load(Ordering::SeqCst) == 2 && seen.dropped.load(Ordering::SeqCst) == 2
+    });
+}
+
+#[test]
+fn reset_drops_the_handler() {
+    let server = Server::start(Options::default());
+    let seen = Arc::clone(&server.seen);
+    run(async {
+        let client = Client::connect(server.address).await;
+        let (response, mut stream) = client.open(NEVER, &[], false).await;
+        stream.send_data(frame(b""), true).unwrap();
+        while seen.entered.load(Ordering::SeqCst) == 0 {
+            client.call(RANGE, frame(b""), &[]).await;
+        }
+        assert_eq!(seen.dropped.load(Ordering::SeqCst), 0);
+        stream.send_reset(h2::Reason::CANCEL);
+        drop(response);
+        while seen.dropped.load(Ordering::SeqCst) == 0 {
+            client.call(RANGE, frame(b""), &[]).await;
+        }
+    });
+}
+
+#[test]
+fn lost_connection_drops_the_handlers() {
+    let server = Server::start(Options::default());
+    run(async {
+        let client = Client::connect(server.address).await;
+        for _ in 0..10 {
+            let (_response, mut stream) = client.open(NEVER, &[], false).await;
+            stream.send_data(frame(b""), true).unwrap();
+            std::mem::forget(_response);
+        }
+        while server.seen.entered.load(Ordering::SeqCst) < 10 {
+            client.call(RANGE, frame(b""), &[]).await;
+        }
+    });
+    eventually("all handlers are dropped", || {
+        server.seen.dropped.load(Ordering::SeqCst) == 10
+    });
+    eventually("the connection is counted out", || server.connections() == 0);
+}

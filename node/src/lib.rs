@@ -1,0 +1,33 @@
+//! The shell of the server: the only crate with executors, sockets, clocks and threads.
+//!
+//! `node.rs` is the front door (start and stop order); `cores/` carries a request; `http/` and `grpc/` are its way in
+//! and out; `disk.rs` and `maintenance.rs` are the threads that sync. Everything that decides lives in the pure crates.
+
+pub mod config;
+pub mod exit;
+pub mod http;
+pub mod logging;
+pub mod mailbox;
+pub mod node;
+pub mod notify;
+pub mod preflight;
+pub mod rt;
+pub mod version;
+
+mod announce;
+mod cache;
+mod clock;
+mod compactor;
+mod cores;
+mod disk;
+mod grpc;
+mod health;
+mod maintenance;
+mod metrics;
+mod open;
+mod pool;
+mod process;
+mod ring;
+mod shared;
+mod slots;
+mod watches;

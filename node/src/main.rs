@@ -1,0 +1,43 @@
+//! kvnode: the server. A table of modes; everything else is in the library.
+
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use kvnode::config::{self, Config, Mode};
+use kvnode::{exit, logging, node};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    let loaded = match Config::load(std::env::args_os().skip(1), std::env::vars_os(), |path| std::fs::read_to_string(path)) {
+        Ok(loaded) => loaded,
+        Err(error) => return exit::refuse(error.exit_code, &error.message, error.hint.as_deref()),
+    };
+    match loaded.mode {
+        Mode::Help => print(&config::help()),
+        Mode::Version => print(&config::version()),
+        Mode::CheckConfig => print(&loaded.report()),
+        Mode::Run => {
+            if let Err(error) = logging::init(&loaded.config.log) {
+                return exit::refuse(exit::Code::Failed as u8, &error.to_string(), Some("check --log-outputs"));
+            }
+            for notice in &loaded.notices {
+                notice.log();
+            }
+            for setting in loaded.not_default() {
+                log::info!("{} = {} ({})", setting.name, setting.value, setting.source);
+            }
+            match node::run(loaded.config) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(exit) => exit.report(),
+            }
+        }
+    }
+}
+
+fn print(text: &str) -> ExitCode {
+    // A reader that went away (a pager, `head`) is no failure of ours.
+    let _ = writeln!(std::io::stdout(), "{}", text.trim_end());
+    ExitCode::SUCCESS
+}

@@ -1,0 +1,98 @@
+//! The maintenance thread: makes the store's applied state durable on its own, samples sizes, watches the disk's free space.
+//!
+//! The store's engine syncs lazily; the WAL is what answers rest on. Every persist moves the index up to which the WAL is
+//! no longer needed, read *before* the persist: what is applied while it runs may or may not be covered.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use kvnode_store::engine::Persister as _;
+use kvnode_store::engine::fjall::FjallPersister;
+
+use crate::cores::{ReplicaMessage, post};
+use crate::exit;
+use crate::mailbox::Sender;
+use crate::shared::Shared;
+
+/// Time between two persists. Longer ones make single commits stall on a large journal sync.
+const PERSIST_INTERVAL: Duration = Duration::from_millis(100);
+/// Time between two samples of sizes.
+const SAMPLE_INTERVAL: Duration = Duration::from_secs(1);
+/// Time between two full checkpoints of the engine (memtables to tables). The log is only released up to the last one:
+/// a damaged engine journal is cut back, at most to there, and the log must be able to replay what was cut.
+const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(300);
+/// Entries after which a checkpoint is made earlier, so that a busy log does not grow for five minutes.
+const CHECKPOINT_ENTRIES: u64 = 500_000;
+
+/// Starts the thread; it ends when `vitals.stopping` is set and one last persist is done.
+pub fn spawn(
+    shared: Arc<Shared>,
+    persister: FjallPersister,
+    replica: Sender<ReplicaMessage>,
+) -> std::io::Result<JoinHandle<()>> {
+    std::thread::Builder::new().name("kv-maint".into()).spawn(move || run(&shared, &persister, &replica))
+}
+
+fn run(shared: &Shared, persister: &FjallPersister, replica: &Sender<ReplicaMessage>) {
+    let vitals = &shared.vitals;
+    let mut persisted = 0;
+    let mut checkpointed = (vitals.applied.load(Ordering::Acquire), Instant::now());
+    let mut sampled: Option<Instant> = None;
+    loop {
+        let stopping = vitals.stopping.load(Ordering::Acquire);
+        let applied = vitals.applied.load(Ordering::Acquire);
+        if applied > persisted {
+            let started = Instant::now();
+            must(shared, "persisting the store", persister.persist());
+            shared.metrics.backend_commit_seconds.observe(started.elapsed());
+            persisted = applied;
+        }
+        let behind = applied - checkpointed.0;
+        if behind > 0 && (behind >= CHECKPOINT_ENTRIES || checkpointed.1.elapsed() >= CHECKPOINT_INTERVAL) {
+            must(shared, "flushing the store", persister.checkpoint());
+            checkpointed = (applied, Instant::now());
+            post(replica, ReplicaMessage::Durable(applied));
+            log::debug!("store flushed at index {applied}");
+        }
+        if sampled.is_none_or(|sampled| sampled.elapsed() >= SAMPLE_INTERVAL) {
+            sampled = Some(Instant::now());
+            sample(shared);
+        }
+        if stopping {
+            return;
+        }
+        std::thread::sleep(PERSIST_INTERVAL);
+    }
+}
+
+fn must<T>(shared: &Shared, what: &str, result: Result<T, kvnode_store::engine::EngineError>) -> Option<T> {
+    match result {
+        Ok(value) => Some(value),
+        // On the way out the apply thread may have closed the engine already.
+        Err(_) if shared.vitals.stopping.load(Ordering::Acquire) => None,
+        Err(error) => exit::fatal(
+            exit::Code::Io,
+            format_args!("{what} failed: {error}"),
+            "check the device and its free space, then start again: everything acknowledged is in the WAL",
+        ),
+    }
+}
+
+fn sample(shared: &Shared) {
+    let Ok(stat) = rustix::fs::statvfs(&shared.data_dir) else { return };
+    let free = stat.f_bavail.saturating_mul(stat.f_frsize);
+    let low = shared.config.min_free_bytes > 0 && free < shared.config.min_free_bytes;
+    if low != shared.vitals.disk_low.swap(low, Ordering::Relaxed) {
+        let directory = shared.data_dir.display();
+        if low {
+            log::error!(
+                "{free} bytes free under {directory}, less than --min-free-bytes={}: writes are refused until there is more",
+                shared.config.min_free_bytes
+            );
+        } else {
+            log::info!("{free} bytes free under {directory}: writes are admitted again");
+        }
+    }
+}

@@ -1,0 +1,327 @@
+//! Start and stop order of the process.
+//!
+//! Start: listening sockets first (a busy port must not leave a data directory behind), then the data directory and its
+//! lock, engine, store, log; then threads from the inside out; then clients, once this member leads and has applied
+//! everything it had committed. Stop: the same way back.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use kvnode_replica::Replica;
+use kvnode_store::engine::Engine as _;
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use crate::compactor;
+use crate::config::{self, Config};
+use crate::cores::client::{ClientCore, Start};
+use crate::cores::replica::{Links, ReplicaCore};
+use crate::cores::{ApplyJob, CoreMessage, Mailboxes, ReplicaMessage, View, apply, post};
+use crate::disk::{self, DiskJob};
+use crate::exit::{Code, Exit};
+use crate::grpc::NodeService;
+use crate::http::{self, Acceptor, Address, Bound, Door, Way};
+use crate::mailbox::{self, Receiver, Sender};
+use crate::maintenance;
+use crate::open::{self, Opened};
+use crate::pool::Pool;
+use crate::preflight;
+use crate::rt::{self, Executor, Kicker};
+use crate::shared::Shared;
+
+/// Threads for reads.
+const READERS: usize = 2;
+/// How often the main thread looks whether the node is up.
+const START_POLL: Duration = Duration::from_millis(2);
+/// Connections an executor that also replicates counts as having, where others only serve.
+const REPLICA_HANDICAP: usize = 1000;
+
+/// Runs the node until a signal ends it.
+pub fn run(config: Config) -> Result<(), Exit> {
+    let started = Instant::now();
+    let machine = preflight::run()
+        .map_err(|failure| Exit::new(Code::Preflight, format!("{}: {}", failure.what, failure.why), failure.fix))?;
+    // Before any other thread, so that all of them leave these signals to the one that waits for them.
+    let mut signals = Signals::new([SIGTERM, SIGINT])
+        .map_err(|error| Exit::new(Code::Failed, format!("signals: {error}"), "this should not happen; report it"))?;
+    let listeners = listen(&config)?;
+    let opened = open::open(&config)?;
+    let recovered_index = opened.committed_index;
+    let (node, shared) = Node::start(config, opened)?;
+    while !shared.vitals.announced.load(Ordering::Acquire) || shared.vitals.applied.load(Ordering::Acquire) < recovered_index {
+        if let Some(signal) = signals.pending().next() {
+            log::info!("signal {signal} while starting");
+            return node.stop(None);
+        }
+        std::thread::sleep(START_POLL);
+    }
+    let addresses: Vec<String> = listeners.iter().map(|bound| bound.address().to_string()).collect();
+    let (node, acceptor) = node.accept(listeners, machine.connections_max())?;
+    shared.vitals.serving.store(true, Ordering::Release);
+    log::info!("ready to serve client requests on {} after {:?}", addresses.join(", "), started.elapsed());
+    if let Some(signal) = signals.forever().next() {
+        log::info!("signal {signal}: stopping; a second one ends the process at once");
+    }
+    std::thread::Builder::new()
+        .name("kv-signal".into())
+        .spawn(move || {
+            if signals.forever().next().is_some() {
+                std::process::exit(Code::Failed as i32);
+            }
+        })
+        .map_err(|error| Exit::new(Code::Failed, format!("threads: {error}"), "raise the limit on threads"))?;
+    node.stop(Some(acceptor))
+}
+
+fn listen(config: &Config) -> Result<Vec<Bound>, Exit> {
+    let mut bound = Vec::new();
+    for url in config.listen_client_urls.iter().chain(&config.listen_metrics_urls) {
+        let addresses = match &url.address {
+            config::Address::Unix(path) => vec![Address::Unix(path.clone())],
+            config::Address::Tcp { .. } => {
+                let found = url.bind_addresses().map_err(|error| {
+                    Exit::new(Code::Safety, format!("{url:?}: {error}"), "listen on an address of this machine")
+                })?;
+                found.into_iter().map(Address::Tcp).collect()
+            }
+        };
+        for address in addresses {
+            bound.push(http::bind(&address).map_err(|error| {
+                let hint = format!("another process listens on {address}; stop it or change --listen-client-urls");
+                Exit::new(Code::Safety, error_chain(&error), hint)
+            })?);
+        }
+    }
+    Ok(bound)
+}
+
+fn error_chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(inner) = source {
+        let inner_text = inner.to_string();
+        if !text.contains(&inner_text) {
+            text = format!("{text}: {inner_text}");
+        }
+        source = inner.source();
+    }
+    text
+}
+
+/// Everything that runs, from the inside out.
+struct Node {
+    shared: Arc<Shared>,
+    executors: Vec<Executor<()>>,
+    ways: Vec<Way>,
+    cores: Mailboxes,
+    stops: Vec<Sender<()>>,
+    apply: (Sender<ApplyJob>, JoinHandle<()>),
+    disk: (Sender<DiskJob>, JoinHandle<()>),
+    maintenance: JoinHandle<()>,
+    pools: Vec<(Pool, Vec<JoinHandle<()>>)>,
+    /// Holds the lock on the data directory until the end.
+    _data: kvnode_store::datadir::DataDir,
+}
+
+/// What one executor is made of; travels to its thread.
+struct Seat {
+    number: usize,
+    shared: Arc<Shared>,
+    start: Start,
+    inbox: Receiver<CoreMessage>,
+    door: Door,
+    stop: Receiver<()>,
+    /// On the first executor only.
+    replica: Option<ReplicaSeat>,
+}
+
+struct ReplicaSeat {
+    replica: Replica,
+    view: View,
+    links: Links,
+    inbox: Receiver<ReplicaMessage>,
+}
+
+impl Node {
+    fn start(config: Config, opened: Opened) -> Result<(Node, Arc<Shared>), Exit> {
+        let Opened { data, store, log, replica, incarnation, .. } = opened;
+        let identity = *data.identity();
+        let shared = Arc::new(Shared::new(
+            config,
+            identity.cluster_id,
+            identity.member_id,
+            incarnation,
+            data.root().to_path_buf(),
+            data.wal(),
+        ));
+        shared.vitals.applied.store(store.applied().0, Ordering::Release);
+        let thread = |error: std::io::Error| {
+            Exit::new(Code::Failed, format!("cannot start a thread: {error}"), "raise the limit on threads of this user")
+        };
+
+        let count = executors_count(&shared.config);
+        let (core_senders, core_inboxes): (Vec<_>, Vec<_>) = (0..count).map(|_| mailbox::by_admission()).unzip();
+        let cores: Mailboxes = core_senders.into();
+        let (replica_sender, replica_inbox) = mailbox::by_admission();
+        let (apply_sender, apply_inbox) = mailbox::by_admission();
+        let (disk_sender, disk_inbox) = mailbox::by_admission();
+
+        let (readers, background) = (Pool::default(), Pool::default());
+        let pools = vec![
+            (readers.clone(), readers.start("kv-read", READERS, &cores).map_err(thread)?),
+            (background.clone(), background.start("kv-background", 1, &cores).map_err(thread)?),
+        ];
+        let view = store.view();
+        let persister = store.engine().persister();
+        let maintenance =
+            maintenance::spawn(Arc::clone(&shared), persister.clone(), replica_sender.clone()).map_err(thread)?;
+        let disk = disk::spawn(log, Arc::clone(&shared), disk_inbox, replica_sender.clone()).map_err(thread)?;
+        let fences = apply_sender.clone();
+        let apply = apply::spawn(
+            store,
+            Arc::clone(&shared),
+            apply_inbox,
+            fences,
+            replica_sender.clone(),
+            Arc::clone(&cores),
+        )
+        .map_err(thread)?;
+
+        let links = Links { disk: disk_sender.clone(), apply: apply_sender.clone(), cores: Arc::clone(&cores) };
+        let mut replica = Some(ReplicaSeat { replica, view: view.clone(), links, inbox: replica_inbox });
+        let kicker = Kicker::start().map_err(|error| Exit::new(Code::Failed, error.to_string(), "raise the limit on threads"))?;
+        let (mut executors, mut ways, mut stops) = (Vec::new(), Vec::new(), Vec::new());
+        for (number, inbox) in core_inboxes.into_iter().enumerate() {
+            let handicap = if number == 0 && count > 1 { REPLICA_HANDICAP } else { 0 };
+            let (way, door) = http::door(handicap);
+            let (stop_sender, stop) = mailbox::bounded(1);
+            let start = Start {
+                number,
+                replica: replica_sender.clone(),
+                readers: readers.clone(),
+                background: background.clone(),
+                persister: persister.clone(),
+                view: view.clone(),
+            };
+            let seat = Seat { number, shared: Arc::clone(&shared), start, inbox, door, stop, replica: replica.take() };
+            let options = rt::Options::named(format!("kv-core-{number}"));
+            let executor = Executor::spawn(&options, &kicker, move || seat.run())
+                .map_err(|error| Exit::new(Code::Preflight, error.to_string(), "see the first messages of this start"))?;
+            executors.push(executor);
+            ways.push(way);
+            stops.push(stop_sender);
+        }
+        let node = Node {
+            shared: Arc::clone(&shared),
+            executors,
+            ways,
+            cores,
+            stops,
+            apply: (apply_sender, apply),
+            disk: (disk_sender, disk),
+            maintenance,
+            pools,
+            _data: data,
+        };
+        Ok((node, shared))
+    }
+
+    fn accept(mut self, listeners: Vec<Bound>, connections_max: usize) -> Result<(Node, Acceptor), Exit> {
+        let ways = std::mem::take(&mut self.ways);
+        let acceptor = Acceptor::start(listeners, ways, connections_max)
+            .map_err(|error| Exit::new(Code::Failed, format!("cannot accept connections: {error}"), "raise the limit on threads"))?;
+        Ok((self, acceptor))
+    }
+
+    /// Back from the outside in. What clients were promised is on disk already; this only makes it orderly.
+    fn stop(self, acceptor: Option<Acceptor>) -> Result<(), Exit> {
+        self.shared.vitals.serving.store(false, Ordering::Release);
+        if let Some(acceptor) = acceptor {
+            acceptor.stop();
+        }
+        for core in self.cores.iter() {
+            post(core, CoreMessage::Stop);
+        }
+        for stop in &self.stops {
+            post(stop, ());
+        }
+        for executor in self.executors {
+            executor.join().map_err(|error| Exit::new(Code::Failed, error.to_string(), "see the log for the cause"))?;
+        }
+        self.shared.vitals.stopping.store(true, Ordering::Release);
+        for (pool, threads) in self.pools {
+            pool.stop();
+            threads.into_iter().for_each(ended);
+        }
+        ended(self.maintenance);
+        post(&self.disk.0, DiskJob::Stop);
+        ended(self.disk.1);
+        post(&self.apply.0, ApplyJob::Stop);
+        ended(self.apply.1);
+        log::info!("stopped");
+        log::logger().flush();
+        Ok(())
+    }
+}
+
+fn ended(thread: JoinHandle<()>) {
+    if thread.join().is_err() {
+        log::error!("a thread ended by a panic");
+    }
+}
+
+/// One executor plays client and replica on small machines; from 4 CPUs on, clients have executors of their own.
+fn executors_count(config: &Config) -> usize {
+    let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+    let cpus = config.cores.map_or(cpus, usize::from);
+    if cpus < 4 { 1 } else { 1 + (cpus / 4).clamp(2, 16) }
+}
+
+impl Seat {
+    async fn run(mut self) {
+        let shared = self.shared;
+        let persister = self.start.persister.clone();
+        let core = ClientCore::new(Arc::clone(&shared), self.start);
+        core.start(self.inbox);
+        let replica = self.replica.map(|seat| {
+            let replica = ReplicaCore::new(Arc::clone(&shared), seat.replica, seat.view, seat.links);
+            ReplicaCore::start(&replica, seat.inbox);
+            replica
+        });
+        if self.number == 0 {
+            rt::spawn_local(crate::announce::run(std::rc::Rc::clone(&core)));
+            rt::spawn_local(compactor::run(std::rc::Rc::clone(&core)));
+        }
+        let shutdown = rt::Shutdown::new();
+        let latch = shutdown.clone();
+        rt::spawn_local(async move {
+            let mut told = Vec::new();
+            // An ended sender is as good as a word.
+            let _ = self.stop.take(&mut told).await;
+            latch.fire();
+        });
+        let service = NodeService::new(core, persister);
+        http::serve(self.door, service, http_options(&shared), shutdown).await;
+        drop(replica);
+    }
+}
+
+fn http_options(shared: &Shared) -> http::Options {
+    let config = &shared.config;
+    http::Options {
+        max_concurrent_streams: config.limits.concurrent_streams_max,
+        message_bytes_max: config.limits.request_bytes_max + (512 << 10),
+        keepalive_min_time: config.keepalive.min_time,
+        keepalive_interval: config.keepalive.interval.unwrap_or_default(),
+        keepalive_timeout: config.keepalive.timeout,
+        ..http::Options::default()
+    }
+}
+
+/// The data directory of this configuration, for messages.
+pub fn data_dir(config: &Config) -> &Path {
+    &config.data_dir
+}

@@ -1,0 +1,284 @@
+//! Opens what is on disk, or makes it: data directory, engine, store, log, and the replica restored from them.
+//!
+//! Nothing here repairs by guessing: what does not add up is refused, with the place and the next command.
+
+use std::io::Read as _;
+
+use kvnode_replica::{Replica, Restored};
+use kvnode_store::Store as StateMachine;
+use kvnode_store::datadir::{self, Creation, DataDir, Presence, Program};
+use kvnode_store::engine::fjall::{FjallEngine, Options as EngineOptions};
+use kvnode_wal::dir::{self, Log};
+use kvnode_wal::recover::Floors;
+use kvnode_wal::{Identity as WalIdentity, Membership, Options as WalOptions, SyncMethod};
+
+use crate::config::{ClusterState, Config};
+use crate::cores::Store;
+use crate::exit::{Code, Exit};
+use crate::version;
+
+/// Payload a log entry has beside the client's request.
+const ENVELOPE_BYTES: usize = 64 << 10;
+
+/// What is open now.
+pub struct Opened {
+    pub data: DataDir,
+    pub store: Store,
+    pub log: Log,
+    pub replica: Replica,
+    /// Random per start.
+    pub incarnation: u64,
+    /// Applied before clients are served: what was committed when this member last ran.
+    pub committed_index: u64,
+}
+
+pub fn open(config: &Config) -> Result<Opened, Exit> {
+    let incarnation = random_u64()?;
+    match datadir::presence(&config.data_dir).map_err(datadir_exit)? {
+        Presence::Absent | Presence::Unfinished => create(config, incarnation),
+        Presence::Present => reopen(config, incarnation),
+        Presence::Foreign => Err(Exit::new(
+            Code::Safety,
+            format!("{} holds files but no data directory of kvnode", config.data_dir.display()),
+            "name an empty or missing directory with --data-dir, or move the files away",
+        )),
+    }
+}
+
+fn create(config: &Config, incarnation: u64) -> Result<Opened, Exit> {
+    if config.initial_cluster_state == ClusterState::Existing {
+        return Err(Exit::new(
+            Code::Usage,
+            "--initial-cluster-state=existing: this version cannot join a running cluster",
+            "found a new one with --initial-cluster-state=new",
+        ));
+    }
+    if !config.new_cluster_on_empty_dir {
+        return Err(Exit::new(
+            Code::Safety,
+            format!(
+                "{} is empty and --allow-new-cluster-on-empty-dir=never forbids founding a cluster",
+                config.data_dir.display()
+            ),
+            "is the right disk mounted? to found a cluster drop the flag",
+        ));
+    }
+    let mut instance_id = [0; 16];
+    instance_id[..8].copy_from_slice(&random_u64()?.to_le_bytes());
+    instance_id[8..].copy_from_slice(&random_u64()?.to_le_bytes());
+    let identity =
+        datadir::Identity { cluster_id: config.cluster_id, member_id: config.member_id, instance_id };
+    check_expected_cluster(config, identity.cluster_id)?;
+    let creation = Creation::begin(&config.data_dir, config.wal_dir.as_deref(), identity, &program())
+        .map_err(datadir_exit)?;
+    let engine = FjallEngine::create(&creation.kv(), &engine_options()).map_err(engine_exit)?;
+    let membership = Membership { voters: vec![identity.member_id], ..Membership::default() };
+    let wal = creation.wal();
+    let log =
+        Log::create(&wal, wal_identity(&identity), wal_options(config), random_u64()?, membership.clone(), unix_ms())
+            .map_err(wal_exit)?;
+    let data = creation.finish().map_err(datadir_exit)?;
+    log::info!(
+        "founded cluster {:x} as member {:x} in {}",
+        identity.cluster_id,
+        identity.member_id,
+        data.root().display()
+    );
+    let store = StateMachine::open(engine, store_config(config)).map_err(store_exit)?;
+    let restored = Restored {
+        membership,
+        hard_state: log.hard_state(),
+        snapshot: (0, 0),
+        entries: Vec::new(),
+        applied: 0,
+    };
+    let replica = Replica::new(replica_config(config, &data, incarnation), restored).map_err(replica_exit)?;
+    Ok(Opened { data, store, log, replica, incarnation, committed_index: 0 })
+}
+
+fn reopen(config: &Config, incarnation: u64) -> Result<Opened, Exit> {
+    let data = DataDir::open(&config.data_dir, config.wal_dir.as_deref(), &program()).map_err(datadir_exit)?;
+    for note in data.notes() {
+        log::warn!("{note}");
+    }
+    let identity = *data.identity();
+    check_expected_cluster(config, identity.cluster_id)?;
+    if (identity.cluster_id, identity.member_id) != (config.cluster_id, config.member_id) {
+        log::warn!(
+            "the data directory belongs to member {:x} of cluster {:x}; --name, --initial-* and the token would give {:x} of {:x} and are ignored",
+            identity.member_id,
+            identity.cluster_id,
+            config.member_id,
+            config.cluster_id
+        );
+    }
+    let engine = open_engine(&data)?;
+    if let Some(cut) = engine.cut() {
+        log::warn!("the engine's journal had a torn end, kept in quarantine: {cut:?}");
+    }
+    let store = StateMachine::open(engine, store_config(config)).map_err(store_exit)?;
+    let (applied, applied_term) = store.applied();
+    let floors = Floors { applied, snapshot: 0, keep_after: applied };
+    let mut recovered = dir::recover(&data.wal(), &wal_identity(&identity), floors).map_err(wal_exit)?;
+    for finding in &recovered.report.findings {
+        log::warn!("WAL: {finding:?}");
+    }
+    if recovered.first_index > applied + 1 {
+        return Err(Exit::new(
+            Code::Safety,
+            format!(
+                "the store has applied entries up to {applied}, but the WAL in {} begins at {}: entries in between are missing",
+                data.wal().display(),
+                recovered.first_index
+            ),
+            "restore this member from a snapshot, or bring the missing WAL segments back",
+        ));
+    }
+    let committed_index = recovered.hard_state.commit.max(applied);
+    log::info!(
+        "reopened {}: applied {applied}, log {}..={}, committed {committed_index}",
+        data.root().display(),
+        recovered.first_index,
+        recovered.last_index
+    );
+    let restored = Restored {
+        membership: recovered.membership.clone(),
+        hard_state: recovered.hard_state,
+        snapshot: (applied, applied_term),
+        entries: std::mem::take(&mut recovered.entries),
+        applied,
+    };
+    let log = Log::resume(&data.wal(), &recovered, wal_options(config), random_u64()?, unix_ms()).map_err(wal_exit)?;
+    let replica = Replica::new(replica_config(config, &data, incarnation), restored).map_err(replica_exit)?;
+    Ok(Opened { data, store, log, replica, incarnation, committed_index })
+}
+
+/// The engine, or a fresh one if it is gone and the log can make it again from its first entry.
+fn open_engine(data: &DataDir) -> Result<FjallEngine, Exit> {
+    let path = data.kv();
+    if path.exists() {
+        return FjallEngine::open(&path, &engine_options()).map_err(engine_exit);
+    }
+    let segments = dir::segments(&data.wal()).map_err(wal_exit)?;
+    let first = segments.first().and_then(|segment| segment.lowest);
+    if first.is_some_and(|lowest| lowest > 1) {
+        return Err(Exit::new(
+            Code::Safety,
+            format!("{} is missing, and the WAL begins at entry {}: it cannot make it again", path.display(), first.unwrap_or(0)),
+            "bring the directory back, or restore this member from a snapshot",
+        ));
+    }
+    log::warn!("{} is missing; making it again from the WAL, which has every entry", path.display());
+    FjallEngine::create(&path, &engine_options()).map_err(engine_exit)
+}
+
+fn check_expected_cluster(config: &Config, found: u64) -> Result<(), Exit> {
+    match config.expected_cluster_id {
+        Some(expected) if expected != found => Err(Exit::new(
+            Code::Safety,
+            format!("--cluster-id={expected:x}, but {} belongs to cluster {found:x}", config.data_dir.display()),
+            "check --data-dir, or the flag",
+        )),
+        _ => Ok(()),
+    }
+}
+
+fn program() -> Program {
+    let started = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    Program { name: "kvnode".into(), version: version::KVNODE.into(), started: started.as_secs() }
+}
+
+fn wal_identity(identity: &datadir::Identity) -> WalIdentity {
+    WalIdentity { cluster: identity.cluster_id, member: identity.member_id, instance: identity.instance_id }
+}
+
+fn wal_options(config: &Config) -> WalOptions {
+    WalOptions {
+        segment_bytes: config.wal_segment_bytes,
+        sync: if config.unsafe_no_fsync { SyncMethod::None } else { SyncMethod::Fdatasync },
+        ..WalOptions::default()
+    }
+}
+
+fn engine_options() -> EngineOptions {
+    // A fifth of memory is too much for a machine that also holds page cache for the same tables: what is hot lives in
+    // the value cache, and blocks of the rest come from the page cache at the price of a copy.
+    EngineOptions { cache_bytes: 64 << 20, ..EngineOptions::default() }
+}
+
+fn store_config(config: &Config) -> kvnode_store::Config {
+    kvnode_store::Config {
+        quota_bytes: config.quota_bytes,
+        lease_ttl_min_seconds: lease_ttl_min_seconds(config),
+        ..kvnode_store::Config::default()
+    }
+}
+
+/// One and a half election timeouts, rounded up: a shorter lease could not survive a change of leader.
+fn lease_ttl_min_seconds(config: &Config) -> i64 {
+    let ms = config.election_timeout.as_millis() * 3 / 2;
+    i64::try_from(ms.div_ceil(1000)).unwrap_or(i64::MAX).max(1)
+}
+
+fn replica_config(config: &Config, data: &DataDir, incarnation: u64) -> kvnode_replica::Config {
+    let ticks = config.election_timeout.as_millis() / config.heartbeat_interval.as_millis().max(1);
+    kvnode_replica::Config {
+        incarnation,
+        seed: incarnation,
+        election_ticks: usize::try_from(ticks).unwrap_or(10).max(2),
+        pre_vote: config.pre_vote,
+        entry_bytes_max: (config.limits.request_bytes_max + ENVELOPE_BYTES).min(12 << 20),
+        ..kvnode_replica::Config::new(data.identity().member_id)
+    }
+}
+
+fn random_u64() -> Result<u64, Exit> {
+    let mut bytes = [0; 8];
+    std::fs::File::open("/dev/urandom")
+        .and_then(|mut file| file.read_exact(&mut bytes))
+        .map_err(|error| Exit::new(Code::Failed, format!("/dev/urandom: {error}"), "a node needs random numbers"))?;
+    Ok(u64::from_le_bytes(bytes).max(1))
+}
+
+fn unix_ms() -> u64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn datadir_exit(error: datadir::Error) -> Exit {
+    let code = match &error {
+        datadir::Error::Locked { .. } => Code::Locked,
+        _ => Code::Safety,
+    };
+    let hint = error.hint();
+    Exit::new(code, error.to_string(), hint)
+}
+
+fn engine_exit(error: kvnode_store::engine::EngineError) -> Exit {
+    use kvnode_store::engine::EngineError;
+    let code = match &error {
+        EngineError::Locked { .. } => Code::Locked,
+        EngineError::Version { .. } => Code::Version,
+        EngineError::Io { .. } | EngineError::NoSpace { .. } => Code::Io,
+        _ => Code::Safety,
+    };
+    Exit::new(code, error.to_string(), "nothing was changed; restore this member from a snapshot if the files are damaged")
+}
+
+fn store_exit(error: kvnode_store::Error) -> Exit {
+    let code = if matches!(error, kvnode_store::Error::Schema { .. }) { Code::Version } else { Code::Safety };
+    Exit::new(code, error.to_string(), "nothing was changed; restore this member from a snapshot if the records are damaged")
+}
+
+fn wal_exit(error: kvnode_wal::Error) -> Exit {
+    let hint = match error.damage() {
+        Some(damage) => damage.commands().join("; or "),
+        None => "check that the directory is readable and writable, and its device healthy".into(),
+    };
+    let code = if error.damage().is_some() { Code::Safety } else { Code::Io };
+    Exit::new(code, error.to_string(), hint)
+}
+
+fn replica_exit(error: kvnode_replica::Error) -> Exit {
+    Exit::new(Code::Safety, error.to_string(), "the log and the store contradict each other; restore this member from a snapshot")
+}

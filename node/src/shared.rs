@@ -1,0 +1,115 @@
+//! What every thread of the process may look at: identity, configuration, numbers. Nothing here is locked.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use kvnode_api::ResponseHeader;
+
+use crate::config::Config;
+use crate::metrics::Metrics;
+
+/// The etcd API level this server answers as; clients parse it.
+pub const API_VERSION: &str = crate::version::ETCD;
+/// The cluster version that goes with it.
+pub const CLUSTER_VERSION: &str = "3.6.0";
+/// As the storage version (`x.y.z`) is reported.
+pub const STORAGE_VERSION: &str = "3.6.0";
+/// As Downgrade reports the cluster version.
+pub const CLUSTER_VERSION_SHORT: &str = "3.6";
+
+pub struct Shared {
+    pub config: Config,
+    pub cluster_id: u64,
+    pub member_id: u64,
+    /// Random per start: results of an earlier life's proposals find no waiter.
+    pub incarnation: u64,
+    pub wal_dir: PathBuf,
+    pub data_dir: PathBuf,
+    pub metrics: Metrics,
+    pub vitals: Vitals,
+    started: Instant,
+    started_unix: Duration,
+}
+
+/// Raft's state as last published by its core, and a few totals other threads ask for.
+#[derive(Default)]
+pub struct Vitals {
+    pub term: AtomicU64,
+    /// 0: none known.
+    pub leader: AtomicU64,
+    pub is_leader: AtomicBool,
+    pub committed: AtomicU64,
+    pub applied: AtomicU64,
+    /// True once the node answers clients.
+    pub serving: AtomicBool,
+    /// This member's record is in the member table.
+    pub announced: AtomicBool,
+    pub is_learner: AtomicBool,
+    /// Less is free on the disk than --min-free-bytes: writes are refused.
+    pub disk_low: AtomicBool,
+    /// Physically removed history ends here.
+    pub compacted: AtomicI64,
+    pub stopping: AtomicBool,
+    /// Bytes the store takes on disk, sampled by the maintenance thread.
+    pub db_bytes: AtomicI64,
+    pub cache_bytes: AtomicU64,
+}
+
+impl Shared {
+    pub fn new(
+        config: Config,
+        cluster_id: u64,
+        member_id: u64,
+        incarnation: u64,
+        data_dir: PathBuf,
+        wal_dir: PathBuf,
+    ) -> Self {
+        Shared {
+            config,
+            cluster_id,
+            member_id,
+            incarnation,
+            wal_dir,
+            data_dir,
+            metrics: Metrics::new(),
+            vitals: Vitals::default(),
+            started: Instant::now(),
+            started_unix: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default(),
+        }
+    }
+
+    /// Milliseconds of the monotonic clock since start.
+    pub fn now_ms(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// Wall clock, milliseconds since the epoch.
+    pub fn unix_ms(&self) -> u64 {
+        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX)
+    }
+
+    pub fn started_unix(&self) -> Duration {
+        self.started_unix
+    }
+
+    /// How long a request may wait for its result: 5 s plus two election timeouts, as etcd's.
+    pub fn request_timeout_ms(&self) -> u64 {
+        5000 + 2 * u64::try_from(self.config.election_timeout.as_millis()).unwrap_or(u64::MAX / 4)
+    }
+
+    /// The header of an answer at `revision`.
+    pub fn header(&self, revision: i64) -> ResponseHeader {
+        ResponseHeader {
+            cluster_id: self.cluster_id,
+            member_id: self.member_id,
+            revision,
+            raft_term: self.vitals.term.load(Ordering::Relaxed),
+        }
+    }
+
+    pub fn has_leader(&self) -> bool {
+        self.vitals.leader.load(Ordering::Relaxed) != 0
+    }
+}

@@ -1,0 +1,526 @@
+//! The engine on disk, over fjall.
+//!
+//! What is done here beyond calling it, and why:
+//! * The directory carries our own marker file, written last at creation. fjall takes a directory
+//!   without its version file for a new database, and deletes a keyspace whose manifest is missing;
+//!   with our marker present such a loss is refused instead.
+//! * Journals go through the [doctor](super::doctor) before fjall sees them.
+//! * Journal compression is off: recovery verifies a batch by compressing it again, so another
+//!   version of the compressor would make unflushed journals unreadable.
+//! * Views are made by the owner only, after a commit: a memtable flush that ends while a batch is
+//!   being applied lets a view made elsewhere see half of it.
+//! * `persist` syncs the journal through our own descriptor first, so that fjall's sync inside its
+//!   writer lock finds nothing left to do and commits are not held up.
+//! * Memtables are kept alive until flushed and dropped by the maintenance thread. Otherwise they
+//!   are freed node by node under a lock that every read needs.
+//!
+//! After any failed write or flush fjall refuses all further writes ("poisoned"); so do we, typed.
+
+#![expect(
+    clippy::disallowed_types,
+    clippy::disallowed_methods,
+    reason = "the engine on disk is one of the two places of this crate that meet files"
+)]
+
+use std::any::Any;
+use std::fs::File;
+use std::ops::Bound;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+
+use ::fjall::config::CompressionPolicy;
+use ::fjall::{
+    AbstractTree, CompressionType, Database, Keyspace, KeyspaceCreateOptions, OwnedWriteBatch,
+    PersistMode, Readable, Snapshot,
+};
+use bytes::Bytes;
+
+mod directory;
+
+pub use directory::MARKER_FILE;
+pub(crate) use directory::build;
+use directory::{broken, check_files, lock, read_marker};
+
+use super::doctor::{self, Cut};
+use super::{Batch, Engine, EngineError, Op, Persister, Reader, Scan, Space, check_key};
+
+/// fjall refuses a smaller limit.
+const JOURNAL_BYTES_MIN: u64 = 64 << 20;
+/// Memtables held for the maintenance thread to free; beyond that the owner frees the oldest.
+const RETIRED_MAX: usize = 8;
+/// How long a checkpoint waits for flushes in all, in steps of [`FLUSH_POLL`]: 2 minutes.
+const FLUSH_POLLS_MAX: u32 = 24_000;
+const FLUSH_POLL: Duration = Duration::from_millis(5);
+/// Free space a rewrite must leave on the device.
+const RESERVE_BYTES: u64 = 256 << 20;
+
+/// How to run the engine. Memtable sizes and compression are fixed when the directory is created;
+/// the other fields apply at every open.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Block cache for both spaces, in bytes.
+    pub cache_bytes: u64,
+    /// Memory a space collects before it is flushed. Up to five such pieces can be alive: one
+    /// active, four waiting for a slow disk (then writers wait). Fixed at creation.
+    pub state_memtable_bytes: u64,
+    pub hist_memtable_bytes: u64,
+    /// Background threads for flushes and compactions, at least 1, better 2 (with one, a compaction
+    /// delays flushes). They inherit the CPU mask of the thread that opens.
+    pub workers: usize,
+    /// Above this the space that holds up the oldest journal is flushed. At least 64 MiB.
+    pub journal_bytes_max: u64,
+    /// Open table files kept, and so file descriptors used.
+    pub open_files: usize,
+    /// Where the doctor keeps what it cuts; `None` = `quarantine` beside the engine's directory.
+    pub quarantine: Option<PathBuf>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            cache_bytes: 256 << 20,
+            state_memtable_bytes: 16 << 20,
+            hist_memtable_bytes: 32 << 20,
+            workers: 2,
+            journal_bytes_max: 128 << 20,
+            open_files: 900,
+            quarantine: None,
+        }
+    }
+}
+
+/// The write side; see [`Engine`].
+pub struct FjallEngine {
+    inner: Arc<Inner>,
+    retired: Retired,
+    /// The memtables writes went to last, in the order of [`Space::ALL`].
+    memtables: [Memtable; 2],
+    cut: Option<Cut>,
+}
+
+struct Inner {
+    database: Database,
+    spaces: Spaces,
+    directory: PathBuf,
+}
+
+#[derive(Clone)]
+struct Spaces {
+    state: Keyspace,
+    hist: Keyspace,
+}
+
+impl Spaces {
+    fn of(&self, space: Space) -> &Keyspace {
+        match space {
+            Space::State => &self.state,
+            Space::Hist => &self.hist,
+        }
+    }
+}
+
+/// A memtable kept alive: its number and a share of it.
+type Memtable = (u64, Arc<dyn Any + Send + Sync>);
+type Retired = Arc<Mutex<Vec<Arc<dyn Any + Send + Sync>>>>;
+
+impl FjallEngine {
+    /// Creates an empty engine at `directory`, which must not exist, and opens it. The directory
+    /// appears whole: it is built beside and renamed. A leftover of an earlier attempt is replaced.
+    pub fn create(directory: &Path, options: &Options) -> Result<Self, EngineError> {
+        build(directory, options, |_| Ok::<_, EngineError>(()))?;
+        Self::open(directory, options)
+    }
+
+    /// Opens an existing engine: checks our marker and that nothing fjall needs is missing, lets
+    /// the doctor cut a torn journal tail, then replays the journals (about 0.5 s per 64 MiB).
+    ///
+    /// # Errors
+    /// `State` if there is no engine, `Locked`, `Version`, `Corrupt` with the file if something
+    /// is missing or damaged. Nothing is ever created or deleted to make an open succeed.
+    pub fn open(directory: &Path, options: &Options) -> Result<Self, EngineError> {
+        let marker = read_marker(directory)?;
+        check_files(directory, &marker)?;
+        let quarantine = options.quarantine.clone().unwrap_or_else(|| {
+            directory
+                .parent()
+                .unwrap_or(Path::new("."))
+                .join("quarantine")
+        });
+        // Whoever has the directory open is still writing its journals: do not even look.
+        let locked = lock(directory)?;
+        let cut = doctor::examine(directory)?.cut_torn_tail(&quarantine)?;
+        if let Some(cut) = &cut {
+            log::warn!(
+                "{}: cut {} bytes at offset {} ({}), kept in {}",
+                cut.journal.display(),
+                cut.bytes,
+                cut.offset,
+                cut.reason,
+                cut.kept_in.display()
+            );
+        }
+        drop(locked);
+        let database = open_database(directory, options)?;
+        for space in Space::ALL {
+            if !database.keyspace_exists(space.name()) {
+                return Err(EngineError::Corrupt {
+                    path: directory.to_owned(),
+                    detail: format!("keyspace {space} is not listed any more"),
+                });
+            }
+        }
+        let spaces = open_spaces(&database, directory, options)?;
+        let memtables = Space::ALL.map(|space| current_memtable(spaces.of(space)));
+        let inner = Arc::new(Inner {
+            database,
+            spaces,
+            directory: directory.to_owned(),
+        });
+        Ok(Self {
+            inner,
+            retired: Retired::default(),
+            memtables,
+            cut,
+        })
+    }
+
+    /// The journal tail cut at this open, if any.
+    pub fn cut(&self) -> Option<&Cut> {
+        self.cut.as_ref()
+    }
+
+    pub fn directory(&self) -> &Path {
+        &self.inner.directory
+    }
+
+    /// Hands memtables that writes no longer go to over to the maintenance thread. They must not be
+    /// freed here or by a flush, see the module text.
+    fn retire_memtables(&mut self) {
+        for (space, last) in Space::ALL.into_iter().zip(&mut self.memtables) {
+            let current = current_memtable(self.inner.spaces.of(space));
+            if current.0 == last.0 {
+                continue;
+            }
+            let old = std::mem::replace(last, current);
+            let mut retired = lock_list(&self.retired);
+            let surplus = (retired.len() == RETIRED_MAX).then(|| retired.remove(0));
+            retired.push(old.1);
+            drop(retired);
+            drop(surplus);
+        }
+    }
+}
+
+impl Engine for FjallEngine {
+    type View = FjallView;
+    type Persister = FjallPersister;
+
+    fn commit(&mut self, batch: Batch) -> Result<(), EngineError> {
+        // fjall panics on such keys while it holds its writer lock, and is unusable from then on.
+        batch.check()?;
+        let database = self.inner.database.clone();
+        let mut out = OwnedWriteBatch::with_capacity(database, batch.len())
+            .durability(Some(PersistMode::Buffer));
+        for op in batch.into_ops() {
+            match op {
+                Op::Put { space, key, value } => {
+                    out.insert(self.inner.spaces.of(space), &key[..], &value[..]);
+                }
+                Op::Delete { space, key } => out.remove(self.inner.spaces.of(space), &key[..]),
+            }
+        }
+        out.commit()
+            .map_err(|e| broken("write", &self.inner.directory, e))?;
+        self.retire_memtables();
+        Ok(())
+    }
+
+    fn view(&mut self) -> FjallView {
+        FjallView(Arc::new(View {
+            snapshot: self.inner.database.snapshot(),
+            spaces: self.inner.spaces.clone(),
+            directory: self.inner.directory.clone(),
+        }))
+    }
+
+    fn latest_get(&self, space: Space, key: &[u8]) -> Result<Option<Bytes>, EngineError> {
+        if check_key(space, key).is_err() {
+            return Ok(None);
+        }
+        let found = self.inner.spaces.of(space).get(key);
+        Ok(found
+            .map_err(|e| broken("read", &self.inner.directory, e))?
+            .map(shared))
+    }
+
+    fn drop_hist_before(&mut self, key: &[u8]) -> Result<(), EngineError> {
+        let hist = &self.inner.spaces.hist;
+        let bounds = (Bound::Unbounded, Bound::Excluded(key));
+        hist.tree
+            .drop_range::<&[u8], _>(bounds)
+            .map_err(|e| broken("drop tables in", &self.inner.directory, e.into()))
+    }
+
+    fn persister(&self) -> FjallPersister {
+        FjallPersister {
+            inner: Arc::downgrade(&self.inner),
+            directory: self.inner.directory.clone(),
+            journal: Arc::default(),
+            retired: self.retired.clone(),
+        }
+    }
+
+    fn disk_bytes(&self) -> u64 {
+        let spaces = &self.inner.spaces;
+        let tables = spaces.state.disk_space() + spaces.hist.disk_space();
+        // Journals are made sparse, 64 MiB long; count what they occupy.
+        let journals = std::fs::read_dir(&self.inner.directory)
+            .into_iter()
+            .flatten()
+            .flatten();
+        let occupied = |entry: std::fs::DirEntry| entry.metadata().map_or(0, |m| m.blocks() * 512);
+        tables + journals.map(occupied).sum::<u64>()
+    }
+
+    fn close(self) -> Result<(), EngineError> {
+        let persister = self.persister();
+        persister.checkpoint()?;
+        persister.persist()
+    }
+}
+
+/// A view; see [`Reader`]. Values are slices of cached blocks where possible: one that is kept for
+/// long keeps its whole block (4 KiB or the value, whichever is larger) in memory.
+#[derive(Clone)]
+pub struct FjallView(Arc<View>);
+
+struct View {
+    snapshot: Snapshot,
+    spaces: Spaces,
+    directory: PathBuf,
+}
+
+impl Reader for FjallView {
+    fn get(&self, space: Space, key: &[u8]) -> Result<Option<Bytes>, EngineError> {
+        if check_key(space, key).is_err() {
+            return Ok(None);
+        }
+        let found = self.0.snapshot.get(self.0.spaces.of(space), key);
+        Ok(found
+            .map_err(|e| broken("read", &self.0.directory, e))?
+            .map(shared))
+    }
+
+    fn scan(&self, space: Space, from: &[u8], to: Option<&[u8]>, reverse: bool) -> Scan<'_> {
+        if to.is_some_and(|to| to <= from) {
+            return Box::new(std::iter::empty());
+        }
+        let bounds = (
+            Bound::Included(from),
+            to.map_or(Bound::Unbounded, Bound::Excluded),
+        );
+        let items = self
+            .0
+            .snapshot
+            .range::<&[u8], _>(self.0.spaces.of(space), bounds);
+        let unpack = |guard: ::fjall::Guard| {
+            let pair = guard
+                .into_inner()
+                .map_err(|e| broken("read", &self.0.directory, e))?;
+            Ok((shared(pair.0), shared(pair.1)))
+        };
+        if reverse {
+            Box::new(items.rev().map(unpack))
+        } else {
+            Box::new(items.map(unpack))
+        }
+    }
+}
+
+/// Maintenance handle; see [`Persister`]. Useless (typed error) once the engine is closed.
+#[derive(Clone)]
+pub struct FjallPersister {
+    inner: Weak<Inner>,
+    directory: PathBuf,
+    /// The newest journal, opened by us.
+    journal: Arc<Mutex<Option<(u64, File)>>>,
+    retired: Retired,
+}
+
+/// How far background work is behind; for metrics and a watchdog.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Pressure {
+    /// Sorted runs not yet merged, per space. From 20 on commits are slowed, at 30 they stop until
+    /// a compaction ends; if none runs for seconds, call [`Persister::compact_state`].
+    pub state_runs: usize,
+    pub hist_runs: usize,
+    /// Memtables waiting to be flushed, both spaces; at 4 of one space commits stop.
+    pub sealed_memtables: usize,
+    pub journals: usize,
+    pub compactions_running: usize,
+}
+
+impl FjallPersister {
+    pub fn pressure(&self) -> Result<Pressure, EngineError> {
+        let inner = self.inner()?;
+        let Spaces { state, hist } = &inner.spaces;
+        Ok(Pressure {
+            state_runs: state.tree.l0_run_count(),
+            hist_runs: hist.tree.l0_run_count(),
+            sealed_memtables: state.sealed_memtable_count() + hist.sealed_memtable_count(),
+            journals: inner.database.journal_count(),
+            compactions_running: inner.database.active_compactions(),
+        })
+    }
+
+    fn inner(&self) -> Result<Arc<Inner>, EngineError> {
+        self.inner.upgrade().ok_or_else(|| EngineError::State {
+            path: self.directory.clone(),
+            detail: "the store is closed".to_owned(),
+        })
+    }
+
+    /// fdatasync of the newest journal outside fjall's writer lock.
+    fn sync_journal(&self) -> Result<(), EngineError> {
+        let mut slot = self.journal.lock().unwrap_or_else(PoisonError::into_inner);
+        let newer = |number| doctor::journal_path(&self.directory, number + 1).exists();
+        if slot.as_ref().is_none_or(|(number, _)| newer(*number)) {
+            *slot = None;
+            if let Some((number, path)) = doctor::newest(&self.directory)? {
+                let file = File::open(&path).map_err(|e| EngineError::io("open", &path, e))?;
+                *slot = Some((number, file));
+            }
+        }
+        if let Some((number, file)) = slot.as_ref() {
+            file.sync_data().map_err(|e| {
+                EngineError::io("sync", doctor::journal_path(&self.directory, *number), e)
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Frees memtables that are flushed and seen by no reader any more.
+    fn reap(&self) {
+        let mut retired = lock_list(&self.retired);
+        let (free, used) = retired
+            .drain(..)
+            .partition(|memtable| Arc::strong_count(memtable) == 1);
+        *retired = used;
+        drop(retired);
+        drop::<Vec<_>>(free);
+    }
+}
+
+impl Persister for FjallPersister {
+    fn persist(&self) -> Result<(), EngineError> {
+        let inner = self.inner()?;
+        self.sync_journal()?;
+        let persisted = inner.database.persist(PersistMode::SyncAll);
+        self.reap();
+        persisted.map_err(|e| broken("sync", &self.directory, e))
+    }
+
+    fn checkpoint(&self) -> Result<(), EngineError> {
+        let inner = self.inner()?;
+        let failed = |e| broken("flush", &self.directory, e);
+        for space in Space::ALL {
+            inner.spaces.of(space).rotate_memtable().map_err(failed)?;
+        }
+        let Spaces { state, hist } = &inner.spaces;
+        for _ in 0..FLUSH_POLLS_MAX {
+            if state.sealed_memtable_count() == 0 && hist.sealed_memtable_count() == 0 {
+                self.reap();
+                return Ok(());
+            }
+            // A worker that failed flushes nothing any more; this asks whether that happened.
+            inner
+                .database
+                .persist(PersistMode::Buffer)
+                .map_err(failed)?;
+            std::thread::sleep(FLUSH_POLL);
+        }
+        let source = std::io::Error::from(std::io::ErrorKind::TimedOut);
+        Err(EngineError::io("flush memory of", &self.directory, source))
+    }
+
+    fn compact_state(&self) -> Result<(), EngineError> {
+        let inner = self.inner()?;
+        // Running out of space in the middle would be survived, but the same space is what the
+        // flushes of the owner need, and a failed flush stops all writes.
+        let wanted = inner.spaces.state.disk_space() + RESERVE_BYTES;
+        let free = free_bytes(&self.directory)?;
+        if free < wanted {
+            let source = std::io::Error::new(
+                std::io::ErrorKind::StorageFull,
+                format!("a rewrite needs {wanted} bytes free, there are {free}"),
+            );
+            return Err(EngineError::NoSpace {
+                path: self.directory.clone(),
+                source,
+            });
+        }
+        inner
+            .spaces
+            .state
+            .major_compact()
+            .map_err(|e| broken("compact", &self.directory, e))
+    }
+}
+
+fn open_database(directory: &Path, options: &Options) -> Result<Database, EngineError> {
+    Database::builder(directory)
+        .cache_size(options.cache_bytes)
+        .worker_threads(options.workers.max(1))
+        .max_journaling_size(options.journal_bytes_max.max(JOURNAL_BYTES_MIN))
+        .max_cached_files(Some(options.open_files.max(16)))
+        .journal_compression(CompressionType::None)
+        .open()
+        .map_err(|e| broken("open", directory, e))
+}
+
+fn open_spaces(
+    database: &Database,
+    directory: &Path,
+    options: &Options,
+) -> Result<Spaces, EngineError> {
+    let failed = |e| broken("open", directory, e);
+    let state = || KeyspaceCreateOptions::default().max_memtable_size(options.state_memtable_bytes);
+    // History only ever grows at its end, so its tables reach the last level without being
+    // rewritten and keep the compression they were flushed with.
+    let hist = || {
+        KeyspaceCreateOptions::default()
+            .max_memtable_size(options.hist_memtable_bytes)
+            .data_block_compression_policy(CompressionPolicy::all(CompressionType::Lz4))
+    };
+    Ok(Spaces {
+        state: database
+            .keyspace(Space::State.name(), state)
+            .map_err(failed)?,
+        hist: database
+            .keyspace(Space::Hist.name(), hist)
+            .map_err(failed)?,
+    })
+}
+
+/// A value as the engine has it, without copying it: usually a slice of a cached block.
+fn shared(slice: ::fjall::Slice) -> Bytes {
+    Bytes::from_owner(slice)
+}
+
+fn current_memtable(keyspace: &Keyspace) -> Memtable {
+    let memtable = keyspace.tree.active_memtable();
+    (memtable.id(), memtable)
+}
+
+fn lock_list<T>(list: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    // The list is valid after every step taken under the lock.
+    list.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn free_bytes(directory: &Path) -> Result<u64, EngineError> {
+    let stat = rustix::fs::statvfs(directory)
+        .map_err(|e| EngineError::io("look at the file system of", directory, e.into()))?;
+    Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+}

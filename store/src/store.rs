@@ -1,0 +1,284 @@
+//! The machine: committed entries in, one engine batch, replies and events out.
+//!
+//! One owner, on a thread that may block. Invariants:
+//! * An engine batch holds the effects of whole entries together with the index of the last of
+//!   them; so a store reopened after any crash knows exactly where to go on.
+//! * What an entry does depends on the replicated state and the entry alone. Where members may
+//!   differ (quota setting, physical compaction) only a reply may, never the state.
+//! * A refused entry changes nothing and uses no revision.
+//!
+//! After an error of `apply` or `compact_some` the store in memory is ahead of the engine by part
+//! of a batch: drop it and open again.
+
+use std::sync::Arc;
+
+use kvnode_api::{
+    AlarmResponse, CompactionResponse, DeleteRangeResponse, LeaseGrantResponse,
+    LeaseRevokeResponse, PutResponse, Status, TxnResponse,
+};
+
+use bytes::Bytes;
+
+use crate::alarm::Alarms;
+use crate::change::Change;
+use crate::command::RequestId;
+use crate::compact;
+use crate::count::{BuiltFences, FenceBuilder, Keeper};
+use crate::engine::{Engine, Reader, Space};
+use crate::error::Error;
+use crate::lease::{LeaseChange, Leases};
+use crate::members::Members;
+use crate::mvcc::Pending;
+use crate::revision::Revision;
+use crate::schema::{META_KEY, Meta};
+use crate::source::Source;
+use crate::view::{Shared, View};
+
+/// One committed log entry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Committed {
+    pub index: u64,
+    pub term: u64,
+    /// See `command.rs`; empty for an entry that only moves the index.
+    pub command: Bytes,
+}
+
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Estimated bytes (see `quota.rs`) at which writes are refused; `None`: no quota.
+    pub quota_bytes: Option<u64>,
+    /// Shortest time to live granted, in seconds. Has to be the same on all members.
+    pub lease_ttl_min_seconds: i64,
+    /// Also write each new value into history: dearer writes, cheaper replay from disk. May differ
+    /// between members and between starts.
+    pub hist_inline_new_value: bool,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            quota_bytes: None,
+            lease_ttl_min_seconds: 2,
+            hist_inline_new_value: false,
+        }
+    }
+}
+
+/// What one apply has brought about.
+pub struct Step<V> {
+    /// One per entry with a command, in order.
+    pub replies: Vec<Reply>,
+    /// One per revision used, in order.
+    pub changes: Arc<Vec<Change>>,
+    /// The state after all entries.
+    pub view: View<V>,
+    pub lease_changes: Vec<LeaseChange>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Reply {
+    /// Log index of the entry.
+    pub index: u64,
+    /// Who asked; all zero if the entry's bytes did not tell.
+    pub request: RequestId,
+    pub result: Result<Response, Status>,
+}
+
+/// Answers; their headers carry the revision only.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Response {
+    Put(PutResponse),
+    DeleteRange(DeleteRangeResponse),
+    Txn(TxnResponse),
+    Compaction(CompactionResponse),
+    LeaseGrant(LeaseGrantResponse),
+    LeaseRevoke(LeaseRevokeResponse),
+    LeaseCheckpoint,
+    Alarm(AlarmResponse),
+    /// The member table was changed; it is found in the view.
+    Member,
+}
+
+/// See the module text.
+pub struct Store<E: Engine> {
+    pub(crate) engine: E,
+    pub(crate) config: Config,
+    pub(crate) meta: Meta,
+    pub(crate) leases: Leases,
+    pub(crate) alarms: Arc<Alarms>,
+    pub(crate) members: Arc<Members>,
+    pub(crate) pending: Pending,
+    /// Made after the last commit.
+    pub(crate) reader: E::View,
+    /// Main revision that `reader` shows.
+    pub(crate) reader_revision: i64,
+    pub(crate) changes: Vec<Change>,
+    pub(crate) lease_changes: Vec<LeaseChange>,
+    /// How far physical compaction has come in the tombstone index.
+    tombstones: Revision,
+    fences: Keeper,
+    view: View<E::View>,
+}
+
+impl<E: Engine> Store<E> {
+    /// Takes the engine as it is: fresh, or as any earlier run left it.
+    ///
+    /// Errors: the engine's own, a schema of another release, records that make no sense.
+    pub fn open(mut engine: E, config: Config) -> Result<Self, Error> {
+        let reader = engine.view();
+        let meta = match reader.get(Space::State, &META_KEY)? {
+            Some(record) => Meta::decode(&record)?,
+            None => Meta::default(),
+        };
+        let leases = Leases::load(&reader)?;
+        let alarms = Arc::new(Alarms::load(&reader)?);
+        let members = Arc::new(Members::load(&reader)?);
+        let fences = if meta.key_count == 0 {
+            Keeper::of_empty_store()
+        } else {
+            Keeper::default()
+        };
+        let view = View::new(Shared {
+            reader: reader.clone(),
+            meta,
+            alarms: Arc::clone(&alarms),
+            members: Arc::clone(&members),
+            leases_count: leases.len(),
+            quota_bytes: config.quota_bytes,
+            fences: fences.current(),
+        });
+        Ok(Self {
+            engine,
+            config,
+            reader_revision: meta.revision,
+            meta,
+            leases,
+            alarms,
+            members,
+            pending: Pending::default(),
+            reader,
+            changes: Vec::new(),
+            lease_changes: Vec::new(),
+            tombstones: Revision::default(),
+            fences,
+            view,
+        })
+    }
+
+    /// Index and term of the last applied entry; (0, 0) in a fresh store.
+    pub fn applied(&self) -> (u64, u64) {
+        (self.meta.applied_index, self.meta.applied_term)
+    }
+
+    /// Applies the entries, which follow each other and what was applied before without a hole.
+    /// Entries at or below the applied index are skipped, without a reply.
+    ///
+    /// All of them land in one engine batch (an entry that compacts, or reads a revision written
+    /// by an earlier entry of the same call, makes it two; each is whole in itself).
+    ///
+    /// Errors: the engine's, damaged records, a hole. See the module text for what then.
+    pub fn apply(&mut self, entries: &[Committed]) -> Result<Step<E::View>, Error> {
+        let mut replies = Vec::with_capacity(entries.len());
+        for entry in entries {
+            if entry.index <= self.meta.applied_index {
+                continue;
+            }
+            let expected = self.meta.applied_index + 1;
+            if entry.index != expected {
+                return Err(Error::Gap {
+                    found: entry.index,
+                    expected,
+                });
+            }
+            if !entry.command.is_empty() {
+                replies.push(self.execute(entry)?);
+            }
+            self.meta.applied_index = entry.index;
+            self.meta.applied_term = entry.term;
+        }
+        if self.meta != *self.view.meta() || !self.pending.is_empty() {
+            self.commit()?;
+            self.publish()?;
+        }
+        Ok(Step {
+            replies,
+            changes: Arc::new(std::mem::take(&mut self.changes)),
+            view: self.view.clone(),
+            lease_changes: std::mem::take(&mut self.lease_changes),
+        })
+    }
+
+    /// The state after the last apply.
+    pub fn view(&self) -> View<E::View> {
+        self.view.clone()
+    }
+
+    /// One bounded step of physical compaction; true if there is more to do. Meant to be called
+    /// between applies, as often as the member can spare.
+    pub fn compact_some(&mut self) -> Result<bool, Error> {
+        let before = self.meta.compacted_physically;
+        let more = compact::remove_some(&mut self.engine, &mut self.meta, &mut self.tombstones)?;
+        if more || self.meta.compacted_physically != before {
+            self.reader = self.engine.view();
+            self.publish()?;
+        }
+        Ok(more)
+    }
+
+    /// Starts building count fences as of now. Run [`FenceBuilder::build`] on another thread, then
+    /// bring the result to [`Store::install_fences`]. Not needed for a store opened without keys.
+    pub fn fence_builder(&mut self) -> FenceBuilder<E::View> {
+        self.fences.builder(self.view.clone())
+    }
+
+    /// Takes fences over; views from now on have them. False if too much has changed meanwhile or
+    /// another build was started: then build again.
+    pub fn install_fences(&mut self, built: BuiltFences) -> Result<bool, Error> {
+        let installed = self.fences.install(built, &self.view.source())?;
+        if installed {
+            self.publish()?;
+        }
+        Ok(installed)
+    }
+
+    /// For what else the owner does with it: its persister, its size on disk.
+    pub fn engine(&self) -> &E {
+        &self.engine
+    }
+
+    /// Gives the engine back, to be closed.
+    pub fn into_engine(self) -> E {
+        self.engine
+    }
+
+    /// Commits what is pending as of the last whole entry.
+    pub(crate) fn commit(&mut self) -> Result<(), Error> {
+        let batch = self.pending.take_batch(&self.meta);
+        self.engine.commit(batch)?;
+        self.reader = self.engine.view();
+        self.reader_revision = self.meta.revision;
+        Ok(())
+    }
+
+    /// Makes the view of what was committed last.
+    fn publish(&mut self) -> Result<(), Error> {
+        let committed = Source {
+            reader: &self.reader,
+            overlay: None,
+            revision: self.meta.revision,
+            compact_revision: self.meta.compact_revision,
+        };
+        self.fences
+            .follow(self.pending.arrivals.drain(..), &committed)?;
+        self.view = View::new(Shared {
+            reader: self.reader.clone(),
+            meta: self.meta,
+            alarms: Arc::clone(&self.alarms),
+            members: Arc::clone(&self.members),
+            leases_count: self.leases.len(),
+            quota_bytes: self.config.quota_bytes,
+            fences: self.fences.current(),
+        });
+        Ok(())
+    }
+}

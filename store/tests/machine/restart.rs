@@ -1,0 +1,168 @@
+//! What a store knows when it is opened again.
+
+use kvnode_store::engine::memory::{Failure, MemoryDisk, MemoryEngine};
+use kvnode_store::engine::{Engine, Persister};
+use kvnode_store::{Committed, Config, Error, Kind, Store};
+
+use super::harness::{Machine, all, entry, fresh, put};
+
+fn open(disk: &MemoryDisk) -> Machine {
+    Machine::new(MemoryEngine::open(disk), Config::default())
+}
+
+fn noop(index: u64) -> Committed {
+    Committed {
+        index,
+        term: 3,
+        command: Default::default(),
+    }
+}
+
+#[test]
+fn entries_already_applied_are_skipped() {
+    let disk = MemoryDisk::default();
+    let entries: Vec<_> = (1..=5)
+        .map(|n| entry(n, Kind::Put, &put("k", &n.to_string())))
+        .collect();
+    open(&disk).step(&entries[..3]);
+    let mut machine = open(&disk);
+    assert_eq!(machine.store.applied(), (3, 1));
+    let step = machine.step(&entries);
+    assert_eq!(
+        step.replies
+            .iter()
+            .map(|reply| reply.index)
+            .collect::<Vec<_>>(),
+        [4, 5]
+    );
+    assert_eq!(step.changes.len(), 2);
+    assert_eq!(machine.get("k").unwrap().version, 5);
+}
+
+#[test]
+fn a_hole_in_the_log_is_refused() {
+    let mut machine = fresh();
+    machine.put("k", "v");
+    let error = machine.store.apply(&[noop(3)]).err().unwrap();
+    assert!(matches!(
+        error,
+        Error::Gap {
+            found: 3,
+            expected: 2
+        }
+    ));
+}
+
+#[test]
+fn entries_without_a_command_move_the_index_only() {
+    let disk = MemoryDisk::default();
+    let mut machine = open(&disk);
+    let step = machine.step(&[noop(1), noop(2)]);
+    assert!(step.replies.is_empty() && step.changes.is_empty());
+    assert_eq!(
+        (step.view.applied_index(), step.view.applied_term()),
+        (2, 3)
+    );
+    assert_eq!(open(&disk).store.applied(), (2, 3));
+}
+
+#[test]
+fn a_view_stays_as_it_was() {
+    let mut machine = fresh();
+    machine.put("k", "1");
+    let before = machine.view();
+    machine.put("k", "2");
+    machine.delete("k", "");
+    machine.compact(4).unwrap();
+    machine.compact_physically();
+    let response = before.range(&all()).unwrap();
+    assert_eq!(
+        (response.kvs[0].value.as_ref(), before.revision()),
+        (&b"1"[..], 2)
+    );
+    assert_eq!(before.applied_index(), 1);
+    assert_eq!(machine.view().range(&all()).unwrap().count, 0);
+}
+
+#[test]
+fn after_a_power_cut_the_store_is_at_some_entry_and_goes_on_to_the_same_state() {
+    let entries: Vec<_> = (1..=40)
+        .map(|n| match n % 7 {
+            3 => entry(n, Kind::DeleteRange, &super::harness::delete("k0", "k2")),
+            5 => entry(
+                n,
+                Kind::Compaction,
+                &kvnode_api::CompactionRequest {
+                    revision: n as i64 / 2,
+                    physical: false,
+                },
+            ),
+            _ => entry(n, Kind::Put, &put(&format!("k{}", n % 4), &n.to_string())),
+        })
+        .collect();
+    let mut whole = fresh();
+    whole.step(&entries);
+    let expected = (whole.view().hash().unwrap(), *whole.view().meta());
+    for keep in 0..12 {
+        let disk = MemoryDisk::default();
+        disk.remember_commits();
+        let mut machine = open(&disk);
+        machine.step(&entries[..10]);
+        machine.store.engine().persister().persist().unwrap();
+        for chunk in entries[10..].chunks(3) {
+            machine.step(chunk);
+        }
+        drop(machine);
+        disk.power_cut(keep);
+        let mut machine = open(&disk);
+        let (applied, _) = machine.store.applied();
+        assert!((10..=40).contains(&applied), "{applied}");
+        machine.step(&entries);
+        assert_eq!(
+            (machine.view().hash().unwrap(), *machine.view().meta()),
+            expected
+        );
+        let from = whole.view().compact_revision() + 1;
+        assert_eq!(machine.history(from, 100), whole.history(from, 100));
+    }
+}
+
+#[test]
+fn a_failed_commit_is_an_error_and_nothing_of_it_is_seen_after_reopening() {
+    let disk = MemoryDisk::default();
+    let mut machine = open(&disk);
+    machine.put("k", "1");
+    disk.fail(Failure::NoSpace);
+    let next = entry(2, Kind::Put, &put("k", "2"));
+    assert!(matches!(
+        machine.store.apply(&[next.clone()]),
+        Err(Error::Engine(_))
+    ));
+    drop(machine);
+    disk.power_cut(usize::MAX);
+    let mut machine = open(&disk);
+    assert_eq!(machine.store.applied().0, 1);
+    machine.step(&[next]);
+    assert_eq!(machine.get("k").unwrap().version, 2);
+}
+
+#[test]
+fn a_store_of_another_schema_is_refused() {
+    let mut engine = MemoryEngine::new();
+    let mut batch = kvnode_store::engine::Batch::new();
+    let space = kvnode_store::engine::Space::State;
+    batch.put(
+        space,
+        &kvnode_store::schema::META_KEY[..],
+        &[0x70u8; 73][..],
+    );
+    engine.commit(batch).unwrap();
+    let error = Store::open(engine, Config::default()).err().unwrap();
+    assert!(matches!(
+        error,
+        Error::Schema {
+            found: 7,
+            expected: 1
+        }
+    ));
+}

@@ -1,0 +1,57 @@
+//! The Python package `etcd3` over grpcio, in a virtual environment below the target directory.
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use kvnode_tests::{Options, Server, build};
+
+use crate::tool::{run, skip};
+
+/// Versions that work together: etcd3 was generated for the protobuf runtime before 3.21.
+const PACKAGES: [&str; 3] = ["etcd3==0.12.0", "protobuf==3.20.3", "grpcio"];
+
+/// The environment's interpreter, made on first use; or why there is none.
+fn interpreter() -> Result<PathBuf, String> {
+    let home = build::target_directory().join("tmp").join("kvnode-python");
+    let python = home.join("bin").join("python");
+    let imports = || {
+        let mut command = Command::new(&python);
+        command.args(["-c", "import etcd3"]);
+        python.exists() && run(command, "", Duration::from_secs(60)).success
+    };
+    if imports() {
+        return Ok(python);
+    }
+    let mut steps = Vec::new();
+    let mut make = Command::new("python3");
+    make.args(["-m", "venv"]).arg(&home);
+    steps.push(make);
+    let mut install = Command::new(&python);
+    install.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]).args(PACKAGES);
+    steps.push(install);
+    for step in steps {
+        if Command::new(step.get_program()).arg("--version").output().is_err() {
+            return Err(format!("{:?} is not there", step.get_program()));
+        }
+        let output = run(step, "", Duration::from_secs(180));
+        if !output.success {
+            return Err(output.stderr.lines().last().unwrap_or("no reason given").to_owned());
+        }
+    }
+    if imports() { Ok(python) } else { Err("the packages do not import".to_owned()) }
+}
+
+#[test]
+fn a_python_client_puts_gets_compares_watches_and_leases() {
+    let python = match interpreter() {
+        Ok(python) => python,
+        Err(why) => return skip("python", &why),
+    };
+    let server = Server::start(Options::default());
+    let mut command = Command::new(python);
+    command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/compat/python/client.py"));
+    command.arg(server.address().port().to_string());
+    let said = run(command, "", Duration::from_secs(60)).ok();
+    assert_eq!(said.lines().last(), Some("all well"), "{said}");
+}

@@ -1,0 +1,10 @@
+//! Whole-system tests over process boundaries: crashes, full disks, hostile and slow clients.
+
+mod bad_input;
+mod crowd;
+mod exclusive;
+mod full_disk;
+mod kill;
+mod load;
+mod restart;
+mod slow_watch;

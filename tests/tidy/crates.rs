@@ -1,0 +1,180 @@
+//! The table of who may know what. To change the architecture, change this table in the same
+//! commit and say why.
+
+/// One package and its acquaintances.
+pub struct Crate {
+    /// Its directory.
+    pub directory: &'static str,
+    /// Why its list is as short as it is.
+    pub role: &'static str,
+    /// Packages it may depend on, besides `FREE`. Development dependencies are not held to it.
+    pub may_use: &'static [&'static str],
+}
+
+/// Free for all.
+pub const FREE: [&str; 3] = ["bytes", "log", "thiserror"];
+
+pub const CRATES: &[Crate] = &[
+    Crate {
+        directory: "api",
+        role: "leaf: words of the API, no I/O",
+        may_use: &["prost", "serde", "serde_json"],
+    },
+    Crate {
+        directory: "wal",
+        role: "leaf: the log's format; no async, no raft, no protobuf",
+        may_use: &["crc32fast", "rustix"],
+    },
+    Crate {
+        directory: "snapshot",
+        role: "leaf: the snapshot's format",
+        may_use: &["crc32fast", "sha2", "zstd"],
+    },
+    Crate {
+        directory: "store",
+        role: "meaning: no clock, no raft, no log",
+        may_use: &["kvnode-api", "fjall", "ahash", "rustix", "xxhash-rust"],
+    },
+    Crate {
+        directory: "replica",
+        role: "order: knows the log's records and raft, nothing of the store",
+        may_use: &["kvnode-wal", "raft", "protobuf", "slog"],
+    },
+    Crate {
+        directory: "node",
+        role: "the shell that serves; meets fjall, raft and formats only through our crates",
+        may_use: &[
+            "kvnode-api",
+            "kvnode-wal",
+            "kvnode-snapshot",
+            "kvnode-store",
+            "kvnode-replica",
+            "ahash",
+            "clap",
+            "futures-util",
+            "getrandom",
+            "glommio",
+            "h2",
+            "http",
+            "http-body-util",
+            "hyper",
+            "mimalloc",
+            "prost",
+            "rustix",
+            "serde",
+            "serde_json",
+            "serde_yaml_ng",
+            "sha1",
+            "signal-hook",
+            "socket2",
+            "tokio",
+        ],
+    },
+    Crate {
+        directory: "util",
+        role: "the offline shell: no runtime, no raft, no sockets",
+        may_use: &[
+            "kvnode-api",
+            "kvnode-wal",
+            "kvnode-snapshot",
+            "kvnode-store",
+            "clap",
+            "indicatif",
+            "rustix",
+            "serde",
+            "serde_json",
+        ],
+    },
+    Crate {
+        directory: "tests",
+        role: "whole-system tests: everything but the engine's and the protocol's own parts",
+        may_use: &[
+            "kvnode",
+            "kvnode-api",
+            "kvnode-wal",
+            "kvnode-snapshot",
+            "kvnode-store",
+            "kvnode-replica",
+            "h2",
+            "http",
+            "prost",
+            "proptest",
+            "rustix",
+            "serde",
+            "serde_json",
+            "tempfile",
+            "tokio",
+        ],
+    },
+    Crate {
+        directory: "tests/bench",
+        role: "a loader: speaks to servers over the wire only",
+        may_use: &[
+            "kvnode-api",
+            "clap",
+            "h2",
+            "http",
+            "prost",
+            "rustix",
+            "serde",
+            "serde_json",
+            "tempfile",
+            "tokio",
+        ],
+    },
+];
+
+/// Names that may stand in code (a path `name::...` or a `use`) only below these places.
+pub const NAMES: &[(&str, &[&str], &str)] = &[
+    (
+        "glommio",
+        &["node/src/rt.rs"],
+        "one file meets the runtime, so that it can be replaced",
+    ),
+    (
+        "fjall",
+        &["store/src/engine/"],
+        "one mechanism meets the engine",
+    ),
+    (
+        "raft",
+        &["replica/"],
+        "a protocol upgrade stays inside replica",
+    ),
+    (
+        "protobuf",
+        &["replica/"],
+        "raft's own codec stays beside raft",
+    ),
+    ("slog", &["replica/"], "raft's own logger stays beside raft"),
+    (
+        "kvnode_replica",
+        &["replica/", "node/", "tests/"],
+        "store, log and tools know no raft",
+    ),
+    (
+        "kvnode_store",
+        &["store/", "node/", "util/", "tests/"],
+        "order does not know meaning",
+    ),
+    (
+        "kvnode_wal",
+        &["wal/", "replica/", "node/", "util/", "tests/"],
+        "meaning does not know the log",
+    ),
+    (
+        "tokio",
+        &["node/src/rt.rs", "node/src/http/", "tests/"],
+        "the node runs no tokio",
+    ),
+    (
+        "zstd",
+        &["snapshot/"],
+        "compression is the snapshot format's own affair",
+    ),
+    (
+        "crc32fast",
+        &["wal/", "snapshot/"],
+        "checksums belong to formats",
+    ),
+];
