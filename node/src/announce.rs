@@ -24,8 +24,16 @@ pub async fn run(core: Rc<ClientCore>) {
     let wanted = Member {
         id: core.shared.member_id,
         name: config.name.clone(),
-        peer_urls: config.advertise_peer_urls.iter().map(ToString::to_string).collect(),
-        client_urls: config.advertise_client_urls.iter().map(ToString::to_string).collect(),
+        peer_urls: config
+            .advertise_peer_urls
+            .iter()
+            .map(ToString::to_string)
+            .collect(),
+        client_urls: config
+            .advertise_client_urls
+            .iter()
+            .map(ToString::to_string)
+            .collect(),
         is_learner: false,
     };
     loop {
@@ -34,7 +42,10 @@ pub async fn run(core: Rc<ClientCore>) {
             if core.with_view(|view| view.members().get(wanted.id) == Some(&wanted)) {
                 break;
             }
-            if let Err(status) = core.propose(Kind::MemberAttributes, &wanted.encode_to_vec()).await {
+            if let Err(status) = core
+                .propose(Kind::MemberAttributes, &wanted.encode_to_vec())
+                .await
+            {
                 log::warn!("publishing this member's urls: {status}; trying again");
                 rt::sleep(RETRY).await;
             }

@@ -93,7 +93,9 @@ impl ValueCache {
             self.remove(&kv.key);
             return;
         }
-        let Ok(key_bytes) = u32::try_from(kv.key.len()) else { return };
+        let Ok(key_bytes) = u32::try_from(kv.key.len()) else {
+            return;
+        };
         let mut data = Vec::with_capacity(kv.key.len() + kv.value.len());
         data.extend_from_slice(&kv.key);
         data.extend_from_slice(&kv.value);
@@ -124,7 +126,9 @@ impl ValueCache {
         let slot = match self.free.pop() {
             Some(slot) => slot,
             None => {
-                let Ok(slot) = u32::try_from(self.slots.len()) else { return };
+                let Ok(slot) = u32::try_from(self.slots.len()) else {
+                    return;
+                };
                 self.slots.push(None);
                 slot
             }
@@ -158,14 +162,17 @@ impl ValueCache {
             }
             let slot = self.hand;
             self.hand += 1;
-            let Some(entry) = self.slots[slot].as_mut() else { continue };
+            let Some(entry) = self.slots[slot].as_mut() else {
+                continue;
+            };
             if std::mem::take(&mut entry.touched) {
                 continue;
             }
             if let Some(entry) = self.slots[slot].take() {
                 self.slots_by_key.remove(entry.key());
                 self.bytes -= entry.cost();
-                self.free.push(u32::try_from(slot).expect("slots are numbered by u32 at insert"));
+                self.free
+                    .push(u32::try_from(slot).expect("slots are numbered by u32 at insert"));
             }
         }
     }
@@ -193,7 +200,10 @@ mod tests {
         cache.insert(&kv("a", b"1".to_vec(), 2));
         cache.insert(&kv("a", b"22".to_vec(), 3));
         let hit = cache.get(b"a").expect("inserted");
-        assert_eq!((hit.key(), hit.value(), hit.mod_revision), (&b"a"[..], &b"22"[..], 3));
+        assert_eq!(
+            (hit.key(), hit.value(), hit.mod_revision),
+            (&b"a"[..], &b"22"[..], 3)
+        );
         cache.remove(b"a");
         assert!(cache.get(b"a").is_none());
         assert_eq!(cache.bytes(), 0);
@@ -206,7 +216,10 @@ mod tests {
         for n in 0..1000 {
             cache.insert(&kv(&format!("cold-{n}"), vec![1; 100], 3 + n));
             assert!(cache.bytes() <= 20_000, "{} bytes held", cache.bytes());
-            assert!(cache.get(b"hot").is_some(), "a key read after every insert was dropped at {n}");
+            assert!(
+                cache.get(b"hot").is_some(),
+                "a key read after every insert was dropped at {n}"
+            );
         }
         assert!(cache.get(b"cold-0").is_none());
         assert!(cache.get(b"cold-999").is_some());
@@ -217,7 +230,10 @@ mod tests {
         let mut cache = ValueCache::new(1 << 20);
         cache.insert(&kv("a", vec![1; 10], 2));
         cache.insert(&kv("a", vec![1; VALUE_BYTES_MAX + 1], 3));
-        assert!(cache.get(b"a").is_none(), "the old value would be a stale read");
+        assert!(
+            cache.get(b"a").is_none(),
+            "the old value would be a stale read"
+        );
     }
 
     #[test]

@@ -60,7 +60,11 @@ impl LeaseClock {
         self.demote();
         self.running = true;
         for (id, ttl_seconds, remaining_seconds) in leases {
-            let seconds = if remaining_seconds > 0 { remaining_seconds } else { ttl_seconds };
+            let seconds = if remaining_seconds > 0 {
+                remaining_seconds
+            } else {
+                ttl_seconds
+            };
             self.insert(id, ttl_seconds, now_ms + extra_ms + seconds_to_ms(seconds));
         }
     }
@@ -97,7 +101,9 @@ impl LeaseClock {
         if !self.running {
             return Renewal::NotLeader;
         }
-        let Some(timed) = self.leases.get_mut(&id) else { return Renewal::Unknown };
+        let Some(timed) = self.leases.get_mut(&id) else {
+            return Renewal::Unknown;
+        };
         if timed.revoking || timed.due_ms <= now_ms {
             return Renewal::Revoking;
         }
@@ -110,15 +116,21 @@ impl LeaseClock {
     /// Remaining time of a lease; `None` if unknown here.
     pub fn remaining(&self, id: i64, now_ms: u64) -> Option<Remaining> {
         let timed = self.leases.get(&id)?;
-        let remaining_ms = i64::try_from(i128::from(timed.due_ms) - i128::from(now_ms)).unwrap_or(i64::MAX);
-        Some(Remaining { remaining_ms, granted_ttl_seconds: timed.ttl_seconds })
+        let remaining_ms =
+            i64::try_from(i128::from(timed.due_ms) - i128::from(now_ms)).unwrap_or(i64::MAX);
+        Some(Remaining {
+            remaining_ms,
+            granted_ttl_seconds: timed.ttl_seconds,
+        })
     }
 
     /// Takes up to `most` due leases, in order of their due time; each is handed out once until `retry` puts it back.
     pub fn take_expired(&mut self, now_ms: u64, most: usize) -> Vec<i64> {
         let mut expired = Vec::new();
         while expired.len() < most {
-            let Some(&(due_ms, id)) = self.due.first() else { break };
+            let Some(&(due_ms, id)) = self.due.first() else {
+                break;
+            };
             if due_ms > now_ms {
                 break;
             }
@@ -147,7 +159,14 @@ impl LeaseClock {
     }
 
     fn insert(&mut self, id: i64, ttl_seconds: i64, due_ms: u64) {
-        self.leases.insert(id, Timed { ttl_seconds, due_ms, revoking: false });
+        self.leases.insert(
+            id,
+            Timed {
+                ttl_seconds,
+                due_ms,
+                revoking: false,
+            },
+        );
         self.due.insert((due_ms, id));
     }
 }
@@ -193,7 +212,11 @@ mod tests {
     fn a_due_lease_cannot_be_renewed_any_more() {
         let mut clock = leading();
         clock.granted(1, 5, 0);
-        assert_eq!(clock.keep_alive(1, 5_000), Renewal::Revoking, "due, not yet taken");
+        assert_eq!(
+            clock.keep_alive(1, 5_000),
+            Renewal::Revoking,
+            "due, not yet taken"
+        );
         assert_eq!(clock.take_expired(5_000, 1), vec![1]);
         assert_eq!(clock.keep_alive(1, 5_001), Renewal::Revoking);
         clock.revoked(1);
@@ -208,8 +231,14 @@ mod tests {
         assert!(clock.take_expired(1_000_000, 10).is_empty());
         assert_eq!(clock.keep_alive(1, 1), Renewal::NotLeader);
         clock.promote(10_000, 1_000, [(1, 5, 0), (2, 600, 30)].into_iter());
-        assert_eq!(clock.remaining(1, 10_000).map(|r| r.remaining_ms), Some(6_000));
-        assert_eq!(clock.remaining(2, 10_000).map(|r| r.remaining_ms), Some(31_000));
+        assert_eq!(
+            clock.remaining(1, 10_000).map(|r| r.remaining_ms),
+            Some(6_000)
+        );
+        assert_eq!(
+            clock.remaining(2, 10_000).map(|r| r.remaining_ms),
+            Some(31_000)
+        );
     }
 
     #[test]
@@ -218,7 +247,13 @@ mod tests {
         clock.granted(1, 2, 0);
         clock.take_expired(2_000, 1);
         let remaining = clock.remaining(1, 2_500).expect("known until revoked");
-        assert_eq!(remaining, Remaining { remaining_ms: -500, granted_ttl_seconds: 2 });
+        assert_eq!(
+            remaining,
+            Remaining {
+                remaining_ms: -500,
+                granted_ttl_seconds: 2
+            }
+        );
     }
 
     #[test]

@@ -44,11 +44,17 @@ async fn compact(core: &Rc<ClientCore>, revision: i64) {
     if revision <= behind || !core.shared.vitals.is_leader.load(Ordering::Relaxed) {
         return;
     }
-    let message = CompactionRequest { revision, physical: false }.encode_to_vec();
+    let message = CompactionRequest {
+        revision,
+        physical: false,
+    }
+    .encode_to_vec();
     match core.propose(Kind::Compaction, &message).await {
         Ok(_) => log::info!("compacted to revision {revision}"),
         Err(status) if status == Status::compacted() => {}
-        Err(status) => log::warn!("automatic compaction to {revision}: {status}; the next one catches up"),
+        Err(status) => {
+            log::warn!("automatic compaction to {revision}: {status}; the next one catches up")
+        }
     }
 }
 
@@ -61,7 +67,11 @@ struct Window {
 
 impl Window {
     fn new(keep: Duration) -> Self {
-        Window { keep, samples: VecDeque::new(), since_compaction: 0 }
+        Window {
+            keep,
+            samples: VecDeque::new(),
+            since_compaction: 0,
+        }
     }
 
     /// A tenth of the period, and of an hour if the period is longer.
@@ -71,7 +81,12 @@ impl Window {
 
     /// Samples that span the time to keep.
     fn span(&self) -> usize {
-        usize::try_from(self.keep.as_nanos().div_ceil(self.sample_interval().as_nanos().max(1))).unwrap_or(usize::MAX)
+        usize::try_from(
+            self.keep
+                .as_nanos()
+                .div_ceil(self.sample_interval().as_nanos().max(1)),
+        )
+        .unwrap_or(usize::MAX)
     }
 
     /// Notes the present revision; returns the one to compact to, once per period.
@@ -98,15 +113,18 @@ mod tests {
     fn the_first_compaction_comes_after_a_full_period_and_keeps_that_much() {
         let mut window = Window::new(Duration::from_secs(600));
         assert_eq!(window.sample_interval(), Duration::from_secs(60));
-        let compacted: Vec<(i64, i64)> =
-            (0..40).filter_map(|minute| Some((minute, window.sample(minute * 100)?))).collect();
+        let compacted: Vec<(i64, i64)> = (0..40)
+            .filter_map(|minute| Some((minute, window.sample(minute * 100)?)))
+            .collect();
         assert_eq!(compacted, [(10, 0), (20, 1000), (30, 2000)]);
     }
 
     #[test]
     fn a_long_period_compacts_every_hour() {
         let mut window = Window::new(Duration::from_secs(24 * 3600));
-        let hours: Vec<i64> = (0..300).filter_map(|sample| window.sample(sample).map(|_| sample / 10)).collect();
+        let hours: Vec<i64> = (0..300)
+            .filter_map(|sample| window.sample(sample).map(|_| sample / 10))
+            .collect();
         assert_eq!(hours, [24, 25, 26, 27, 28, 29]);
     }
 }

@@ -23,7 +23,9 @@ const IDLE_MARK: Duration = Duration::from_millis(20);
 pub enum DiskJob {
     Write(Write),
     /// Segments whose entries all lie at or below this index may go.
-    Purge { upto: u64 },
+    Purge {
+        upto: u64,
+    },
     Stop,
 }
 
@@ -36,7 +38,14 @@ pub fn spawn(
 ) -> std::io::Result<JoinHandle<()>> {
     std::thread::Builder::new()
         .name("kv-wal".into())
-        .spawn(move || DiskThread { log, shared, replica }.run(inbox))
+        .spawn(move || {
+            DiskThread {
+                log,
+                shared,
+                replica,
+            }
+            .run(inbox)
+        })
 }
 
 struct DiskThread {
@@ -61,7 +70,11 @@ impl DiskThread {
         let mut jobs = Vec::new();
         let mut marked = true;
         loop {
-            let patience = if marked { Duration::from_secs(3600) } else { IDLE_MARK };
+            let patience = if marked {
+                Duration::from_secs(3600)
+            } else {
+                IDLE_MARK
+            };
             match inbox.take_timeout(&mut jobs, patience) {
                 Ok(true) => {}
                 Ok(false) if marked => continue,
@@ -83,7 +96,11 @@ impl DiskThread {
         }
         let now_ms = self.shared.unix_ms();
         if let Err(error) = self.log.close(now_ms) {
-            exit::fatal(exit::Code::Io, format_args!("closing the WAL: {error}"), HINT);
+            exit::fatal(
+                exit::Code::Io,
+                format_args!("closing the WAL: {error}"),
+                HINT,
+            );
         }
     }
 
@@ -111,14 +128,25 @@ impl DiskThread {
     fn observe(&self, took: Duration) {
         self.shared.metrics.wal_fsync_seconds.observe(took);
         if took > Duration::from_secs(1) {
-            log::warn!("a WAL write and sync took {took:?}: the disk under {} is slow", self.shared.wal_dir.display());
+            log::warn!(
+                "a WAL write and sync took {took:?}: the disk under {} is slow",
+                self.shared.wal_dir.display()
+            );
         }
     }
 
-    fn must<T>(&mut self, what: &str, act: impl FnOnce(&mut Log, u64) -> Result<T, kvnode_wal::Error>) -> T {
+    fn must<T>(
+        &mut self,
+        what: &str,
+        act: impl FnOnce(&mut Log, u64) -> Result<T, kvnode_wal::Error>,
+    ) -> T {
         let now_ms = self.shared.unix_ms();
         act(&mut self.log, now_ms).unwrap_or_else(|error| {
-            exit::fatal(exit::Code::Io, format_args!("WAL {what} failed: {error}"), HINT)
+            exit::fatal(
+                exit::Code::Io,
+                format_args!("WAL {what} failed: {error}"),
+                HINT,
+            )
         })
     }
 }

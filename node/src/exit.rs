@@ -31,7 +31,11 @@ pub struct Exit {
 
 impl Exit {
     pub fn new(code: Code, what: impl Into<String>, hint: impl Into<String>) -> Self {
-        Exit { code, what: what.into(), hint: hint.into() }
+        Exit {
+            code,
+            what: what.into(),
+            hint: hint.into(),
+        }
     }
 
     /// Prints it and gives the exit code.

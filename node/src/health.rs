@@ -16,15 +16,20 @@ use crate::shared::{API_VERSION, CLUSTER_VERSION, STORAGE_VERSION};
 /// Routes one request. Anything unknown is 404 in plain text.
 pub async fn answer(core: &Rc<ClientCore>, request: HttpRequest) -> HttpResponse {
     let path = request.path();
-    let known = matches!(path, "/health" | "/version" | "/metrics" | "/livez" | "/readyz")
-        || path.starts_with("/livez/")
+    let known = matches!(
+        path,
+        "/health" | "/version" | "/metrics" | "/livez" | "/readyz"
+    ) || path.starts_with("/livez/")
         || path.starts_with("/readyz/");
     if !known {
         return ResponseBody::text(StatusCode::NOT_FOUND, "404 page not found\n");
     }
     if request.method != Method::GET {
-        let mut response = ResponseBody::text(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed\n");
-        response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET"));
+        let mut response =
+            ResponseBody::text(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed\n");
+        response
+            .headers_mut()
+            .insert(ALLOW, HeaderValue::from_static("GET"));
         return response;
     }
     let query = Query(request.query().unwrap_or_default());
@@ -50,7 +55,11 @@ fn version() -> String {
 
 fn metrics(core: &ClientCore) -> HttpResponse {
     let text = core.shared.metrics.render(&process::sample(core));
-    ResponseBody::response(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", text)
+    ResponseBody::response(
+        StatusCode::OK,
+        "text/plain; version=0.0.4; charset=utf-8",
+        text,
+    )
 }
 
 /// `key=value` pairs of a query string, undecoded: no name or value here needs decoding.
@@ -84,7 +93,11 @@ async fn health(core: &Rc<ClientCore>, query: &Query<'_>) -> HttpResponse {
 }
 
 /// In order: no alarm, a leader, one read.
-async fn health_reason(core: &Rc<ClientCore>, serializable: bool, excluded: &[&str]) -> Result<(), String> {
+async fn health_reason(
+    core: &Rc<ClientCore>,
+    serializable: bool,
+    excluded: &[&str],
+) -> Result<(), String> {
     let alarms = core.with_view(|view| view.alarms().list(AlarmType::None as i32));
     let mut names = alarms.iter().map(|alarm| alarm_name(alarm.alarm));
     if let Some(name) = names.find(|name| !excluded.contains(name)) {
@@ -93,7 +106,9 @@ async fn health_reason(core: &Rc<ClientCore>, serializable: bool, excluded: &[&s
     if !serializable && !core.shared.has_leader() {
         return Err("RAFT NO LEADER".into());
     }
-    read(core, serializable).await.map_err(|status| format!("RANGE ERROR:{}", status.message))
+    read(core, serializable)
+        .await
+        .map_err(|status| format!("RANGE ERROR:{}", status.message))
 }
 
 /// As etcd prints it.
@@ -111,8 +126,13 @@ async fn read(core: &Rc<ClientCore>, serializable: bool) -> Result<(), Status> {
         core.linearize().await?;
     }
     let view = core.view();
-    let request = RangeRequest { key: "health".into(), limit: 1, ..RangeRequest::default() };
-    core.on_reader(move || view.range(&request).map(|_| ())).await?
+    let request = RangeRequest {
+        key: "health".into(),
+        limit: 1,
+        ..RangeRequest::default()
+    };
+    core.on_reader(move || view.range(&request).map(|_| ()))
+        .await?
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -122,9 +142,19 @@ enum Kind {
 }
 
 const LIVE: &[&str] = &["serializable_read"];
-const READY: &[&str] = &["data_corruption", "serializable_read", "linearizable_read", "non_learner"];
+const READY: &[&str] = &[
+    "data_corruption",
+    "serializable_read",
+    "linearizable_read",
+    "non_learner",
+];
 
-async fn checks(core: &Rc<ClientCore>, kind: Kind, single: Option<&str>, query: &Query<'_>) -> HttpResponse {
+async fn checks(
+    core: &Rc<ClientCore>,
+    kind: Kind,
+    single: Option<&str>,
+    query: &Query<'_>,
+) -> HttpResponse {
     let all = if kind == Kind::Live { LIVE } else { READY };
     let excluded: Vec<&str> = query.values("exclude").collect();
     let wanted: Vec<&str> = match single {
@@ -132,7 +162,11 @@ async fn checks(core: &Rc<ClientCore>, kind: Kind, single: Option<&str>, query: 
             Some(check) => vec![check],
             None => return ResponseBody::text(StatusCode::NOT_FOUND, "404 page not found\n"),
         },
-        None => all.iter().copied().filter(|check| !excluded.contains(check)).collect(),
+        None => all
+            .iter()
+            .copied()
+            .filter(|check| !excluded.contains(check))
+            .collect(),
     };
     let mut lines = String::new();
     let mut failed = false;
@@ -149,22 +183,32 @@ async fn checks(core: &Rc<ClientCore>, kind: Kind, single: Option<&str>, query: 
         return ResponseBody::text(StatusCode::SERVICE_UNAVAILABLE, lines);
     }
     let verbose = query.values("verbose").next().is_some();
-    let body = if verbose { format!("{lines}ok\n") } else { "ok\n".to_string() };
+    let body = if verbose {
+        format!("{lines}ok\n")
+    } else {
+        "ok\n".to_string()
+    };
     ResponseBody::text(StatusCode::OK, body)
 }
 
 async fn check(core: &Rc<ClientCore>, name: &str) -> Result<(), String> {
     let text = |status: Status| status.message.into_owned();
     match name {
-        "data_corruption" => match core.with_view(|view| view.alarms().is_active(AlarmType::Corrupt)) {
-            true => Err("alarm activated: CORRUPT".into()),
-            false => Ok(()),
-        },
+        "data_corruption" => {
+            match core.with_view(|view| view.alarms().is_active(AlarmType::Corrupt)) {
+                true => Err("alarm activated: CORRUPT".into()),
+                false => Ok(()),
+            }
+        }
         "serializable_read" => read(core, true).await.map_err(text),
         "linearizable_read" => read(core, false).await.map_err(text),
         _ => {
             let learner = core.shared.vitals.is_learner.load(Ordering::Relaxed);
-            if learner { Err("not supported for learner".into()) } else { Ok(()) }
+            if learner {
+                Err("not supported for learner".into())
+            } else {
+                Ok(())
+            }
         }
     }
 }

@@ -208,7 +208,11 @@ impl<T> Sender<T> {
             if inner.items.len() < self.shared.limit || inner.receiver_gone {
                 return Poll::Ready(());
             }
-            let known = asked && inner.waiting_senders.iter().any(|w| w.will_wake(cx.waker()));
+            let known = asked
+                && inner
+                    .waiting_senders
+                    .iter()
+                    .any(|w| w.will_wake(cx.waker()));
             if !known {
                 asked = true;
                 inner.waiting_senders.push_back(cx.waker().clone());

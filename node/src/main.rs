@@ -10,7 +10,9 @@ use kvnode::{exit, logging, node};
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    let loaded = match Config::load(std::env::args_os().skip(1), std::env::vars_os(), |path| std::fs::read_to_string(path)) {
+    let loaded = match Config::load(std::env::args_os().skip(1), std::env::vars_os(), |path| {
+        std::fs::read_to_string(path)
+    }) {
         Ok(loaded) => loaded,
         Err(error) => return exit::refuse(error.exit_code, &error.message, error.hint.as_deref()),
     };
@@ -20,7 +22,11 @@ fn main() -> ExitCode {
         Mode::CheckConfig => print(&loaded.report()),
         Mode::Run => {
             if let Err(error) = logging::init(&loaded.config.log) {
-                return exit::refuse(exit::Code::Failed as u8, &error.to_string(), Some("check --log-outputs"));
+                return exit::refuse(
+                    exit::Code::Failed as u8,
+                    &error.to_string(),
+                    Some("check --log-outputs"),
+                );
             }
             for notice in &loaded.notices {
                 notice.log();

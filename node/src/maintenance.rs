@@ -32,7 +32,9 @@ pub fn spawn(
     persister: FjallPersister,
     replica: Sender<ReplicaMessage>,
 ) -> std::io::Result<JoinHandle<()>> {
-    std::thread::Builder::new().name("kv-maint".into()).spawn(move || run(&shared, &persister, &replica))
+    std::thread::Builder::new()
+        .name("kv-maint".into())
+        .spawn(move || run(&shared, &persister, &replica))
 }
 
 fn run(shared: &Shared, persister: &FjallPersister, replica: &Sender<ReplicaMessage>) {
@@ -46,11 +48,16 @@ fn run(shared: &Shared, persister: &FjallPersister, replica: &Sender<ReplicaMess
         if applied > persisted {
             let started = Instant::now();
             must(shared, "persisting the store", persister.persist());
-            shared.metrics.backend_commit_seconds.observe(started.elapsed());
+            shared
+                .metrics
+                .backend_commit_seconds
+                .observe(started.elapsed());
             persisted = applied;
         }
         let behind = applied - checkpointed.0;
-        if behind > 0 && (behind >= CHECKPOINT_ENTRIES || checkpointed.1.elapsed() >= CHECKPOINT_INTERVAL) {
+        if behind > 0
+            && (behind >= CHECKPOINT_ENTRIES || checkpointed.1.elapsed() >= CHECKPOINT_INTERVAL)
+        {
             must(shared, "flushing the store", persister.checkpoint());
             checkpointed = (applied, Instant::now());
             post(replica, ReplicaMessage::Durable(applied));
@@ -67,7 +74,11 @@ fn run(shared: &Shared, persister: &FjallPersister, replica: &Sender<ReplicaMess
     }
 }
 
-fn must<T>(shared: &Shared, what: &str, result: Result<T, kvnode_store::engine::EngineError>) -> Option<T> {
+fn must<T>(
+    shared: &Shared,
+    what: &str,
+    result: Result<T, kvnode_store::engine::EngineError>,
+) -> Option<T> {
     match result {
         Ok(value) => Some(value),
         // On the way out the apply thread may have closed the engine already.
@@ -81,7 +92,9 @@ fn must<T>(shared: &Shared, what: &str, result: Result<T, kvnode_store::engine::
 }
 
 fn sample(shared: &Shared) {
-    let Ok(stat) = rustix::fs::statvfs(&shared.data_dir) else { return };
+    let Ok(stat) = rustix::fs::statvfs(&shared.data_dir) else {
+        return;
+    };
     let free = stat.f_bavail.saturating_mul(stat.f_frsize);
     let low = shared.config.min_free_bytes > 0 && free < shared.config.min_free_bytes;
     if low != shared.vitals.disk_low.swap(low, Ordering::Relaxed) {

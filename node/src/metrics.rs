@@ -78,11 +78,17 @@ impl Histogram {
         let mut below = 0;
         for (at, bucket) in self.buckets.iter().enumerate() {
             below += bucket.load(Relaxed);
-            out.line(format_args!("{name}_bucket{{le=\"{}\"}} {below}", Self::bound(at)));
+            out.line(format_args!(
+                "{name}_bucket{{le=\"{}\"}} {below}",
+                Self::bound(at)
+            ));
         }
         let count = self.count.load(Relaxed).max(below);
         out.line(format_args!("{name}_bucket{{le=\"+Inf\"}} {count}"));
-        out.line(format_args!("{name}_sum {}", self.sum_nanos.load(Relaxed) as f64 / 1e9));
+        out.line(format_args!(
+            "{name}_sum {}",
+            self.sum_nanos.load(Relaxed) as f64 / 1e9
+        ));
         out.line(format_args!("{name}_count {count}"));
     }
 }
@@ -168,8 +174,14 @@ pub struct Sample {
 
 impl Metrics {
     pub fn new() -> Self {
-        let methods = Method::ALL.iter().map(|&method| (method, MethodCounts::default())).collect();
-        Metrics { methods, ..Metrics::default() }
+        let methods = Method::ALL
+            .iter()
+            .map(|&method| (method, MethodCounts::default()))
+            .collect();
+        Metrics {
+            methods,
+            ..Metrics::default()
+        }
     }
 
     /// The counts of `method`.
@@ -189,78 +201,262 @@ impl Metrics {
 
     fn render_server(&self, out: &mut Text, sample: &Sample) {
         let flag = i64::from;
-        out.gauge("etcd_server_has_leader", "Whether a leader is known.", flag(sample.has_leader));
-        out.gauge("etcd_server_is_leader", "Whether this member leads.", flag(sample.is_leader));
-        out.gauge("etcd_server_is_learner", "Whether this member is a learner.", flag(sample.is_learner));
-        out.counter("etcd_server_leader_changes_seen_total", "Leader changes seen.", self.leader_changes.get());
-        out.gauge("etcd_server_proposals_committed_total", "Commit index.", sample.committed_index as i64);
-        out.gauge("etcd_server_proposals_applied_total", "Applied index.", sample.applied_index as i64);
-        out.gauge("etcd_server_proposals_pending", "Proposals awaiting their result.", self.proposals_pending.get());
-        out.counter("etcd_server_proposals_failed_total", "Proposals that got no result.", self.proposals_failed.get());
-        out.gauge("etcd_server_quota_backend_bytes", "Effective quota.", sample.quota_bytes);
-        out.counter("etcd_server_slow_apply_total", "Applies slower than the warning limit.", self.slow_applies.get());
-        out.counter("etcd_server_slow_read_indexes_total", "Read confirmations slower than 500 ms.", self.slow_read_indexes.get());
-        out.counter("etcd_server_health_success", "Successful health checks.", self.health_success.get());
-        out.counter("etcd_server_health_failures", "Failed health checks.", self.health_failures.get());
+        out.gauge(
+            "etcd_server_has_leader",
+            "Whether a leader is known.",
+            flag(sample.has_leader),
+        );
+        out.gauge(
+            "etcd_server_is_leader",
+            "Whether this member leads.",
+            flag(sample.is_leader),
+        );
+        out.gauge(
+            "etcd_server_is_learner",
+            "Whether this member is a learner.",
+            flag(sample.is_learner),
+        );
+        out.counter(
+            "etcd_server_leader_changes_seen_total",
+            "Leader changes seen.",
+            self.leader_changes.get(),
+        );
+        out.gauge(
+            "etcd_server_proposals_committed_total",
+            "Commit index.",
+            sample.committed_index as i64,
+        );
+        out.gauge(
+            "etcd_server_proposals_applied_total",
+            "Applied index.",
+            sample.applied_index as i64,
+        );
+        out.gauge(
+            "etcd_server_proposals_pending",
+            "Proposals awaiting their result.",
+            self.proposals_pending.get(),
+        );
+        out.counter(
+            "etcd_server_proposals_failed_total",
+            "Proposals that got no result.",
+            self.proposals_failed.get(),
+        );
+        out.gauge(
+            "etcd_server_quota_backend_bytes",
+            "Effective quota.",
+            sample.quota_bytes,
+        );
+        out.counter(
+            "etcd_server_slow_apply_total",
+            "Applies slower than the warning limit.",
+            self.slow_applies.get(),
+        );
+        out.counter(
+            "etcd_server_slow_read_indexes_total",
+            "Read confirmations slower than 500 ms.",
+            self.slow_read_indexes.get(),
+        );
+        out.counter(
+            "etcd_server_health_success",
+            "Successful health checks.",
+            self.health_success.get(),
+        );
+        out.counter(
+            "etcd_server_health_failures",
+            "Failed health checks.",
+            self.health_failures.get(),
+        );
         out.head("etcd_server_id", "gauge", "Member id.");
-        out.line(format_args!("etcd_server_id{{server_id=\"{:x}\"}} 1", sample.member_id));
+        out.line(format_args!(
+            "etcd_server_id{{server_id=\"{:x}\"}} 1",
+            sample.member_id
+        ));
         out.head("etcd_server_version", "gauge", "API level served.");
-        out.line(format_args!("etcd_server_version{{server_version=\"{}\"}} 1", sample.version));
+        out.line(format_args!(
+            "etcd_server_version{{server_version=\"{}\"}} 1",
+            sample.version
+        ));
         out.head("etcd_cluster_version", "gauge", "Cluster version.");
-        out.line(format_args!("etcd_cluster_version{{cluster_version=\"{}\"}} 1", sample.cluster_version));
+        out.line(format_args!(
+            "etcd_cluster_version{{cluster_version=\"{}\"}} 1",
+            sample.cluster_version
+        ));
         out.head("kvnode_build_info", "gauge", "Version of this program.");
-        out.line(format_args!("kvnode_build_info{{version=\"{}\"}} 1", env!("CARGO_PKG_VERSION")));
-        self.wal_fsync_seconds.write(out, "etcd_disk_wal_fsync_duration_seconds", "WAL fdatasync.");
-        out.counter("etcd_disk_wal_write_bytes_total", "Bytes written to the WAL.", self.wal_write_bytes.get());
+        out.line(format_args!(
+            "kvnode_build_info{{version=\"{}\"}} 1",
+            env!("CARGO_PKG_VERSION")
+        ));
+        self.wal_fsync_seconds.write(
+            out,
+            "etcd_disk_wal_fsync_duration_seconds",
+            "WAL fdatasync.",
+        );
+        out.counter(
+            "etcd_disk_wal_write_bytes_total",
+            "Bytes written to the WAL.",
+            self.wal_write_bytes.get(),
+        );
         self.backend_commit_seconds.write(
             out,
             "etcd_disk_backend_commit_duration_seconds",
             "Making the store's applied state durable.",
         );
-        self.apply_seconds.write(out, "kvnode_apply_batch_duration_seconds", "Applying one batch of entries.");
+        self.apply_seconds.write(
+            out,
+            "kvnode_apply_batch_duration_seconds",
+            "Applying one batch of entries.",
+        );
     }
 
     fn render_store(&self, out: &mut Text, sample: &Sample) {
-        out.gauge("etcd_mvcc_db_total_size_in_bytes", "Bytes the store takes on disk.", sample.db_bytes);
-        out.gauge("etcd_mvcc_db_total_size_in_use_in_bytes", "Live bytes, history included.", sample.db_in_use_bytes);
-        out.gauge("etcd_debugging_mvcc_db_total_size_in_bytes", "Bytes the store takes on disk.", sample.db_bytes);
+        out.gauge(
+            "etcd_mvcc_db_total_size_in_bytes",
+            "Bytes the store takes on disk.",
+            sample.db_bytes,
+        );
+        out.gauge(
+            "etcd_mvcc_db_total_size_in_use_in_bytes",
+            "Live bytes, history included.",
+            sample.db_in_use_bytes,
+        );
+        out.gauge(
+            "etcd_debugging_mvcc_db_total_size_in_bytes",
+            "Bytes the store takes on disk.",
+            sample.db_bytes,
+        );
         out.counter("etcd_mvcc_put_total", "Puts applied.", self.puts.get());
-        out.counter("etcd_mvcc_delete_total", "Deletes applied.", self.deletes.get());
-        out.counter("etcd_mvcc_range_total", "Ranges answered.", self.ranges.get());
-        out.counter("etcd_mvcc_txn_total", "Transactions answered.", self.txns.get());
-        out.gauge("etcd_debugging_mvcc_keys_total", "Live keys.", sample.keys_count);
-        out.gauge("etcd_debugging_mvcc_current_revision", "Current revision.", sample.revision);
-        out.gauge("etcd_debugging_mvcc_compact_revision", "Compact revision.", sample.compact_revision);
-        out.gauge("etcd_debugging_mvcc_watch_stream_total", "Open watch streams.", self.watch_streams.get());
-        out.gauge("etcd_debugging_mvcc_watcher_total", "Watchers.", self.watchers.get());
-        out.gauge("etcd_debugging_mvcc_slow_watcher_total", "Watchers being caught up.", self.slow_watchers.get());
-        out.counter("etcd_debugging_mvcc_events_total", "Events sent.", self.events.get());
-        out.counter("etcd_debugging_lease_granted_total", "Leases granted.", self.leases_granted.get());
-        out.counter("etcd_debugging_lease_renewed_total", "Leases renewed.", self.leases_renewed.get());
-        out.counter("etcd_debugging_lease_revoked_total", "Leases revoked.", self.leases_revoked.get());
-        out.counter("etcd_debugging_server_lease_expired_total", "Leases expired.", self.leases_expired.get());
-        out.counter("kvnode_cache_hits_total", "Gets answered from the value cache.", self.cache_hits.get());
-        out.counter("kvnode_cache_misses_total", "Gets that went to a reader.", self.cache_misses.get());
-        out.gauge("kvnode_cache_bytes", "Bytes in the value caches.", sample.cache_bytes as i64);
+        out.counter(
+            "etcd_mvcc_delete_total",
+            "Deletes applied.",
+            self.deletes.get(),
+        );
+        out.counter(
+            "etcd_mvcc_range_total",
+            "Ranges answered.",
+            self.ranges.get(),
+        );
+        out.counter(
+            "etcd_mvcc_txn_total",
+            "Transactions answered.",
+            self.txns.get(),
+        );
+        out.gauge(
+            "etcd_debugging_mvcc_keys_total",
+            "Live keys.",
+            sample.keys_count,
+        );
+        out.gauge(
+            "etcd_debugging_mvcc_current_revision",
+            "Current revision.",
+            sample.revision,
+        );
+        out.gauge(
+            "etcd_debugging_mvcc_compact_revision",
+            "Compact revision.",
+            sample.compact_revision,
+        );
+        out.gauge(
+            "etcd_debugging_mvcc_watch_stream_total",
+            "Open watch streams.",
+            self.watch_streams.get(),
+        );
+        out.gauge(
+            "etcd_debugging_mvcc_watcher_total",
+            "Watchers.",
+            self.watchers.get(),
+        );
+        out.gauge(
+            "etcd_debugging_mvcc_slow_watcher_total",
+            "Watchers being caught up.",
+            self.slow_watchers.get(),
+        );
+        out.counter(
+            "etcd_debugging_mvcc_events_total",
+            "Events sent.",
+            self.events.get(),
+        );
+        out.counter(
+            "etcd_debugging_lease_granted_total",
+            "Leases granted.",
+            self.leases_granted.get(),
+        );
+        out.counter(
+            "etcd_debugging_lease_renewed_total",
+            "Leases renewed.",
+            self.leases_renewed.get(),
+        );
+        out.counter(
+            "etcd_debugging_lease_revoked_total",
+            "Leases revoked.",
+            self.leases_revoked.get(),
+        );
+        out.counter(
+            "etcd_debugging_server_lease_expired_total",
+            "Leases expired.",
+            self.leases_expired.get(),
+        );
+        out.counter(
+            "kvnode_cache_hits_total",
+            "Gets answered from the value cache.",
+            self.cache_hits.get(),
+        );
+        out.counter(
+            "kvnode_cache_misses_total",
+            "Gets that went to a reader.",
+            self.cache_misses.get(),
+        );
+        out.gauge(
+            "kvnode_cache_bytes",
+            "Bytes in the value caches.",
+            sample.cache_bytes as i64,
+        );
     }
 
     fn render_grpc(&self, out: &mut Text) {
-        out.counter("etcd_network_client_grpc_received_bytes_total", "Message bytes from clients.", self.grpc_received_bytes.get());
-        out.counter("etcd_network_client_grpc_sent_bytes_total", "Message bytes to clients.", self.grpc_sent_bytes.get());
-        out.gauge("kvnode_client_connections", "Open client connections.", self.connections.get());
+        out.counter(
+            "etcd_network_client_grpc_received_bytes_total",
+            "Message bytes from clients.",
+            self.grpc_received_bytes.get(),
+        );
+        out.counter(
+            "etcd_network_client_grpc_sent_bytes_total",
+            "Message bytes to clients.",
+            self.grpc_sent_bytes.get(),
+        );
+        out.gauge(
+            "kvnode_client_connections",
+            "Open client connections.",
+            self.connections.get(),
+        );
         type Pick = fn(&MethodCounts) -> u64;
         let families: [(&str, &str, Pick); 3] = [
-            ("grpc_server_started_total", "RPCs started.", |counts| counts.started.get()),
-            ("grpc_server_msg_received_total", "Messages received.", |counts| counts.received.get()),
-            ("grpc_server_msg_sent_total", "Messages sent.", |counts| counts.sent.get()),
+            ("grpc_server_started_total", "RPCs started.", |counts| {
+                counts.started.get()
+            }),
+            (
+                "grpc_server_msg_received_total",
+                "Messages received.",
+                |counts| counts.received.get(),
+            ),
+            ("grpc_server_msg_sent_total", "Messages sent.", |counts| {
+                counts.sent.get()
+            }),
         ];
         for (name, help, pick) in families {
             out.head(name, "counter", help);
             for (method, counts) in &self.methods {
-                out.line(format_args!("{name}{{{}}} {}", labels(*method), pick(counts)));
+                out.line(format_args!(
+                    "{name}{{{}}} {}",
+                    labels(*method),
+                    pick(counts)
+                ));
             }
         }
-        out.head("grpc_server_handled_total", "counter", "RPCs ended, by code.");
+        out.head(
+            "grpc_server_handled_total",
+            "counter",
+            "RPCs ended, by code.",
+        );
         for (method, counts) in &self.methods {
             for (code, counter) in counts.handled.iter().enumerate() {
                 let count = counter.get();
@@ -268,7 +464,9 @@ impl Metrics {
                 if count > 0 || code == 0 {
                     let code = CODE_NAMES[code];
                     let labels = labels(*method);
-                    out.line(format_args!("grpc_server_handled_total{{grpc_code=\"{code}\",{labels}}} {count}"));
+                    out.line(format_args!(
+                        "grpc_server_handled_total{{grpc_code=\"{code}\",{labels}}} {count}"
+                    ));
                 }
             }
         }
@@ -306,15 +504,49 @@ fn labels(method: Method) -> String {
 }
 
 fn render_process(out: &mut Text, sample: &Sample) {
-    out.gauge("os_fd_used", "Open file descriptors.", sample.open_fds as i64);
-    out.gauge("os_fd_limit", "File descriptor limit.", sample.fd_limit as i64);
-    out.gauge("process_open_fds", "Open file descriptors.", sample.open_fds as i64);
-    out.gauge("process_max_fds", "File descriptor limit.", sample.fd_limit as i64);
-    out.gauge("process_resident_memory_bytes", "Resident memory.", sample.resident_bytes as i64);
-    out.head("process_cpu_seconds_total", "counter", "User and system time.");
-    out.line(format_args!("process_cpu_seconds_total {}", sample.cpu_seconds));
-    out.head("process_start_time_seconds", "gauge", "Start, seconds since the epoch.");
-    out.line(format_args!("process_start_time_seconds {}", sample.started_unix_seconds));
+    out.gauge(
+        "os_fd_used",
+        "Open file descriptors.",
+        sample.open_fds as i64,
+    );
+    out.gauge(
+        "os_fd_limit",
+        "File descriptor limit.",
+        sample.fd_limit as i64,
+    );
+    out.gauge(
+        "process_open_fds",
+        "Open file descriptors.",
+        sample.open_fds as i64,
+    );
+    out.gauge(
+        "process_max_fds",
+        "File descriptor limit.",
+        sample.fd_limit as i64,
+    );
+    out.gauge(
+        "process_resident_memory_bytes",
+        "Resident memory.",
+        sample.resident_bytes as i64,
+    );
+    out.head(
+        "process_cpu_seconds_total",
+        "counter",
+        "User and system time.",
+    );
+    out.line(format_args!(
+        "process_cpu_seconds_total {}",
+        sample.cpu_seconds
+    ));
+    out.head(
+        "process_start_time_seconds",
+        "gauge",
+        "Start, seconds since the epoch.",
+    );
+    out.line(format_args!(
+        "process_start_time_seconds {}",
+        sample.started_unix_seconds
+    ));
 }
 
 struct Text(String);
@@ -350,7 +582,9 @@ mod tests {
     fn histogram_buckets_are_cumulative_and_end_in_the_count() {
         let metrics = Metrics::new();
         for micros in [20, 40, 900, 30_000, 60_000_000] {
-            metrics.wal_fsync_seconds.observe(Duration::from_micros(micros));
+            metrics
+                .wal_fsync_seconds
+                .observe(Duration::from_micros(micros));
         }
         let text = metrics.render(&Sample::default());
         let value = |line: &str| {

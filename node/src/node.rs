@@ -42,26 +42,45 @@ const REPLICA_HANDICAP: usize = 1000;
 /// Runs the node until a signal ends it.
 pub fn run(config: Config) -> Result<(), Exit> {
     let started = Instant::now();
-    let machine = preflight::run()
-        .map_err(|failure| Exit::new(Code::Preflight, format!("{}: {}", failure.what, failure.why), failure.fix))?;
+    let machine = preflight::run().map_err(|failure| {
+        Exit::new(
+            Code::Preflight,
+            format!("{}: {}", failure.what, failure.why),
+            failure.fix,
+        )
+    })?;
     // Before any other thread, so that all of them leave these signals to the one that waits for them.
-    let mut signals = Signals::new([SIGTERM, SIGINT])
-        .map_err(|error| Exit::new(Code::Failed, format!("signals: {error}"), "this should not happen; report it"))?;
+    let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(|error| {
+        Exit::new(
+            Code::Failed,
+            format!("signals: {error}"),
+            "this should not happen; report it",
+        )
+    })?;
     let listeners = listen(&config)?;
     let opened = open::open(&config)?;
     let recovered_index = opened.committed_index;
     let (node, shared) = Node::start(config, opened)?;
-    while !shared.vitals.announced.load(Ordering::Acquire) || shared.vitals.applied.load(Ordering::Acquire) < recovered_index {
+    while !shared.vitals.announced.load(Ordering::Acquire)
+        || shared.vitals.applied.load(Ordering::Acquire) < recovered_index
+    {
         if let Some(signal) = signals.pending().next() {
             log::info!("signal {signal} while starting");
             return node.stop(None);
         }
         std::thread::sleep(START_POLL);
     }
-    let addresses: Vec<String> = listeners.iter().map(|bound| bound.address().to_string()).collect();
+    let addresses: Vec<String> = listeners
+        .iter()
+        .map(|bound| bound.address().to_string())
+        .collect();
     let (node, acceptor) = node.accept(listeners, machine.connections_max())?;
     shared.vitals.serving.store(true, Ordering::Release);
-    log::info!("ready to serve client requests on {} after {:?}", addresses.join(", "), started.elapsed());
+    log::info!(
+        "ready to serve client requests on {} after {:?}",
+        addresses.join(", "),
+        started.elapsed()
+    );
     if let Some(signal) = signals.forever().next() {
         log::info!("signal {signal}: stopping; a second one ends the process at once");
     }
@@ -72,25 +91,41 @@ pub fn run(config: Config) -> Result<(), Exit> {
                 std::process::exit(Code::Failed as i32);
             }
         })
-        .map_err(|error| Exit::new(Code::Failed, format!("threads: {error}"), "raise the limit on threads"))?;
+        .map_err(|error| {
+            Exit::new(
+                Code::Failed,
+                format!("threads: {error}"),
+                "raise the limit on threads",
+            )
+        })?;
     node.stop(Some(acceptor))
 }
 
 fn listen(config: &Config) -> Result<Vec<Bound>, Exit> {
     let mut bound = Vec::new();
-    for url in config.listen_client_urls.iter().chain(&config.listen_metrics_urls) {
+    for url in config
+        .listen_client_urls
+        .iter()
+        .chain(&config.listen_metrics_urls)
+    {
         let addresses = match &url.address {
             config::Address::Unix(path) => vec![Address::Unix(path.clone())],
             config::Address::Tcp { .. } => {
                 let found = url.bind_addresses().map_err(|error| {
-                    Exit::new(Code::Safety, format!("{url:?}: {error}"), "listen on an address of this machine")
+                    Exit::new(
+                        Code::Safety,
+                        format!("{url:?}: {error}"),
+                        "listen on an address of this machine",
+                    )
                 })?;
                 found.into_iter().map(Address::Tcp).collect()
             }
         };
         for address in addresses {
             bound.push(http::bind(&address).map_err(|error| {
-                let hint = format!("another process listens on {address}; stop it or change --listen-client-urls");
+                let hint = format!(
+                    "another process listens on {address}; stop it or change --listen-client-urls"
+                );
                 Exit::new(Code::Safety, error_chain(&error), hint)
             })?);
         }
@@ -147,7 +182,14 @@ struct ReplicaSeat {
 
 impl Node {
     fn start(config: Config, opened: Opened) -> Result<(Node, Arc<Shared>), Exit> {
-        let Opened { data, store, log, replica, incarnation, .. } = opened;
+        let Opened {
+            data,
+            store,
+            log,
+            replica,
+            incarnation,
+            ..
+        } = opened;
         let identity = *data.identity();
         let shared = Arc::new(Shared::new(
             config,
@@ -157,13 +199,21 @@ impl Node {
             data.root().to_path_buf(),
             data.wal(),
         ));
-        shared.vitals.applied.store(store.applied().0, Ordering::Release);
+        shared
+            .vitals
+            .applied
+            .store(store.applied().0, Ordering::Release);
         let thread = |error: std::io::Error| {
-            Exit::new(Code::Failed, format!("cannot start a thread: {error}"), "raise the limit on threads of this user")
+            Exit::new(
+                Code::Failed,
+                format!("cannot start a thread: {error}"),
+                "raise the limit on threads of this user",
+            )
         };
 
         let count = executors_count(&shared.config);
-        let (core_senders, core_inboxes): (Vec<_>, Vec<_>) = (0..count).map(|_| mailbox::by_admission()).unzip();
+        let (core_senders, core_inboxes): (Vec<_>, Vec<_>) =
+            (0..count).map(|_| mailbox::by_admission()).unzip();
         let cores: Mailboxes = core_senders.into();
         let (replica_sender, replica_inbox) = mailbox::by_admission();
         let (apply_sender, apply_inbox) = mailbox::by_admission();
@@ -171,14 +221,27 @@ impl Node {
 
         let (readers, background) = (Pool::default(), Pool::default());
         let pools = vec![
-            (readers.clone(), readers.start("kv-read", READERS, &cores).map_err(thread)?),
-            (background.clone(), background.start("kv-background", 1, &cores).map_err(thread)?),
+            (
+                readers.clone(),
+                readers.start("kv-read", READERS, &cores).map_err(thread)?,
+            ),
+            (
+                background.clone(),
+                background
+                    .start("kv-background", 1, &cores)
+                    .map_err(thread)?,
+            ),
         ];
         let view = store.view();
         let persister = store.engine().persister();
-        let maintenance =
-            maintenance::spawn(Arc::clone(&shared), persister.clone(), replica_sender.clone()).map_err(thread)?;
-        let disk = disk::spawn(log, Arc::clone(&shared), disk_inbox, replica_sender.clone()).map_err(thread)?;
+        let maintenance = maintenance::spawn(
+            Arc::clone(&shared),
+            persister.clone(),
+            replica_sender.clone(),
+        )
+        .map_err(thread)?;
+        let disk = disk::spawn(log, Arc::clone(&shared), disk_inbox, replica_sender.clone())
+            .map_err(thread)?;
         let fences = apply_sender.clone();
         let apply = apply::spawn(
             store,
@@ -190,12 +253,31 @@ impl Node {
         )
         .map_err(thread)?;
 
-        let links = Links { disk: disk_sender.clone(), apply: apply_sender.clone(), cores: Arc::clone(&cores) };
-        let mut replica = Some(ReplicaSeat { replica, view: view.clone(), links, inbox: replica_inbox });
-        let kicker = Kicker::start().map_err(|error| Exit::new(Code::Failed, error.to_string(), "raise the limit on threads"))?;
+        let links = Links {
+            disk: disk_sender.clone(),
+            apply: apply_sender.clone(),
+            cores: Arc::clone(&cores),
+        };
+        let mut replica = Some(ReplicaSeat {
+            replica,
+            view: view.clone(),
+            links,
+            inbox: replica_inbox,
+        });
+        let kicker = Kicker::start().map_err(|error| {
+            Exit::new(
+                Code::Failed,
+                error.to_string(),
+                "raise the limit on threads",
+            )
+        })?;
         let (mut executors, mut ways, mut stops) = (Vec::new(), Vec::new(), Vec::new());
         for (number, inbox) in core_inboxes.into_iter().enumerate() {
-            let handicap = if number == 0 && count > 1 { REPLICA_HANDICAP } else { 0 };
+            let handicap = if number == 0 && count > 1 {
+                REPLICA_HANDICAP
+            } else {
+                0
+            };
             let (way, door) = http::door(handicap);
             let (stop_sender, stop) = mailbox::bounded(1);
             let start = Start {
@@ -206,10 +288,24 @@ impl Node {
                 persister: persister.clone(),
                 view: view.clone(),
             };
-            let seat = Seat { number, shared: Arc::clone(&shared), start, inbox, door, stop, replica: replica.take() };
+            let seat = Seat {
+                number,
+                shared: Arc::clone(&shared),
+                start,
+                inbox,
+                door,
+                stop,
+                replica: replica.take(),
+            };
             let options = rt::Options::named(format!("kv-core-{number}"));
-            let executor = Executor::spawn(&options, &kicker, move || seat.run())
-                .map_err(|error| Exit::new(Code::Preflight, error.to_string(), "see the first messages of this start"))?;
+            let executor =
+                Executor::spawn(&options, &kicker, move || seat.run()).map_err(|error| {
+                    Exit::new(
+                        Code::Preflight,
+                        error.to_string(),
+                        "see the first messages of this start",
+                    )
+                })?;
             executors.push(executor);
             ways.push(way);
             stops.push(stop_sender);
@@ -229,10 +325,19 @@ impl Node {
         Ok((node, shared))
     }
 
-    fn accept(mut self, listeners: Vec<Bound>, connections_max: usize) -> Result<(Node, Acceptor), Exit> {
+    fn accept(
+        mut self,
+        listeners: Vec<Bound>,
+        connections_max: usize,
+    ) -> Result<(Node, Acceptor), Exit> {
         let ways = std::mem::take(&mut self.ways);
-        let acceptor = Acceptor::start(listeners, ways, connections_max)
-            .map_err(|error| Exit::new(Code::Failed, format!("cannot accept connections: {error}"), "raise the limit on threads"))?;
+        let acceptor = Acceptor::start(listeners, ways, connections_max).map_err(|error| {
+            Exit::new(
+                Code::Failed,
+                format!("cannot accept connections: {error}"),
+                "raise the limit on threads",
+            )
+        })?;
         Ok((self, acceptor))
     }
 
@@ -249,7 +354,9 @@ impl Node {
             post(stop, ());
         }
         for executor in self.executors {
-            executor.join().map_err(|error| Exit::new(Code::Failed, error.to_string(), "see the log for the cause"))?;
+            executor.join().map_err(|error| {
+                Exit::new(Code::Failed, error.to_string(), "see the log for the cause")
+            })?;
         }
         self.shared.vitals.stopping.store(true, Ordering::Release);
         for (pool, threads) in self.pools {
@@ -277,7 +384,11 @@ fn ended(thread: JoinHandle<()>) {
 fn executors_count(config: &Config) -> usize {
     let cpus = std::thread::available_parallelism().map_or(1, usize::from);
     let cpus = config.cores.map_or(cpus, usize::from);
-    if cpus < 4 { 1 } else { 1 + (cpus / 4).clamp(2, 16) }
+    if cpus < 4 {
+        1
+    } else {
+        1 + (cpus / 4).clamp(2, 16)
+    }
 }
 
 impl Seat {
@@ -287,7 +398,8 @@ impl Seat {
         let core = ClientCore::new(Arc::clone(&shared), self.start);
         core.start(self.inbox);
         let replica = self.replica.map(|seat| {
-            let replica = ReplicaCore::new(Arc::clone(&shared), seat.replica, seat.view, seat.links);
+            let replica =
+                ReplicaCore::new(Arc::clone(&shared), seat.replica, seat.view, seat.links);
             ReplicaCore::start(&replica, seat.inbox);
             replica
         });

@@ -39,7 +39,10 @@ pub fn open(config: &Config) -> Result<Opened, Exit> {
         Presence::Present => reopen(config, incarnation),
         Presence::Foreign => Err(Exit::new(
             Code::Safety,
-            format!("{} holds files but no data directory of kvnode", config.data_dir.display()),
+            format!(
+                "{} holds files but no data directory of kvnode",
+                config.data_dir.display()
+            ),
             "name an empty or missing directory with --data-dir, or move the files away",
         )),
     }
@@ -66,17 +69,34 @@ fn create(config: &Config, incarnation: u64) -> Result<Opened, Exit> {
     let mut instance_id = [0; 16];
     instance_id[..8].copy_from_slice(&random_u64()?.to_le_bytes());
     instance_id[8..].copy_from_slice(&random_u64()?.to_le_bytes());
-    let identity =
-        datadir::Identity { cluster_id: config.cluster_id, member_id: config.member_id, instance_id };
+    let identity = datadir::Identity {
+        cluster_id: config.cluster_id,
+        member_id: config.member_id,
+        instance_id,
+    };
     check_expected_cluster(config, identity.cluster_id)?;
-    let creation = Creation::begin(&config.data_dir, config.wal_dir.as_deref(), identity, &program())
-        .map_err(datadir_exit)?;
+    let creation = Creation::begin(
+        &config.data_dir,
+        config.wal_dir.as_deref(),
+        identity,
+        &program(),
+    )
+    .map_err(datadir_exit)?;
     let engine = FjallEngine::create(&creation.kv(), &engine_options()).map_err(engine_exit)?;
-    let membership = Membership { voters: vec![identity.member_id], ..Membership::default() };
+    let membership = Membership {
+        voters: vec![identity.member_id],
+        ..Membership::default()
+    };
     let wal = creation.wal();
-    let log =
-        Log::create(&wal, wal_identity(&identity), wal_options(config), random_u64()?, membership.clone(), unix_ms())
-            .map_err(wal_exit)?;
+    let log = Log::create(
+        &wal,
+        wal_identity(&identity),
+        wal_options(config),
+        random_u64()?,
+        membership.clone(),
+        unix_ms(),
+    )
+    .map_err(wal_exit)?;
     let data = creation.finish().map_err(datadir_exit)?;
     log::info!(
         "founded cluster {:x} as member {:x} in {}",
@@ -92,12 +112,21 @@ fn create(config: &Config, incarnation: u64) -> Result<Opened, Exit> {
         entries: Vec::new(),
         applied: 0,
     };
-    let replica = Replica::new(replica_config(config, &data, incarnation), restored).map_err(replica_exit)?;
-    Ok(Opened { data, store, log, replica, incarnation, committed_index: 0 })
+    let replica =
+        Replica::new(replica_config(config, &data, incarnation), restored).map_err(replica_exit)?;
+    Ok(Opened {
+        data,
+        store,
+        log,
+        replica,
+        incarnation,
+        committed_index: 0,
+    })
 }
 
 fn reopen(config: &Config, incarnation: u64) -> Result<Opened, Exit> {
-    let data = DataDir::open(&config.data_dir, config.wal_dir.as_deref(), &program()).map_err(datadir_exit)?;
+    let data = DataDir::open(&config.data_dir, config.wal_dir.as_deref(), &program())
+        .map_err(datadir_exit)?;
     for note in data.notes() {
         log::warn!("{note}");
     }
@@ -118,8 +147,13 @@ fn reopen(config: &Config, incarnation: u64) -> Result<Opened, Exit> {
     }
     let store = StateMachine::open(engine, store_config(config)).map_err(store_exit)?;
     let (applied, applied_term) = store.applied();
-    let floors = Floors { applied, snapshot: 0, keep_after: applied };
-    let mut recovered = dir::recover(&data.wal(), &wal_identity(&identity), floors).map_err(wal_exit)?;
+    let floors = Floors {
+        applied,
+        snapshot: 0,
+        keep_after: applied,
+    };
+    let mut recovered =
+        dir::recover(&data.wal(), &wal_identity(&identity), floors).map_err(wal_exit)?;
     for finding in &recovered.report.findings {
         log::warn!("WAL: {finding:?}");
     }
@@ -148,9 +182,24 @@ fn reopen(config: &Config, incarnation: u64) -> Result<Opened, Exit> {
         entries: std::mem::take(&mut recovered.entries),
         applied,
     };
-    let log = Log::resume(&data.wal(), &recovered, wal_options(config), random_u64()?, unix_ms()).map_err(wal_exit)?;
-    let replica = Replica::new(replica_config(config, &data, incarnation), restored).map_err(replica_exit)?;
-    Ok(Opened { data, store, log, replica, incarnation, committed_index })
+    let log = Log::resume(
+        &data.wal(),
+        &recovered,
+        wal_options(config),
+        random_u64()?,
+        unix_ms(),
+    )
+    .map_err(wal_exit)?;
+    let replica =
+        Replica::new(replica_config(config, &data, incarnation), restored).map_err(replica_exit)?;
+    Ok(Opened {
+        data,
+        store,
+        log,
+        replica,
+        incarnation,
+        committed_index,
+    })
 }
 
 /// The engine, or a fresh one if it is gone and the log can make it again from its first entry.
@@ -164,11 +213,18 @@ fn open_engine(data: &DataDir) -> Result<FjallEngine, Exit> {
     if first.is_some_and(|lowest| lowest > 1) {
         return Err(Exit::new(
             Code::Safety,
-            format!("{} is missing, and the WAL begins at entry {}: it cannot make it again", path.display(), first.unwrap_or(0)),
+            format!(
+                "{} is missing, and the WAL begins at entry {}: it cannot make it again",
+                path.display(),
+                first.unwrap_or(0)
+            ),
             "bring the directory back, or restore this member from a snapshot",
         ));
     }
-    log::warn!("{} is missing; making it again from the WAL, which has every entry", path.display());
+    log::warn!(
+        "{} is missing; making it again from the WAL, which has every entry",
+        path.display()
+    );
     FjallEngine::create(&path, &engine_options()).map_err(engine_exit)
 }
 
@@ -176,7 +232,10 @@ fn check_expected_cluster(config: &Config, found: u64) -> Result<(), Exit> {
     match config.expected_cluster_id {
         Some(expected) if expected != found => Err(Exit::new(
             Code::Safety,
-            format!("--cluster-id={expected:x}, but {} belongs to cluster {found:x}", config.data_dir.display()),
+            format!(
+                "--cluster-id={expected:x}, but {} belongs to cluster {found:x}",
+                config.data_dir.display()
+            ),
             "check --data-dir, or the flag",
         )),
         _ => Ok(()),
@@ -184,18 +243,32 @@ fn check_expected_cluster(config: &Config, found: u64) -> Result<(), Exit> {
 }
 
 fn program() -> Program {
-    let started = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    Program { name: "kvnode".into(), version: version::KVNODE.into(), started: started.as_secs() }
+    let started = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap_or_default();
+    Program {
+        name: "kvnode".into(),
+        version: version::KVNODE.into(),
+        started: started.as_secs(),
+    }
 }
 
 fn wal_identity(identity: &datadir::Identity) -> WalIdentity {
-    WalIdentity { cluster: identity.cluster_id, member: identity.member_id, instance: identity.instance_id }
+    WalIdentity {
+        cluster: identity.cluster_id,
+        member: identity.member_id,
+        instance: identity.instance_id,
+    }
 }
 
 fn wal_options(config: &Config) -> WalOptions {
     WalOptions {
         segment_bytes: config.wal_segment_bytes,
-        sync: if config.unsafe_no_fsync { SyncMethod::None } else { SyncMethod::Fdatasync },
+        sync: if config.unsafe_no_fsync {
+            SyncMethod::None
+        } else {
+            SyncMethod::Fdatasync
+        },
         ..WalOptions::default()
     }
 }
@@ -203,7 +276,10 @@ fn wal_options(config: &Config) -> WalOptions {
 fn engine_options() -> EngineOptions {
     // A fifth of memory is too much for a machine that also holds page cache for the same tables: what is hot lives in
     // the value cache, and blocks of the rest come from the page cache at the price of a copy.
-    EngineOptions { cache_bytes: 64 << 20, ..EngineOptions::default() }
+    EngineOptions {
+        cache_bytes: 64 << 20,
+        ..EngineOptions::default()
+    }
 }
 
 fn store_config(config: &Config) -> kvnode_store::Config {
@@ -236,12 +312,20 @@ fn random_u64() -> Result<u64, Exit> {
     let mut bytes = [0; 8];
     std::fs::File::open("/dev/urandom")
         .and_then(|mut file| file.read_exact(&mut bytes))
-        .map_err(|error| Exit::new(Code::Failed, format!("/dev/urandom: {error}"), "a node needs random numbers"))?;
+        .map_err(|error| {
+            Exit::new(
+                Code::Failed,
+                format!("/dev/urandom: {error}"),
+                "a node needs random numbers",
+            )
+        })?;
     Ok(u64::from_le_bytes(bytes).max(1))
 }
 
 fn unix_ms() -> u64 {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    let now = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap_or_default();
     u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
 }
 
@@ -262,12 +346,24 @@ fn engine_exit(error: kvnode_store::engine::EngineError) -> Exit {
         EngineError::Io { .. } | EngineError::NoSpace { .. } => Code::Io,
         _ => Code::Safety,
     };
-    Exit::new(code, error.to_string(), "nothing was changed; restore this member from a snapshot if the files are damaged")
+    Exit::new(
+        code,
+        error.to_string(),
+        "nothing was changed; restore this member from a snapshot if the files are damaged",
+    )
 }
 
 fn store_exit(error: kvnode_store::Error) -> Exit {
-    let code = if matches!(error, kvnode_store::Error::Schema { .. }) { Code::Version } else { Code::Safety };
-    Exit::new(code, error.to_string(), "nothing was changed; restore this member from a snapshot if the records are damaged")
+    let code = if matches!(error, kvnode_store::Error::Schema { .. }) {
+        Code::Version
+    } else {
+        Code::Safety
+    };
+    Exit::new(
+        code,
+        error.to_string(),
+        "nothing was changed; restore this member from a snapshot if the records are damaged",
+    )
 }
 
 fn wal_exit(error: kvnode_wal::Error) -> Exit {
@@ -275,10 +371,18 @@ fn wal_exit(error: kvnode_wal::Error) -> Exit {
         Some(damage) => damage.commands().join("; or "),
         None => "check that the directory is readable and writable, and its device healthy".into(),
     };
-    let code = if error.damage().is_some() { Code::Safety } else { Code::Io };
+    let code = if error.damage().is_some() {
+        Code::Safety
+    } else {
+        Code::Io
+    };
     Exit::new(code, error.to_string(), hint)
 }
 
 fn replica_exit(error: kvnode_replica::Error) -> Exit {
-    Exit::new(Code::Safety, error.to_string(), "the log and the store contradict each other; restore this member from a snapshot")
+    Exit::new(
+        Code::Safety,
+        error.to_string(),
+        "the log and the store contradict each other; restore this member from a snapshot",
+    )
 }

@@ -53,7 +53,12 @@ pub struct Full;
 
 impl Pool {
     /// Starts `threads` readers that answer into `mailboxes`.
-    pub fn start(&self, name: &str, threads: usize, mailboxes: &Mailboxes) -> std::io::Result<Vec<JoinHandle<()>>> {
+    pub fn start(
+        &self,
+        name: &str,
+        threads: usize,
+        mailboxes: &Mailboxes,
+    ) -> std::io::Result<Vec<JoinHandle<()>>> {
         (0..threads)
             .map(|number| {
                 let (state, mailboxes) = (Arc::clone(&self.state), mailboxes.clone());
@@ -66,7 +71,11 @@ impl Pool {
 
     /// Queues `work`; its answer reaches `ticket`.
     pub fn submit(&self, ticket: Ticket, work: Work) -> Result<(), Full> {
-        let mut queue = self.state.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut queue = self
+            .state
+            .queue
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         if queue.jobs.len() >= QUEUE_MAX || queue.stopped {
             return Err(Full);
         }
@@ -81,7 +90,11 @@ impl Pool {
 
     /// Lets the threads finish what is queued and end.
     pub fn stop(&self) {
-        self.state.queue.lock().unwrap_or_else(PoisonError::into_inner).stopped = true;
+        self.state
+            .queue
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .stopped = true;
         self.state.available.notify_all();
     }
 }
@@ -112,7 +125,10 @@ fn take(state: &State, taken: &mut Vec<Job>) -> bool {
             return false;
         }
         queue.sleeping += 1;
-        queue = state.available.wait(queue).unwrap_or_else(PoisonError::into_inner);
+        queue = state
+            .available
+            .wait(queue)
+            .unwrap_or_else(PoisonError::into_inner);
         queue.sleeping -= 1;
     }
     // A fair share, so that one slow job does not hold up jobs a sleeping thread could do.

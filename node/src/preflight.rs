@@ -247,7 +247,10 @@ mod tests {
             (Some("0"), "seccomp"),
             (None, "seccomp"),
         ] {
-            assert!(explain(&eperm, sysctl).to_string().contains(part), "{sysctl:?}");
+            assert!(
+                explain(&eperm, sysctl).to_string().contains(part),
+                "{sysctl:?}"
+            );
         }
         let enosys = explain(&refused("no", Some(ENOSYS)), None);
         assert!(enosys.to_string().contains("CONFIG_IO_URING"));

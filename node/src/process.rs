@@ -12,7 +12,12 @@ use crate::shared::{API_VERSION, CLUSTER_VERSION_SHORT};
 pub fn sample(core: &ClientCore) -> Sample {
     let vitals = &core.shared.vitals;
     let (revision, compact_revision, keys, in_use) = core.with_view(|view| {
-        (view.revision(), view.compact_revision(), view.stats().keys, view.live_bytes())
+        (
+            view.revision(),
+            view.compact_revision(),
+            view.stats().keys,
+            view.live_bytes(),
+        )
     });
     let signed = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
     let db_in_use_bytes = signed(in_use);

@@ -26,7 +26,12 @@ struct Batch {
 impl RecentChanges {
     /// `revision` is the store's at start: nothing at or below it is held.
     pub fn new(bytes_max: usize, revision: i64) -> Self {
-        RecentChanges { batches: VecDeque::new(), bytes: 0, bytes_max, complete_after: revision }
+        RecentChanges {
+            batches: VecDeque::new(),
+            bytes: 0,
+            bytes_max,
+            complete_after: revision,
+        }
     }
 
     /// Appends an applied batch; revisions continue where the last batch ended.
@@ -36,9 +41,14 @@ impl RecentChanges {
         }
         let bytes = changes.iter().map(change_bytes).sum();
         self.bytes += bytes;
-        self.batches.push_back(Batch { changes: Arc::clone(changes), bytes });
+        self.batches.push_back(Batch {
+            changes: Arc::clone(changes),
+            bytes,
+        });
         while self.bytes > self.bytes_max && self.batches.len() > 1 {
-            let Some(oldest) = self.batches.pop_front() else { break };
+            let Some(oldest) = self.batches.pop_front() else {
+                break;
+            };
             self.bytes -= oldest.bytes;
             if let Some(last) = oldest.changes.last() {
                 self.complete_after = last.revision;
@@ -51,9 +61,9 @@ impl RecentChanges {
         if from <= self.complete_after {
             return None;
         }
-        let start = self.batches.partition_point(|batch| {
-            batch.changes.last().is_none_or(|last| last.revision < from)
-        });
+        let start = self
+            .batches
+            .partition_point(|batch| batch.changes.last().is_none_or(|last| last.revision < from));
         Some(
             self.batches
                 .range(start..)
@@ -66,7 +76,9 @@ impl RecentChanges {
     ///
     /// Looks at 64 changes at the most: the caller only wants to know if a value read at `revision` is still the newest.
     pub fn may_have_changed(&self, key: &[u8], revision: i64) -> bool {
-        let Some(changes) = self.since(revision + 1) else { return true };
+        let Some(changes) = self.since(revision + 1) else {
+            return true;
+        };
         for (seen, change) in changes.enumerate() {
             if seen == 64 || change.events.iter().any(|event| event_key(event) == key) {
                 return true;
@@ -87,9 +99,14 @@ fn event_key(event: &kvnode_api::Event) -> &[u8] {
 
 fn change_bytes(change: &Change) -> usize {
     let kv_bytes = |kv: &Option<kvnode_api::KeyValue>| {
-        kv.as_ref().map_or(0, |kv| kv.key.len() + kv.value.len() + 96)
+        kv.as_ref()
+            .map_or(0, |kv| kv.key.len() + kv.value.len() + 96)
     };
-    32 + change.events.iter().map(|event| kv_bytes(&event.kv) + kv_bytes(&event.prev_kv)).sum::<usize>()
+    32 + change
+        .events
+        .iter()
+        .map(|event| kv_bytes(&event.kv) + kv_bytes(&event.prev_kv))
+        .sum::<usize>()
 }
 
 #[cfg(test)]
@@ -153,7 +170,10 @@ mod tests {
         ring.push(&batch(2..10, 1));
         assert!(ring.may_have_changed(b"k5", 4));
         assert!(!ring.may_have_changed(b"k5", 5));
-        assert!(ring.may_have_changed(b"other", 0), "below the ring: unknown");
+        assert!(
+            ring.may_have_changed(b"other", 0),
+            "below the ring: unknown"
+        );
         assert!(!ring.may_have_changed(b"other", 1));
     }
 }

@@ -228,7 +228,11 @@ impl Future for Sleep {
         }
         // The runtime's timer enters itself anew at every poll and takes only the last entry out
         // again; so it is polled once per waker.
-        if self.armed.as_ref().is_none_or(|(_, waker)| !waker.will_wake(cx.waker())) {
+        if self
+            .armed
+            .as_ref()
+            .is_none_or(|(_, waker)| !waker.will_wake(cx.waker()))
+        {
             let mut timer = Timer::new(self.at - now + TIMER_STEP);
             if Pin::new(&mut timer).poll(cx).is_ready() {
                 return Poll::Ready(());

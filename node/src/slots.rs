@@ -62,7 +62,12 @@ pub struct Slots<T> {
 
 impl<T> Slots<T> {
     pub fn new(core: u8, slots_max: usize) -> Rc<RefCell<Self>> {
-        Rc::new(RefCell::new(Slots { core, slots: Vec::new(), free: Vec::new(), slots_max }))
+        Rc::new(RefCell::new(Slots {
+            core,
+            slots: Vec::new(),
+            free: Vec::new(),
+            slots_max,
+        }))
     }
 
     /// Takes a place; the answer is due at `deadline_ms` (see `expire`). `None` when all are taken.
@@ -72,7 +77,11 @@ impl<T> Slots<T> {
             Some(at) => at,
             None if slots.slots.len() < slots.slots_max => {
                 // Generations start at 1: a ticket of slot 0 on core 0 must not be zero.
-                slots.slots.push(Slot { generation: 1, deadline_ms, state: State::Free });
+                slots.slots.push(Slot {
+                    generation: 1,
+                    deadline_ms,
+                    state: State::Free,
+                });
                 u32::try_from(slots.slots.len() - 1).ok()?
             }
             None => return None,
@@ -82,12 +91,17 @@ impl<T> Slots<T> {
         slot.state = State::Waiting(None);
         slot.deadline_ms = deadline_ms;
         let ticket = Ticket::new(core, slot.generation, at);
-        Some(Pending { slots: Rc::clone(this), ticket })
+        Some(Pending {
+            slots: Rc::clone(this),
+            ticket,
+        })
     }
 
     /// Brings an answer. Returns false if nobody waits for it any more.
     pub fn complete(&mut self, ticket: Ticket, answer: T) -> bool {
-        let Some(slot) = self.slots.get_mut(ticket.slot()) else { return false };
+        let Some(slot) = self.slots.get_mut(ticket.slot()) else {
+            return false;
+        };
         if slot.generation != ticket.generation() {
             return false;
         }
@@ -111,7 +125,9 @@ impl<T> Slots<T> {
         for slot in &mut self.slots {
             if slot.deadline_ms <= now_ms && matches!(slot.state, State::Waiting(_)) {
                 expired += 1;
-                if let State::Waiting(Some(waker)) = std::mem::replace(&mut slot.state, State::Done(answer())) {
+                if let State::Waiting(Some(waker)) =
+                    std::mem::replace(&mut slot.state, State::Done(answer()))
+                {
                     waker.wake();
                 }
             }
@@ -193,7 +209,10 @@ mod tests {
         assert_ne!(pending.ticket().0, 0);
         assert!(poll(&mut pending).is_pending());
         assert!(slots.borrow_mut().complete(pending.ticket(), 7));
-        assert!(!slots.borrow_mut().complete(pending.ticket(), 8), "a second answer has no waiter");
+        assert!(
+            !slots.borrow_mut().complete(pending.ticket(), 8),
+            "a second answer has no waiter"
+        );
         assert_eq!(poll(&mut pending), Poll::Ready(7));
     }
 

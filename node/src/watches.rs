@@ -18,7 +18,9 @@ use kvnode_api::service::Method;
 use kvnode_api::status::Status;
 use kvnode_api::{WatchCreateRequest, WatchResponse};
 use kvnode_store::Change;
-use kvnode_store::watch::{CATCH_UP_REVISIONS_MAX, CatchUp, Delivery, HEAD_BYTES, Limits, StreamId, WatcherSet, pieces};
+use kvnode_store::watch::{
+    CATCH_UP_REVISIONS_MAX, CatchUp, Delivery, HEAD_BYTES, Limits, StreamId, WatcherSet, pieces,
+};
 
 use crate::cores::client::ClientCore;
 use crate::rt;
@@ -86,7 +88,11 @@ impl Watches {
     pub fn new(shared: Arc<Shared>, revision: i64, compact_revision: i64) -> Self {
         Watches {
             shared,
-            set: RefCell::new(WatcherSet::new(revision, compact_revision, Limits::default())),
+            set: RefCell::new(WatcherSet::new(
+                revision,
+                compact_revision,
+                Limits::default(),
+            )),
             streams: RefCell::default(),
             reads_count: Cell::new(0),
             leaderless_since_ms: Cell::new(None),
@@ -130,7 +136,10 @@ impl Watches {
             streams.resize_with(id.index() + 1, || None);
         }
         streams[id.index()] = Some(Rc::clone(&outbox));
-        Stream { core: Rc::clone(core), outbox }
+        Stream {
+            core: Rc::clone(core),
+            outbox,
+        }
     }
 
     /// An applied batch: hands its events out, cancels what compaction overtook.
@@ -139,7 +148,9 @@ impl Watches {
         self.set.borrow_mut().deliver(changes, &mut deliveries);
         self.send(core, deliveries);
         let mut canceled = Vec::new();
-        self.set.borrow_mut().compacted(compact_revision, &mut canceled);
+        self.set
+            .borrow_mut()
+            .compacted(compact_revision, &mut canceled);
         for (stream, response) in canceled {
             self.answer(core, stream, response);
         }
@@ -148,7 +159,11 @@ impl Watches {
 
     /// Leadership changed hands; 0: nobody leads.
     pub fn leader_changed(&self, leader: u64) {
-        let since = (leader == 0).then(|| self.leaderless_since_ms.get().unwrap_or(self.shared.now_ms()));
+        let since = (leader == 0).then(|| {
+            self.leaderless_since_ms
+                .get()
+                .unwrap_or(self.shared.now_ms())
+        });
         self.leaderless_since_ms.set(since);
     }
 
@@ -160,19 +175,32 @@ impl Watches {
     }
 
     fn check_leader(&self) {
-        let Some(since_ms) = self.leaderless_since_ms.get() else { return };
-        let patience_ms = 3 * u64::try_from(self.shared.config.election_timeout.as_millis()).unwrap_or(0);
+        let Some(since_ms) = self.leaderless_since_ms.get() else {
+            return;
+        };
+        let patience_ms =
+            3 * u64::try_from(self.shared.config.election_timeout.as_millis()).unwrap_or(0);
         if self.shared.now_ms() - since_ms < patience_ms {
             return;
         }
-        for outbox in self.streams.borrow().iter().flatten().filter(|outbox| outbox.requires_leader) {
+        for outbox in self
+            .streams
+            .borrow()
+            .iter()
+            .flatten()
+            .filter(|outbox| outbox.requires_leader)
+        {
             outbox.end(Status::no_leader());
         }
     }
 
     fn report(&self) {
         let set = self.set.borrow();
-        let now = (set.streams_count(), set.watchers_count(), set.unsynced_count());
+        let now = (
+            set.streams_count(),
+            set.watchers_count(),
+            set.unsynced_count(),
+        );
         let before = self.reported.replace(now);
         let metrics = &self.shared.metrics;
         metrics.watch_streams.add(now.0 as i64 - before.0 as i64);
@@ -181,7 +209,13 @@ impl Watches {
     }
 
     fn notify_progress(&self, core: &Rc<ClientCore>) {
-        let streams: Vec<StreamId> = self.streams.borrow().iter().flatten().map(|outbox| outbox.id).collect();
+        let streams: Vec<StreamId> = self
+            .streams
+            .borrow()
+            .iter()
+            .flatten()
+            .map(|outbox| outbox.id)
+            .collect();
         let mut responses = Vec::new();
         for stream in streams {
             self.set.borrow_mut().tick(stream, &mut responses);
@@ -216,7 +250,10 @@ impl Watches {
         for delivery in deliveries {
             let header = core.header(delivery.revision);
             let events = encode::watch_events(&delivery.events, delivery.prev_kv);
-            self.shared.metrics.events.add((delivery.events.len() * delivery.targets.len()) as u64);
+            self.shared
+                .metrics
+                .events
+                .add((delivery.events.len() * delivery.targets.len()) as u64);
             let cost = delivery.cost();
             let large = delivery.events_len + HEAD_BYTES >= fragment_bytes;
             let frame = |watch_id, fragment, events: &[u8]| {
@@ -226,7 +263,10 @@ impl Watches {
             };
             for target in &delivery.targets {
                 let sent = if large && target.fragment {
-                    let lengths = delivery.events.iter().map(|event| encode::watch_event_len(event, delivery.prev_kv));
+                    let lengths = delivery
+                        .events
+                        .iter()
+                        .map(|event| encode::watch_event_len(event, delivery.prev_kv));
                     let pieces = pieces(lengths, HEAD_BYTES, fragment_bytes);
                     pieces.into_iter().try_for_each(|piece| {
                         let cost = if piece.fragment { 0 } else { cost };
@@ -235,7 +275,8 @@ impl Watches {
                         Ok(())
                     })
                 } else {
-                    frame(target.watch_id, false, &events).map(|frame| self.push(target.stream, frame, cost))
+                    frame(target.watch_id, false, &events)
+                        .map(|frame| self.push(target.stream, frame, cost))
                 };
                 if let Err(status) = sent {
                     // Longer than any message may be: the client would wait for it for ever.
@@ -255,13 +296,17 @@ impl Watches {
     /// Starts reading history for watchers that are behind, as far as reads may run.
     fn catch_up(&self, core: &Rc<ClientCore>) {
         while self.reads_count.get() < READS_MAX {
-            let Some(wanted) = self.set.borrow_mut().next_catch_up() else { break };
+            let Some(wanted) = self.set.borrow_mut().next_catch_up() else {
+                break;
+            };
             if !self.catch_up_from_ring(core, &wanted) {
                 self.reads_count.set(self.reads_count.get() + 1);
                 let core = Rc::clone(core);
                 rt::spawn_local(async move {
                     core.watches.catch_up_from_history(&core, wanted).await;
-                    core.watches.reads_count.set(core.watches.reads_count.get() - 1);
+                    core.watches
+                        .reads_count
+                        .set(core.watches.reads_count.get() - 1);
                     core.watches.catch_up(&core);
                 });
             }
@@ -270,10 +315,14 @@ impl Watches {
 
     fn catch_up_from_ring(&self, core: &Rc<ClientCore>, wanted: &CatchUp) -> bool {
         core.recent(|ring| {
-            let Some(changes) = ring.since(wanted.from) else { return false };
+            let Some(changes) = ring.since(wanted.from) else {
+                return false;
+            };
             let current = core.revision();
             let mut deliveries = Vec::new();
-            self.set.borrow_mut().caught_up(wanted.id, changes, current, current, &mut deliveries);
+            self.set
+                .borrow_mut()
+                .caught_up(wanted.id, changes, current, current, &mut deliveries);
             self.send(core, deliveries);
             true
         })
@@ -281,7 +330,9 @@ impl Watches {
 
     async fn catch_up_from_history(&self, core: &Rc<ClientCore>, wanted: CatchUp) {
         let view = core.view();
-        let CatchUp { id, from, range, .. } = wanted;
+        let CatchUp {
+            id, from, range, ..
+        } = wanted;
         let read = core
             .on_reader(move || view.history(from, view.revision(), &range, CATCH_UP_REVISIONS_MAX))
             .await
@@ -291,27 +342,39 @@ impl Watches {
         let changes = match read {
             Ok(history) => {
                 let through = history.next - 1;
-                self.set.borrow_mut().caught_up(id, &history.changes, through, current, &mut deliveries);
+                self.set.borrow_mut().caught_up(
+                    id,
+                    &history.changes,
+                    through,
+                    current,
+                    &mut deliveries,
+                );
                 self.send(core, deliveries);
                 return;
             }
             Err(status) => {
                 if status != Status::compacted() {
-                    log::warn!("reading history from revision {from} for a watch: {status}; trying again");
+                    log::warn!(
+                        "reading history from revision {from} for a watch: {status}; trying again"
+                    );
                     rt::sleep(RETRY_PAUSE).await;
                 }
                 []
             }
         };
         // What compaction took is cancelled by `deliver`; until this core has heard of it the watcher waits its turn.
-        self.set.borrow_mut().caught_up(id, &changes, from - 1, current, &mut deliveries);
+        self.set
+            .borrow_mut()
+            .caught_up(id, &changes, from - 1, current, &mut deliveries);
         let compact_revision = core.with_view(|view| view.compact_revision());
         self.deliver_compaction(core, compact_revision);
     }
 
     fn deliver_compaction(&self, core: &Rc<ClientCore>, compact_revision: i64) {
         let mut canceled = Vec::new();
-        self.set.borrow_mut().compacted(compact_revision, &mut canceled);
+        self.set
+            .borrow_mut()
+            .compacted(compact_revision, &mut canceled);
         for (stream, response) in canceled {
             self.answer(core, stream, response);
         }
@@ -322,7 +385,12 @@ impl Stream {
     pub fn create(&self, request: &WatchCreateRequest) {
         let watches = &self.core.watches;
         let mut answers = Vec::new();
-        watches.set.borrow_mut().create(self.outbox.id, request, self.core.revision(), &mut answers);
+        watches.set.borrow_mut().create(
+            self.outbox.id,
+            request,
+            self.core.revision(),
+            &mut answers,
+        );
         for answer in answers {
             watches.answer(&self.core, self.outbox.id, answer);
         }
@@ -331,7 +399,11 @@ impl Stream {
 
     pub fn cancel(&self, watch_id: i64) {
         let watches = &self.core.watches;
-        let canceled = watches.set.borrow_mut().cancel(self.outbox.id, watch_id, self.core.revision());
+        let canceled =
+            watches
+                .set
+                .borrow_mut()
+                .cancel(self.outbox.id, watch_id, self.core.revision());
         if let Some(answer) = canceled {
             watches.answer(&self.core, self.outbox.id, answer);
         }

@@ -300,6 +300,8 @@ impl Server {
     }
 
     fn launch(&mut self) -> Result<(), StartFailure> {
+        // Found, and perhaps built, before the clock of the start runs.
+        let subject = build::subject();
         let begun = Instant::now();
         let before = self.output().len();
         let log = File::options().create(true).append(true).open(&self.log).expect("scratch");
@@ -308,7 +310,7 @@ impl Server {
         if let Some(limit) = self.options.max_fds {
             command.arg("prlimit").arg(format!("--nofile={limit}"));
         }
-        command.arg(&build::subject().path);
+        command.arg(&subject.path);
         command
             .arg("--name=test")
             .arg(format!("--data-dir={}", self.data_dir.display()))

@@ -12,9 +12,9 @@ use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use kvnode_wal::{Entry, EntryKind};
 use kvnode_store::engine::Engine as _;
 use kvnode_store::{BuiltFences, Committed};
+use kvnode_wal::{Entry, EntryKind};
 
 use super::{Applied, ApplyJob, CoreMessage, Mailboxes, ReplicaMessage, Store, post};
 use crate::exit;
@@ -42,7 +42,16 @@ pub fn spawn(
 ) -> std::io::Result<JoinHandle<()>> {
     std::thread::Builder::new()
         .name("kv-apply".into())
-        .spawn(move || ApplyThread { store, shared, own, replica, cores }.run(inbox))
+        .spawn(move || {
+            ApplyThread {
+                store,
+                shared,
+                own,
+                replica,
+                cores,
+            }
+            .run(inbox)
+        })
 }
 
 struct ApplyThread {
@@ -61,7 +70,11 @@ impl ApplyThread {
             self.build_fences();
         }
         loop {
-            let patience = if compacting { COMPACTION_PAUSE } else { SAMPLE_PAUSE };
+            let patience = if compacting {
+                COMPACTION_PAUSE
+            } else {
+                SAMPLE_PAUSE
+            };
             match inbox.take_timeout(&mut jobs, patience) {
                 Ok(true) => {}
                 Ok(false) => {
@@ -104,7 +117,11 @@ impl ApplyThread {
                 EntryKind::Normal => entry.payload,
                 _ => bytes::Bytes::new(),
             };
-            batch.push(Committed { index: entry.index, term: entry.term, command });
+            batch.push(Committed {
+                index: entry.index,
+                term: entry.term,
+                command,
+            });
             if batch.len() == BATCH_ENTRIES_MAX || bytes >= BATCH_BYTES_MAX {
                 self.apply_batch(&batch);
                 batch.clear();
@@ -149,19 +166,36 @@ impl ApplyThread {
         self.shared.vitals.applied.store(index, Ordering::Release);
         for (core, results) in self.cores.iter().zip(results) {
             let (view, changes) = (step.view.clone(), Arc::clone(&step.changes));
-            post(core, CoreMessage::Applied(Applied { index, view, changes, results }));
+            post(
+                core,
+                CoreMessage::Applied(Applied {
+                    index,
+                    view,
+                    changes,
+                    results,
+                }),
+            );
         }
         let (view, leases) = (step.view, step.lease_changes);
-        post(&self.replica, ReplicaMessage::Applied { index, view, leases });
+        post(
+            &self.replica,
+            ReplicaMessage::Applied {
+                index,
+                view,
+                leases,
+            },
+        );
     }
 
     /// Counts come from fences once these are built; until then they scan.
     fn build_fences(&mut self) {
         let (builder, own) = (self.store.fence_builder(), self.own.clone());
-        let spawned = std::thread::Builder::new().name("kv-fences".into()).spawn(move || match builder.build() {
-            Ok(built) => post(&own, ApplyJob::Fences(Box::new(built))),
-            Err(error) => log::warn!("count fences were not built, counts scan: {error}"),
-        });
+        let spawned = std::thread::Builder::new()
+            .name("kv-fences".into())
+            .spawn(move || match builder.build() {
+                Ok(built) => post(&own, ApplyJob::Fences(Box::new(built))),
+                Err(error) => log::warn!("count fences were not built, counts scan: {error}"),
+            });
         if let Err(error) = spawned {
             log::warn!("no thread to build count fences: {error}; counts scan");
         }
@@ -189,7 +223,9 @@ impl ApplyThread {
             }
             Err(error) => {
                 // Nothing is lost by trying later: the logical compaction already holds.
-                log::error!("removing compacted history: {error}; trying again with the next compaction");
+                log::error!(
+                    "removing compacted history: {error}; trying again with the next compaction"
+                );
                 false
             }
         }

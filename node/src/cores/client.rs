@@ -14,8 +14,8 @@ use bytes::{Bytes, BytesMut};
 use kvnode_api::status::Status;
 use kvnode_api::{KeyValue, ResponseHeader};
 use kvnode_store::Response;
-use kvnode_store::engine::fjall::FjallPersister;
 use kvnode_store::command::{Command, Header, Kind, RequestId};
+use kvnode_store::engine::fjall::FjallPersister;
 
 use super::{Applied, CoreMessage, LeaseAnswer, ReplicaMessage, View, post};
 use crate::cache::ValueCache;
@@ -91,12 +91,17 @@ struct Reads {
 }
 
 impl ClientCore {
-    pub fn new(
-        shared: Arc<Shared>,
-        start: Start,
-    ) -> Rc<Self> {
-        let Start { number, replica, readers, background, view, .. } = start;
-        let core = u8::try_from(number).expect("client executors are counted by clamp(cores / 4, 2, 16)");
+    pub fn new(shared: Arc<Shared>, start: Start) -> Rc<Self> {
+        let Start {
+            number,
+            replica,
+            readers,
+            background,
+            view,
+            ..
+        } = start;
+        let core =
+            u8::try_from(number).expect("client executors are counted by clamp(cores / 4, 2, 16)");
         let revision = view.revision();
         Rc::new(ClientCore {
             watches: Watches::new(Arc::clone(&shared), revision, view.compact_revision()),
@@ -185,15 +190,19 @@ impl ClientCore {
             }
         }
         let compact_revision = self.with_view(View::compact_revision);
-        self.watches.deliver(self, &applied.changes, compact_revision);
+        self.watches
+            .deliver(self, &applied.changes, compact_revision);
         let mut ready = Vec::new();
-        self.reads.borrow_mut().parked.retain_mut(|(index, tickets)| {
-            let done = *index <= applied.index;
-            if done {
-                ready.append(tickets);
-            }
-            !done
-        });
+        self.reads
+            .borrow_mut()
+            .parked
+            .retain_mut(|(index, tickets)| {
+                let done = *index <= applied.index;
+                if done {
+                    ready.append(tickets);
+                }
+                !done
+            });
         self.confirm(ready, &Ok(()));
         let mut applies = self.applies.borrow_mut();
         for ticket in self.apply_waiters.borrow_mut().drain(..) {
@@ -203,17 +212,36 @@ impl ClientCore {
 
     fn sweep(&self) {
         let now_ms = self.shared.now_ms();
-        let timed_out = self.proposals.borrow_mut().expire(now_ms, || Err(Status::timed_out()));
+        let timed_out = self
+            .proposals
+            .borrow_mut()
+            .expire(now_ms, || Err(Status::timed_out()));
         self.shared.metrics.proposals_failed.add(timed_out as u64);
-        self.barriers.borrow_mut().expire(now_ms, || Err(Status::timed_out()));
-        self.leases.borrow_mut().expire(now_ms, || LeaseAnswer::NotLeader);
+        self.barriers
+            .borrow_mut()
+            .expire(now_ms, || Err(Status::timed_out()));
+        self.leases
+            .borrow_mut()
+            .expire(now_ms, || LeaseAnswer::NotLeader);
         self.applies.borrow_mut().expire(now_ms, || ());
         self.retry_read_index(now_ms);
-        self.shared.metrics.proposals_pending.set(self.proposals.borrow().open_count() as i64);
+        self.shared
+            .metrics
+            .proposals_pending
+            .set(self.proposals.borrow().open_count() as i64);
         let mut cache = self.cache.borrow_mut();
-        self.shared.metrics.cache_hits.add(std::mem::take(&mut cache.hits_count));
-        self.shared.metrics.cache_misses.add(std::mem::take(&mut cache.misses_count));
-        self.shared.vitals.cache_bytes.store(cache.bytes() as u64, Ordering::Relaxed);
+        self.shared
+            .metrics
+            .cache_hits
+            .add(std::mem::take(&mut cache.hits_count));
+        self.shared
+            .metrics
+            .cache_misses
+            .add(std::mem::take(&mut cache.misses_count));
+        self.shared
+            .vitals
+            .cache_bytes
+            .store(cache.bytes() as u64, Ordering::Relaxed);
     }
 
     // What handlers use.
@@ -239,7 +267,10 @@ impl ClientCore {
     }
 
     /// Encodes an answer into this core's buffer and cuts it off.
-    pub fn encode(&self, encode: impl FnOnce(&mut BytesMut) -> Result<(), Status>) -> Result<Bytes, Status> {
+    pub fn encode(
+        &self,
+        encode: impl FnOnce(&mut BytesMut) -> Result<(), Status>,
+    ) -> Result<Bytes, Status> {
         let mut buffer = self.buffer.borrow_mut();
         if buffer.capacity() < 512 {
             buffer.reserve(BUFFER_BYTES);
@@ -249,7 +280,11 @@ impl ClientCore {
     }
 
     /// Looks a key up in the value cache.
-    pub fn cached<T>(&self, key: &[u8], found: impl FnOnce(&crate::cache::Cached) -> T) -> Option<T> {
+    pub fn cached<T>(
+        &self,
+        key: &[u8],
+        found: impl FnOnce(&crate::cache::Cached) -> T,
+    ) -> Option<T> {
         self.cache.borrow_mut().get(key).map(found)
     }
 
@@ -274,9 +309,19 @@ impl ClientCore {
             incarnation: self.shared.incarnation,
             sequence: pending.ticket().0,
         };
-        let header = Header { request, time_ms: self.shared.unix_ms(), ..Header::default() };
+        let header = Header {
+            request,
+            time_ms: self.shared.unix_ms(),
+            ..Header::default()
+        };
         let payload = Command::encode(kind, &header, message);
-        post(&self.replica, ReplicaMessage::Propose { ticket: pending.ticket(), payload });
+        post(
+            &self.replica,
+            ReplicaMessage::Propose {
+                ticket: pending.ticket(),
+                payload,
+            },
+        );
         pending.await
     }
 
@@ -322,7 +367,13 @@ impl ClientCore {
         reads.asked = std::mem::take(&mut reads.gathering);
         reads.token += 1;
         reads.asked_ms = self.shared.now_ms();
-        post(&self.replica, ReplicaMessage::Read { core: self.number, token: reads.token });
+        post(
+            &self.replica,
+            ReplicaMessage::Read {
+                core: self.number,
+                token: reads.token,
+            },
+        );
     }
 
     /// A confirmation that does not come is asked for again under a new token, for the same readers.
@@ -332,7 +383,13 @@ impl ClientCore {
             reads.token += 1;
             reads.asked_ms = now_ms;
             self.shared.metrics.slow_read_indexes.add(1);
-            post(&self.replica, ReplicaMessage::Read { core: self.number, token: reads.token });
+            post(
+                &self.replica,
+                ReplicaMessage::Read {
+                    core: self.number,
+                    token: reads.token,
+                },
+            );
         }
     }
 
@@ -360,26 +417,43 @@ impl ClientCore {
     }
 
     /// Runs `work` on a reader thread.
-    pub async fn on_reader<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Status> {
+    pub async fn on_reader<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Status> {
         self.run_on(&self.readers, work).await
     }
 
     /// Runs `work` that may take minutes, one such piece of work at a time.
-    pub async fn in_background<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Status> {
+    pub async fn in_background<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Status> {
         self.run_on(&self.background, work).await
     }
 
-    async fn run_on<T: Send + 'static>(&self, pool: &Pool, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Status> {
+    async fn run_on<T: Send + 'static>(
+        &self,
+        pool: &Pool,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Status> {
         // No deadline of its own: the work always ends, and a caller that leaves drops the place.
         let pending = Slots::open(&self.answers, u64::MAX).ok_or_else(Status::too_many_requests)?;
         let work = Box::new(move || Box::new(work()) as Answer);
-        pool.submit(pending.ticket(), work).map_err(|_| Status::too_many_requests())?;
-        let answer = pending.await.downcast::<T>().expect("the place was opened for this very work");
+        pool.submit(pending.ticket(), work)
+            .map_err(|_| Status::too_many_requests())?;
+        let answer = pending
+            .await
+            .downcast::<T>()
+            .expect("the place was opened for this very work");
         Ok(*answer)
     }
 
     /// Asks the leader's lease clock.
-    pub async fn lease(&self, ask: impl FnOnce(Ticket) -> ReplicaMessage) -> Result<LeaseAnswer, Status> {
+    pub async fn lease(
+        &self,
+        ask: impl FnOnce(Ticket) -> ReplicaMessage,
+    ) -> Result<LeaseAnswer, Status> {
         let pending = self.open(&self.leases)?;
         post(&self.replica, ask(pending.ticket()));
         Ok(pending.await)

@@ -16,9 +16,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use kvnode_api::status::Status;
-use kvnode_wal::Entry;
 use kvnode_store::engine::fjall::FjallEngine;
 use kvnode_store::{BuiltFences, Change, LeaseChange, Response};
+use kvnode_wal::Entry;
 
 use crate::clock::{Remaining, Renewal};
 use crate::mailbox::Sender;
@@ -44,7 +44,10 @@ pub enum CoreMessage {
     /// A batch of entries was applied: changes for watchers and caches, the view after it, this core's results.
     Applied(Applied),
     /// A read may be answered once this core has seen the index applied.
-    ReadIndex { token: u64, index: Result<u64, Status> },
+    ReadIndex {
+        token: u64,
+        index: Result<u64, Status>,
+    },
     /// A proposal was refused before it was logged.
     Refused { ticket: Ticket, status: Status },
     /// Reader threads finished.
@@ -68,15 +71,31 @@ pub struct Applied {
 
 /// To the replica core.
 pub enum ReplicaMessage {
-    Propose { ticket: Ticket, payload: Bytes },
+    Propose {
+        ticket: Ticket,
+        payload: Bytes,
+    },
     /// Linearizable reads of one core, gathered under one token.
-    Read { core: usize, token: u64 },
+    Read {
+        core: usize,
+        token: u64,
+    },
     /// The WAL has everything up to this write number on disk.
     Written(u64),
     /// The store has applied up to `index`.
-    Applied { index: u64, view: View, leases: Vec<LeaseChange> },
-    KeepAlive { ticket: Ticket, lease: i64 },
-    TimeToLive { ticket: Ticket, lease: i64 },
+    Applied {
+        index: u64,
+        view: View,
+        leases: Vec<LeaseChange>,
+    },
+    KeepAlive {
+        ticket: Ticket,
+        lease: i64,
+    },
+    TimeToLive {
+        ticket: Ticket,
+        lease: i64,
+    },
     /// Everything up to this index is durable in the store.
     Durable(u64),
 }

@@ -54,7 +54,12 @@ pub struct ReplicaCore {
 }
 
 impl ReplicaCore {
-    pub fn new(shared: Arc<Shared>, replica: Replica, view: View, links: Links) -> Rc<RefCell<Self>> {
+    pub fn new(
+        shared: Arc<Shared>,
+        replica: Replica,
+        view: View,
+        links: Links,
+    ) -> Rc<RefCell<Self>> {
         let compacted = view.applied_index();
         Rc::new(RefCell::new(ReplicaCore {
             shared,
@@ -111,15 +116,31 @@ impl ReplicaCore {
             ReplicaMessage::Propose { ticket, payload } => {
                 if let Err(refused) = self.replica.propose(payload) {
                     self.shared.metrics.proposals_failed.add(1);
-                    self.tell(ticket, CoreMessage::Refused { ticket, status: refusal(&refused) });
+                    self.tell(
+                        ticket,
+                        CoreMessage::Refused {
+                            ticket,
+                            status: refusal(&refused),
+                        },
+                    );
                 }
             }
             ReplicaMessage::Read { core, token } => self.replica.read(read_token(core, token)),
             ReplicaMessage::Written(number) => self.replica.written(number),
-            ReplicaMessage::Applied { index, view, leases } => self.applied(index, view, leases),
+            ReplicaMessage::Applied {
+                index,
+                view,
+                leases,
+            } => self.applied(index, view, leases),
             ReplicaMessage::KeepAlive { ticket, lease } => {
                 let renewal = self.clock.keep_alive(lease, self.shared.now_ms());
-                self.tell(ticket, CoreMessage::Lease { ticket, answer: LeaseAnswer::Renewal(renewal) });
+                self.tell(
+                    ticket,
+                    CoreMessage::Lease {
+                        ticket,
+                        answer: LeaseAnswer::Renewal(renewal),
+                    },
+                );
             }
             ReplicaMessage::TimeToLive { ticket, lease } => {
                 let answer = if self.clock.is_running() {
@@ -166,11 +187,21 @@ impl ReplicaCore {
                 post(&self.links.disk, DiskJob::Write(write));
             }
             if let Some(last) = self.output.committed.last() {
-                self.shared.vitals.committed.store(last.index, Ordering::Relaxed);
-                post(&self.links.apply, ApplyJob::Entries(std::mem::take(&mut self.output.committed)));
+                self.shared
+                    .vitals
+                    .committed
+                    .store(last.index, Ordering::Relaxed);
+                post(
+                    &self.links.apply,
+                    ApplyJob::Entries(std::mem::take(&mut self.output.committed)),
+                );
             }
             if let Some(error) = self.output.failure.take() {
-                exit::fatal(exit::Code::Safety, error, "restore this member from a snapshot or a healthy member");
+                exit::fatal(
+                    exit::Code::Safety,
+                    error,
+                    "restore this member from a snapshot or a healthy member",
+                );
             }
             for (token, result) in self.output.reads.drain(..) {
                 let (core, token) = split_read_token(token);
@@ -200,13 +231,24 @@ impl ReplicaCore {
         vitals.leader.store(leader, Ordering::Relaxed);
         vitals.is_leader.store(leads, Ordering::Relaxed);
         if leads && !led {
-            let extra_ms = u64::try_from(self.shared.config.election_timeout.as_millis()).unwrap_or(0);
+            let extra_ms =
+                u64::try_from(self.shared.config.election_timeout.as_millis()).unwrap_or(0);
             let leases = self.view.leases().unwrap_or_else(|status| {
-                exit::fatal(exit::Code::Io, format_args!("reading the leases: {status}"), "check the disk of the data directory")
+                exit::fatal(
+                    exit::Code::Io,
+                    format_args!("reading the leases: {status}"),
+                    "check the disk of the data directory",
+                )
             });
-            let leases = leases.into_iter().map(|lease| (lease.id, lease.ttl, lease.remaining));
+            let leases = leases
+                .into_iter()
+                .map(|lease| (lease.id, lease.ttl, lease.remaining));
             self.clock.promote(self.shared.now_ms(), extra_ms, leases);
-            log::info!("leading term {} with {} leases", status.term, self.clock.count());
+            log::info!(
+                "leading term {} with {} leases",
+                status.term,
+                self.clock.count()
+            );
         } else if led && !leads {
             self.clock.demote();
         }
@@ -216,9 +258,15 @@ impl ReplicaCore {
     }
 
     fn expire_leases(&mut self) {
-        for id in self.clock.take_expired(self.shared.now_ms(), EXPIRED_PER_SCAN) {
+        for id in self
+            .clock
+            .take_expired(self.shared.now_ms(), EXPIRED_PER_SCAN)
+        {
             let message = LeaseRevokeRequest { id }.encode_to_vec();
-            match self.replica.propose(self.own_command(Kind::LeaseRevoke, &message)) {
+            match self
+                .replica
+                .propose(self.own_command(Kind::LeaseRevoke, &message))
+            {
                 Ok(()) => self.shared.metrics.leases_expired.add(1),
                 Err(_) => self.clock.retry(id),
             }
@@ -227,8 +275,16 @@ impl ReplicaCore {
 
     /// A command nobody waits for.
     fn own_command(&self, kind: Kind, message: &[u8]) -> Bytes {
-        let request = RequestId { member: self.shared.member_id, incarnation: self.shared.incarnation, sequence: 0 };
-        let header = Header { request, time_ms: self.shared.unix_ms(), ..Header::default() };
+        let request = RequestId {
+            member: self.shared.member_id,
+            incarnation: self.shared.incarnation,
+            sequence: 0,
+        };
+        let header = Header {
+            request,
+            time_ms: self.shared.unix_ms(),
+            ..Header::default()
+        };
         Command::encode(kind, &header, message)
     }
 }
@@ -240,7 +296,10 @@ fn read_token(core: usize, token: u64) -> u64 {
 }
 
 fn split_read_token(token: u64) -> (usize, u64) {
-    ((token >> CORE_SHIFT) as usize, token & ((1 << CORE_SHIFT) - 1))
+    (
+        (token >> CORE_SHIFT) as usize,
+        token & ((1 << CORE_SHIFT) - 1),
+    )
 }
 
 /// What a client hears when raft would not take its request.

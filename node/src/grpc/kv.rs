@@ -6,8 +6,9 @@ use bytes::Bytes;
 use kvnode_api::encode::{self, KeyValueRef};
 use kvnode_api::status::{Code, Status};
 use kvnode_api::{
-    AlarmRequest, AlarmType, CompactionRequest, DeleteRangeRequest, KeyValue, PutRequest, RangeRequest, RangeResponse,
-    RangeStreamResponse, TxnRequest, alarm_request::AlarmAction, check, frame,
+    AlarmRequest, AlarmType, CompactionRequest, DeleteRangeRequest, KeyValue, PutRequest,
+    RangeRequest, RangeResponse, RangeStreamResponse, TxnRequest, alarm_request::AlarmAction,
+    check, frame,
 };
 use kvnode_store::Response;
 use kvnode_store::command::Kind;
@@ -72,7 +73,10 @@ pub async fn range(core: &Rc<ClientCore>, message: Bytes) -> Reply {
     let header = core.header(0);
     core.on_reader(move || {
         let mut response = view.range(&request)?;
-        response.header = response.header.map(|own| kvnode_api::ResponseHeader { revision: own.revision, ..header });
+        response.header = response.header.map(|own| kvnode_api::ResponseHeader {
+            revision: own.revision,
+            ..header
+        });
         frame::encode(&response)
     })
     .await?
@@ -90,7 +94,15 @@ async fn get(core: &Rc<ClientCore>, key: Bytes) -> Reply {
     }
     let header = core.header(revision);
     let count = i64::from(found.is_some());
-    core.encode(|buffer| encode::single_range(&header, found.as_ref().map(KeyValueRef::from), false, count, buffer))
+    core.encode(|buffer| {
+        encode::single_range(
+            &header,
+            found.as_ref().map(KeyValueRef::from),
+            false,
+            count,
+            buffer,
+        )
+    })
 }
 
 pub async fn put(core: &Rc<ClientCore>, message: Bytes) -> Reply {
@@ -101,7 +113,13 @@ pub async fn put(core: &Rc<ClientCore>, message: Bytes) -> Reply {
         Response::Put(response) => {
             let header = core.header(revision_of(&response.header));
             core.shared.metrics.puts.add(1);
-            core.encode(|buffer| encode::put(&header, response.prev_kv.as_ref().map(KeyValueRef::from), buffer))
+            core.encode(|buffer| {
+                encode::put(
+                    &header,
+                    response.prev_kv.as_ref().map(KeyValueRef::from),
+                    buffer,
+                )
+            })
         }
         _ => Err(wrong_result()),
     }
@@ -167,7 +185,13 @@ pub async fn compact(core: &Rc<ClientCore>, message: Bytes) -> Reply {
 /// `physical`: the answer waits until this member has removed the history.
 async fn wait_for_physical_compaction(core: &Rc<ClientCore>, revision: i64) -> Result<(), Status> {
     let started_ms = core.shared.now_ms();
-    while core.shared.vitals.compacted.load(std::sync::atomic::Ordering::Acquire) < revision {
+    while core
+        .shared
+        .vitals
+        .compacted
+        .load(std::sync::atomic::Ordering::Acquire)
+        < revision
+    {
         if core.shared.now_ms() - started_ms > core.shared.request_timeout_ms() {
             return Err(Status::timed_out());
         }
@@ -204,7 +228,9 @@ pub async fn range_stream(
         } else if bytes > target_bytes * 2 {
             rows = (rows / 2).max(1);
         }
-        let frame = frame::encode(&RangeStreamResponse { range_response: Some(slice.response) })?;
+        let frame = frame::encode(&RangeStreamResponse {
+            range_response: Some(slice.response),
+        })?;
         if responses.send(frame).await.is_err() || last {
             return Ok(());
         }
@@ -228,7 +254,12 @@ impl Slices {
     fn begin(core: &ClientCore, request: RangeRequest) -> Self {
         let view = core.view();
         let from = request.key.clone();
-        Slices { request, view, from, sent: 0 }
+        Slices {
+            request,
+            view,
+            from,
+            sent: 0,
+        }
     }
 
     /// The next slice; the last one carries header, more and count.
@@ -236,15 +267,27 @@ impl Slices {
         let view = self.view.clone();
         // A compaction during the stream ends it, although the view could still read on: a client may not be served
         // from a past that everybody else has been told is gone.
-        let pinned = if self.request.revision > 0 { self.request.revision } else { view.revision() };
+        let pinned = if self.request.revision > 0 {
+            self.request.revision
+        } else {
+            view.revision()
+        };
         if core.with_view(|newest| newest.compact_revision()) > pinned {
             return Err(Status::compacted());
         }
         let rows = i64::try_from(rows).unwrap_or(i64::MAX);
-        let left = if self.request.limit > 0 { self.request.limit - self.sent } else { i64::MAX };
+        let left = if self.request.limit > 0 {
+            self.request.limit - self.sent
+        } else {
+            i64::MAX
+        };
         let mut ask = self.request.clone();
         ask.key = self.from.clone();
-        ask.limit = if self.request.count_only { 0 } else { rows.min(left) };
+        ask.limit = if self.request.count_only {
+            0
+        } else {
+            rows.min(left)
+        };
         let single = self.request.range_end.is_empty();
         let mut response = core.on_reader(move || view.range(&ask)).await??;
         let got = i64::try_from(response.kvs.len()).unwrap_or(i64::MAX);
@@ -272,7 +315,13 @@ impl Slices {
 
 /// Refuses what would go over the quota, and raises this member's alarm if it is not on yet.
 async fn check_quota(core: &Rc<ClientCore>, cost: u64) -> Result<(), Status> {
-    if cost > 0 && core.shared.vitals.disk_low.load(std::sync::atomic::Ordering::Relaxed) {
+    if cost > 0
+        && core
+            .shared
+            .vitals
+            .disk_low
+            .load(std::sync::atomic::Ordering::Relaxed)
+    {
         return Err(Status::no_space());
     }
     if !core.with_view(|view| view.quota_exceeded(cost)) {
@@ -280,10 +329,16 @@ async fn check_quota(core: &Rc<ClientCore>, cost: u64) -> Result<(), Status> {
     }
     let member_id = core.shared.member_id;
     let raised = core.with_view(|view| {
-        view.alarms().list(AlarmType::Nospace as i32).iter().any(|alarm| alarm.member_id == member_id)
+        view.alarms()
+            .list(AlarmType::Nospace as i32)
+            .iter()
+            .any(|alarm| alarm.member_id == member_id)
     });
     if !raised {
-        log::warn!("the quota of {} bytes is reached: raising NOSPACE; compact, then disarm the alarm", core.shared.config.quota_bytes.unwrap_or(0));
+        log::warn!(
+            "the quota of {} bytes is reached: raising NOSPACE; compact, then disarm the alarm",
+            core.shared.config.quota_bytes.unwrap_or(0)
+        );
         let alarm = AlarmRequest {
             action: AlarmAction::Activate as i32,
             member_id,
@@ -305,5 +360,8 @@ pub fn revision_of(header: &Option<kvnode_api::ResponseHeader>) -> i64 {
 
 /// The store answered a command with another command's result: a bug, told as what it is.
 pub fn wrong_result() -> Status {
-    Status::new(Code::Internal, "kvnode: the store answered with another kind of result")
+    Status::new(
+        Code::Internal,
+        "kvnode: the store answered with another kind of result",
+    )
 }

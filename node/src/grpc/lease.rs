@@ -6,8 +6,8 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 use kvnode_api::status::Status;
 use kvnode_api::{
-    LeaseGrantRequest, LeaseKeepAliveRequest, LeaseKeepAliveResponse, LeaseLeasesResponse, LeaseRevokeRequest,
-    LeaseStatus, LeaseTimeToLiveRequest, LeaseTimeToLiveResponse, check, frame,
+    LeaseGrantRequest, LeaseKeepAliveRequest, LeaseKeepAliveResponse, LeaseLeasesResponse,
+    LeaseRevokeRequest, LeaseStatus, LeaseTimeToLiveRequest, LeaseTimeToLiveResponse, check, frame,
 };
 use kvnode_store::Response;
 use kvnode_store::command::Kind;
@@ -26,7 +26,10 @@ pub async fn grant(core: &Rc<ClientCore>, message: Bytes) -> Reply {
     if request.id == 0 {
         request.id = random_lease_id()?;
     }
-    match core.propose(Kind::LeaseGrant, &request.encode_to_vec()).await? {
+    match core
+        .propose(Kind::LeaseGrant, &request.encode_to_vec())
+        .await?
+    {
         Response::LeaseGrant(mut response) => {
             core.shared.metrics.leases_granted.add(1);
             response.header = Some(core.header(core.revision()));
@@ -38,8 +41,11 @@ pub async fn grant(core: &Rc<ClientCore>, message: Bytes) -> Reply {
 
 /// A positive random id, as etcd picks them; a collision is refused by the store like any id in use.
 fn random_lease_id() -> Result<i64, Status> {
-    let random = getrandom::u64().map_err(|_| Status::new(kvnode_api::Code::Internal, "kvnode: no random numbers"))?;
-    Ok(i64::try_from(random & (i64::MAX as u64)).unwrap_or(1).max(1))
+    let random = getrandom::u64()
+        .map_err(|_| Status::new(kvnode_api::Code::Internal, "kvnode: no random numbers"))?;
+    Ok(i64::try_from(random & (i64::MAX as u64))
+        .unwrap_or(1)
+        .max(1))
 }
 
 pub async fn revoke(core: &Rc<ClientCore>, message: Bytes) -> Reply {
@@ -57,11 +63,16 @@ pub async fn revoke(core: &Rc<ClientCore>, message: Bytes) -> Reply {
 pub async fn time_to_live(core: &Rc<ClientCore>, message: Bytes) -> Reply {
     let request: LeaseTimeToLiveRequest = frame::decode(message)?;
     let lease = request.id;
-    let LeaseAnswer::Remaining(remaining) = core.lease(|ticket| ReplicaMessage::TimeToLive { ticket, lease }).await? else {
+    let LeaseAnswer::Remaining(remaining) = core
+        .lease(|ticket| ReplicaMessage::TimeToLive { ticket, lease })
+        .await?
+    else {
         return Err(Status::no_leader());
     };
     let (view, with_keys) = (core.view(), request.keys);
-    let info = core.on_reader(move || view.lease(lease, with_keys)).await??;
+    let info = core
+        .on_reader(move || view.lease(lease, with_keys))
+        .await??;
     let mut response = LeaseTimeToLiveResponse {
         header: Some(core.header(core.revision())),
         id: lease,
@@ -82,7 +93,10 @@ pub async fn leases(core: &Rc<ClientCore>) -> Reply {
     let leases = core.on_reader(move || view.leases()).await??;
     let response = LeaseLeasesResponse {
         header: Some(core.header(core.revision())),
-        leases: leases.into_iter().map(|lease| LeaseStatus { id: lease.id }).collect(),
+        leases: leases
+            .into_iter()
+            .map(|lease| LeaseStatus { id: lease.id })
+            .collect(),
     };
     core.encode(|buffer| frame::encode_into(&response, buffer))
 }
@@ -98,7 +112,10 @@ pub async fn keep_alive(
     if responses.headers().is_err() {
         return Ok(());
     }
-    let counts = core.shared.metrics.method(kvnode_api::service::Method::LeaseKeepAlive);
+    let counts = core
+        .shared
+        .metrics
+        .method(kvnode_api::service::Method::LeaseKeepAlive);
     while let Some(message) = requests.next().await? {
         counts.received.add(1);
         if requires_leader && !core.shared.has_leader() {
@@ -108,7 +125,11 @@ pub async fn keep_alive(
         // The revision from before the renewal: a client may conclude that the lease lived at least until then.
         let header = core.header(core.revision());
         let ttl = renew(core, request.id).await?;
-        let response = LeaseKeepAliveResponse { header: Some(header), id: request.id, ttl };
+        let response = LeaseKeepAliveResponse {
+            header: Some(header),
+            id: request.id,
+            ttl,
+        };
         let frame = core.encode(|buffer| frame::encode_into(&response, buffer))?;
         counts.sent.add(1);
         if responses.send(frame).await.is_err() {
@@ -121,7 +142,10 @@ pub async fn keep_alive(
 /// The granted TTL, or 0 for a lease that is not there (any more).
 async fn renew(core: &Rc<ClientCore>, lease: i64) -> Result<i64, Status> {
     loop {
-        match core.lease(|ticket| ReplicaMessage::KeepAlive { ticket, lease }).await? {
+        match core
+            .lease(|ticket| ReplicaMessage::KeepAlive { ticket, lease })
+            .await?
+        {
             LeaseAnswer::Renewal(Renewal::Renewed(ttl)) => {
                 core.shared.metrics.leases_renewed.add(1);
                 return Ok(ttl);
@@ -129,7 +153,9 @@ async fn renew(core: &Rc<ClientCore>, lease: i64) -> Result<i64, Status> {
             LeaseAnswer::Renewal(Renewal::Unknown) => return Ok(0),
             // Due: the answer has to wait until its keys are gone.
             LeaseAnswer::Renewal(Renewal::Revoking) => core.next_apply().await?,
-            _ if core.shared.vitals.stopping.load(Ordering::Relaxed) => return Err(Status::server_stopped()),
+            _ if core.shared.vitals.stopping.load(Ordering::Relaxed) => {
+                return Err(Status::server_stopped());
+            }
             _ => return Err(Status::no_leader()),
         }
     }

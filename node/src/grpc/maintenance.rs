@@ -6,9 +6,10 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 use kvnode_api::status::Status;
 use kvnode_api::{
-    AlarmRequest, AlarmResponse, AlarmType, DefragmentResponse, DowngradeInfo, DowngradeRequest, DowngradeResponse,
-    HashKVRequest, HashKVResponse, HashResponse, MoveLeaderRequest, MoveLeaderResponse, StatusResponse,
-    alarm_request::AlarmAction, check, downgrade_request::DowngradeAction, frame,
+    AlarmRequest, AlarmResponse, AlarmType, DefragmentResponse, DowngradeInfo, DowngradeRequest,
+    DowngradeResponse, HashKVRequest, HashKVResponse, HashResponse, MoveLeaderRequest,
+    MoveLeaderResponse, StatusResponse, alarm_request::AlarmAction, check,
+    downgrade_request::DowngradeAction, frame,
 };
 use kvnode_store::Response;
 use kvnode_store::command::Kind;
@@ -32,7 +33,10 @@ pub async fn alarm(core: &Rc<ClientCore>, message: Bytes) -> Reply {
             _ => return Err(wrong_result()),
         }
     };
-    let response = AlarmResponse { header: Some(core.header(core.revision())), alarms };
+    let response = AlarmResponse {
+        header: Some(core.header(core.revision())),
+        alarms,
+    };
     core.encode(|buffer| frame::encode_into(&response, buffer))
 }
 
@@ -43,8 +47,12 @@ pub fn status(core: &Rc<ClientCore>) -> Reply {
     if leader == 0 {
         errors.push("etcdserver: no leader".to_string());
     }
-    let (alarms, in_use) =
-        core.with_view(|view| (view.alarms().list(AlarmType::None as i32), view.live_bytes()));
+    let (alarms, in_use) = core.with_view(|view| {
+        (
+            view.alarms().list(AlarmType::None as i32),
+            view.live_bytes(),
+        )
+    });
     errors.extend(alarms.iter().map(|alarm| {
         let name = crate::health::alarm_name(alarm.alarm);
         format!("memberID:{} alarm:{name} ", alarm.member_id)
@@ -63,7 +71,11 @@ pub fn status(core: &Rc<ClientCore>) -> Reply {
         db_size_in_use,
         is_learner: false,
         storage_version: STORAGE_VERSION.into(),
-        db_size_quota: core.shared.config.quota_bytes.map_or(0, |bytes| i64::try_from(bytes).unwrap_or(i64::MAX)),
+        db_size_quota: core
+            .shared
+            .config
+            .quota_bytes
+            .map_or(0, |bytes| i64::try_from(bytes).unwrap_or(i64::MAX)),
         downgrade_info: Some(DowngradeInfo::default()),
     };
     core.encode(|buffer| frame::encode_into(&response, buffer))
@@ -72,9 +84,14 @@ pub fn status(core: &Rc<ClientCore>) -> Reply {
 /// Rewrites the store's tables in the background; readers and writers go on. Answers when it is done.
 pub async fn defragment(core: &Rc<ClientCore>, persister: &FjallPersister) -> Reply {
     let persister = persister.clone();
-    core.in_background(move || persister.compact_state()).await?.map_err(|error| {
-        Status::new(kvnode_api::Code::Internal, format!("kvnode: defragmentation failed: {error}"))
-    })?;
+    core.in_background(move || persister.compact_state())
+        .await?
+        .map_err(|error| {
+            Status::new(
+                kvnode_api::Code::Internal,
+                format!("kvnode: defragmentation failed: {error}"),
+            )
+        })?;
     frame::encode(&DefragmentResponse { header: None })
 }
 
@@ -82,14 +99,19 @@ pub async fn hash(core: &Rc<ClientCore>) -> Reply {
     let view = core.view();
     let revision = view.revision();
     let hashed = core.on_reader(move || view.hash()).await??;
-    frame::encode(&HashResponse { header: Some(core.header(revision)), hash: hashed.hash })
+    frame::encode(&HashResponse {
+        header: Some(core.header(revision)),
+        hash: hashed.hash,
+    })
 }
 
 pub async fn hash_kv(core: &Rc<ClientCore>, message: Bytes) -> Reply {
     let request: HashKVRequest = frame::decode(message)?;
     let view = core.view();
     let current = view.revision();
-    let hashed = core.on_reader(move || view.hash_kv(request.revision)).await??;
+    let hashed = core
+        .on_reader(move || view.hash_kv(request.revision))
+        .await??;
     frame::encode(&HashKVResponse {
         header: Some(core.header(current)),
         hash: hashed.hash,
@@ -127,8 +149,10 @@ pub fn downgrade(core: &Rc<ClientCore>, message: Bytes) -> Reply {
         Ok(DowngradeAction::Cancel) => {}
         Err(_) => return Err(Status::unknown_method()),
     }
-    let response =
-        DowngradeResponse { header: Some(core.header(core.revision())), version: CLUSTER_VERSION_SHORT.into() };
+    let response = DowngradeResponse {
+        header: Some(core.header(core.revision())),
+        version: CLUSTER_VERSION_SHORT.into(),
+    };
     core.encode(|buffer| frame::encode_into(&response, buffer))
 }
 
@@ -150,7 +174,11 @@ mod tests {
         assert_eq!(parse_version("3.5"), Ok((3, 5)));
         assert_eq!(parse_version("3.5.9"), Ok((3, 5)));
         for wrong in ["", "3", "3.5.1.2", "v3.5", "3.x"] {
-            assert_eq!(parse_version(wrong), Err(Status::downgrade_version_format()), "{wrong}");
+            assert_eq!(
+                parse_version(wrong),
+                Err(Status::downgrade_version_format()),
+                "{wrong}"
+            );
         }
     }
 }

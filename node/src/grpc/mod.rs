@@ -35,7 +35,10 @@ impl NodeService {
         if self.core.shared.vitals.stopping.load(Ordering::Relaxed) {
             return Err(Status::server_stopped());
         }
-        if call.get("client-api-version").is_some_and(|version| std::str::from_utf8(version).is_err()) {
+        if call
+            .get("client-api-version")
+            .is_some_and(|version| std::str::from_utf8(version).is_err())
+        {
             return Err(Status::invalid_client_api_version());
         }
         if requires_leader(call) && !self.core.shared.has_leader() {
@@ -80,7 +83,9 @@ impl NodeService {
         let core = &self.core;
         match call.method {
             Method::Watch => watch::serve(core, requests, responses, requires_leader(call)).await,
-            Method::LeaseKeepAlive => lease::keep_alive(core, requests, responses, requires_leader(call)).await,
+            Method::LeaseKeepAlive => {
+                lease::keep_alive(core, requests, responses, requires_leader(call)).await
+            }
             Method::RangeStream => kv::range_stream(core, requests, responses).await,
             Method::Snapshot => snapshot::serve(core, responses).await,
             Method::HealthWatch => health::watch(requests, responses).await,
@@ -92,7 +97,11 @@ impl NodeService {
 /// A service that this release does not have answers as any gRPC server does that never heard of it, so that a client
 /// falls back the way it would with an older server.
 fn not_served(method: Method) -> Status {
-    let text = format!("unknown method {} for service {}", method.name(), method.service());
+    let text = format!(
+        "unknown method {} for service {}",
+        method.name(),
+        method.service()
+    );
     Status::new(Code::Unimplemented, text)
 }
 
@@ -124,13 +133,24 @@ impl Service for NodeService {
         reply
     }
 
-    async fn stream(self: Rc<Self>, call: Call, requests: RequestStream, mut responses: ResponseSink) -> Result<(), Status> {
+    async fn stream(
+        self: Rc<Self>,
+        call: Call,
+        requests: RequestStream,
+        mut responses: ResponseSink,
+    ) -> Result<(), Status> {
         let counts = self.core.shared.metrics.method(call.method);
         counts.started.add(1);
         // A client that leaves drops this future: counted as cancelled, as grpc-go's interceptors do.
-        let mut ended = Ended { service: &self, method: call.method, code: Code::Cancelled };
+        let mut ended = Ended {
+            service: &self,
+            method: call.method,
+            code: Code::Cancelled,
+        };
         let result = self.dispatch_stream(&call, requests, &mut responses).await;
-        ended.code = result.as_ref().map_or_else(|status| status.code, |()| Code::Ok);
+        ended.code = result
+            .as_ref()
+            .map_or_else(|status| status.code, |()| Code::Ok);
         drop(ended);
         result
     }
@@ -165,6 +185,11 @@ struct Ended<'a> {
 
 impl Drop for Ended<'_> {
     fn drop(&mut self) {
-        self.service.core.shared.metrics.method(self.method).handled(self.code);
+        self.service
+            .core
+            .shared
+            .metrics
+            .method(self.method)
+            .handled(self.code);
     }
 }

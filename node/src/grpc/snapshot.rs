@@ -39,12 +39,19 @@ pub async fn serve(core: &Rc<ClientCore>, responses: &mut ResponseSink) -> Resul
         .await?
         .map_err(|error| failed(&error.to_string()))?;
     let (sender, mut receiver) = mailbox::bounded(BLOBS_AHEAD);
-    let packing = std::thread::Builder::new().name("kv-snapshot".into()).spawn(move || {
-        let mut blobs = Blobs { sender, buffer: BytesMut::with_capacity(BLOB_BYTES) };
-        if let Err(error) = pack(&view, &info, &mut blobs).and_then(|_| blobs.flush().map_err(Into::into)) {
-            blobs.give_up(&error.to_string());
-        }
-    });
+    let packing = std::thread::Builder::new()
+        .name("kv-snapshot".into())
+        .spawn(move || {
+            let mut blobs = Blobs {
+                sender,
+                buffer: BytesMut::with_capacity(BLOB_BYTES),
+            };
+            if let Err(error) =
+                pack(&view, &info, &mut blobs).and_then(|_| blobs.flush().map_err(Into::into))
+            {
+                blobs.give_up(&error.to_string());
+            }
+        });
     packing.map_err(|error| failed(&error.to_string()))?;
     let mut left = total;
     let mut held = BytesMut::new();
@@ -69,7 +76,10 @@ pub async fn serve(core: &Rc<ClientCore>, responses: &mut ResponseSink) -> Resul
         return Err(failed("the packed size changed between two passes"));
     }
     let digest = held.split_off(held.len() - DIGEST_BYTES).freeze();
-    for blob in [held.freeze(), digest].into_iter().filter(|blob| !blob.is_empty()) {
+    for blob in [held.freeze(), digest]
+        .into_iter()
+        .filter(|blob| !blob.is_empty())
+    {
         left -= blob.len() as u64;
         if send(responses, blob, left).await.is_err() {
             return Ok(());
@@ -78,9 +88,21 @@ pub async fn serve(core: &Rc<ClientCore>, responses: &mut ResponseSink) -> Resul
     Ok(())
 }
 
-async fn send(responses: &mut ResponseSink, blob: Bytes, remaining_bytes: u64) -> Result<(), Status> {
-    let response = SnapshotResponse { header: None, remaining_bytes, blob, version: STORAGE_VERSION.into() };
-    responses.send(frame::encode(&response)?).await.map_err(|_| Status::context_canceled())
+async fn send(
+    responses: &mut ResponseSink,
+    blob: Bytes,
+    remaining_bytes: u64,
+) -> Result<(), Status> {
+    let response = SnapshotResponse {
+        header: None,
+        remaining_bytes,
+        blob,
+        version: STORAGE_VERSION.into(),
+    };
+    responses
+        .send(frame::encode(&response)?)
+        .await
+        .map_err(|_| Status::context_canceled())
 }
 
 fn info(core: &ClientCore) -> Info {
@@ -125,7 +147,9 @@ struct Blobs {
 impl Blobs {
     fn send(&mut self, piece: Piece) -> io::Result<()> {
         let mut pieces = vec![piece];
-        self.sender.push_blocking(&mut pieces).map_err(|_| io::Error::new(io::ErrorKind::BrokenPipe, "the client left"))
+        self.sender
+            .push_blocking(&mut pieces)
+            .map_err(|_| io::Error::new(io::ErrorKind::BrokenPipe, "the client left"))
     }
 
     fn give_up(&mut self, reason: &str) {

@@ -37,6 +37,12 @@ pub(super) enum Work {
         request: HttpRequest,
         respond: SendResponse<Bytes>,
     },
+    /// An answer that is there already. It is sent once all requests are accepted: the engine
+    /// writes whatever it has whenever it is asked for the next request.
+    Answer {
+        reply: Reply,
+        respond: SendResponse<Bytes>,
+    },
     /// An answer that the peer's window has not admitted yet.
     Rest(Rest),
 }
@@ -61,7 +67,12 @@ pub(super) fn begin<S: Service>(
                         .map_or_else(Default::default, |v| String::from_utf8_lossy(v.as_bytes()))
                 ),
             );
-            refuse(&mut respond, link, StatusCode::UNSUPPORTED_MEDIA_TYPE, &status);
+            refuse(
+                &mut respond,
+                link,
+                StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                &status,
+            );
             return None;
         }
         let request = HttpRequest {
@@ -76,7 +87,10 @@ pub(super) fn begin<S: Service>(
     if head.method != http::Method::POST {
         let status = Status::new(
             Code::Internal,
-            format!("received a :method field {:?} which should be POST", head.method.as_str()),
+            format!(
+                "received a :method field {:?} which should be POST",
+                head.method.as_str()
+            ),
         );
         refuse(&mut respond, link, StatusCode::METHOD_NOT_ALLOWED, &status);
         return None;
@@ -128,7 +142,7 @@ pub(super) fn begin<S: Service>(
             message: Some(message),
             respond,
         }),
-        Some(reply) => answer(&mut respond, link, reply).map(Work::Rest),
+        Some(reply) => Some(Work::Answer { reply, respond }),
     }
 }
 
@@ -149,6 +163,11 @@ pub(super) async fn run<S: Service>(service: Rc<S>, link: Rc<Link>, work: Work) 
         } => Box::pin(stream(service, &link, call, source, respond)).await,
         Work::Http { request, respond } => {
             Box::pin(plain_http(service, &link, request, respond)).await;
+        }
+        Work::Answer { reply, mut respond } => {
+            if let Some(rest) = answer(&mut respond, &link, reply) {
+                rest.finish(&link).await;
+            }
         }
         Work::Rest(rest) => rest.finish(&link).await,
     }
@@ -211,8 +230,11 @@ async fn stream<S: Service>(
     let outlet = CloseAtEnd(Outlet::new(respond, Rc::clone(link)));
     let outlet = &outlet.0;
     let mut deadline = Deadline::new(link, call.deadline);
-    let mut handler =
-        Some(Box::pin(service.stream(call, source, ResponseSink::new(Rc::clone(outlet)))));
+    let mut handler = Some(Box::pin(service.stream(
+        call,
+        source,
+        ResponseSink::new(Rc::clone(outlet)),
+    )));
     let mut status = Ok(());
     poll_fn(|cx| {
         outlet.owner_polled(cx);
@@ -305,7 +327,7 @@ async fn plain_http<S: Service>(
 }
 
 /// Sends a reply, or as much of it as the window admits. Errors mean that nobody listens any more.
-fn answer(respond: &mut SendResponse<Bytes>, link: &Link, reply: Reply) -> Option<Rest> {
+pub(super) fn answer(respond: &mut SendResponse<Bytes>, link: &Link, reply: Reply) -> Option<Rest> {
     let mut frame = match reply {
         Ok(frame) => frame,
         Err(status) => {
@@ -351,9 +373,11 @@ impl Rest {
 /// Sends all of `frame`, as fast as window and bound admit.
 async fn push(link: &Link, stream: &mut SendStream<Bytes>, mut frame: Bytes) -> Result<(), Gone> {
     let mut ticket = Ticket::default();
-    poll_fn(|cx| match link.poll_push(stream, &mut frame, &mut ticket, cx) {
-        Poll::Pending => stream.poll_reset(cx).map(|_| Err(Gone)),
-        ready => ready,
-    })
+    poll_fn(
+        |cx| match link.poll_push(stream, &mut frame, &mut ticket, cx) {
+            Poll::Pending => stream.poll_reset(cx).map(|_| Err(Gone)),
+            ready => ready,
+        },
+    )
     .await
 }

@@ -19,11 +19,11 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use h2::server::{Builder, Connection};
+use h2::server::{Builder, Connection, SendResponse};
 use h2::{Ping, PingPong, Reason};
 
 use super::call::{self, Work};
-use super::face::Service;
+use super::face::{Reply, Service};
 use super::frames;
 use super::gate::Gate;
 use super::io::{Io, Wire};
@@ -110,6 +110,8 @@ struct Driver<S, F, W> {
     connection: Connection<Io, Bytes>,
     calls: FuturesUnordered<F>,
     start: W,
+    /// Answers that came at once, until all requests of the round are accepted.
+    answers: Vec<(Reply, SendResponse<Bytes>)>,
     gate: Arc<Gate>,
     /// Leads through the gate.
     waker: Waker,
@@ -145,6 +147,7 @@ where
             connection,
             calls: FuturesUnordered::new(),
             start,
+            answers: Vec::new(),
             gate,
             waker,
             wire,
@@ -206,8 +209,12 @@ where
             match self.connection.poll_accept(cx) {
                 Poll::Ready(Some(Ok((request, respond)))) => {
                     self.last_stream = self.last_stream.max(respond.stream_id().as_u32());
-                    if let Some(work) = call::begin(&self.service, &self.link, request, respond) {
-                        self.calls.push((self.start)(work));
+                    match call::begin(&self.service, &self.link, request, respond) {
+                        Some(Work::Answer { reply, respond }) => {
+                            self.answers.push((reply, respond));
+                        }
+                        Some(work) => self.calls.push((self.start)(work)),
+                        None => {}
                     }
                 }
                 Poll::Ready(Some(Err(error))) => {
@@ -228,6 +235,11 @@ where
 
     /// Polls the calls until all wait; whether the engine got something to write from anyone.
     fn poll_calls(&mut self, cx: &mut Context<'_>) -> bool {
+        for (reply, mut respond) in self.answers.drain(..) {
+            if let Some(rest) = call::answer(&mut respond, &self.link, reply) {
+                self.calls.push((self.start)(Work::Rest(rest)));
+            }
+        }
         while let Poll::Ready(Some(())) = self.calls.poll_next_unpin(cx) {}
         self.service.flush();
         let sent = self.link.take_sent();
@@ -260,7 +272,11 @@ where
                 self.deadline = None;
                 return;
             };
-            if self.deadline.as_ref().is_none_or(|(armed, _)| earliest < *armed) {
+            if self
+                .deadline
+                .as_ref()
+                .is_none_or(|(armed, _)| earliest < *armed)
+            {
                 let wait = earliest.saturating_duration_since(Instant::now());
                 self.deadline = Some((earliest, rt::sleep(wait.max(DEADLINE_STEP))));
             }

@@ -69,7 +69,11 @@ impl Wake for Gate {
         if already || self.in_turn.load(Ordering::SeqCst) {
             return;
         }
-        let task = self.task.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let task = self
+            .task
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
         if let Some(task) = task {
             task.wake();
         }

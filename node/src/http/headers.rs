@@ -132,7 +132,10 @@ mod tests {
     #[test]
     fn timeouts_are_digits_and_a_unit() {
         assert_eq!(parse_timeout(b"10S"), Some(Duration::from_secs(10)));
-        assert_eq!(parse_timeout(b"99999999H").map(|d| d.as_secs()), Some(359_999_996_400));
+        assert_eq!(
+            parse_timeout(b"99999999H").map(|d| d.as_secs()),
+            Some(359_999_996_400)
+        );
         assert_eq!(parse_timeout(b"4999m"), Some(Duration::from_millis(4999)));
         assert_eq!(parse_timeout(b"7u"), Some(Duration::from_micros(7)));
         assert_eq!(parse_timeout(b"0n"), Some(Duration::ZERO));
@@ -143,7 +146,10 @@ mod tests {
 
     #[test]
     fn messages_are_percent_encoded() {
-        assert_eq!(percent_encode("etcdserver: key not found"), "etcdserver: key not found");
+        assert_eq!(
+            percent_encode("etcdserver: key not found"),
+            "etcdserver: key not found"
+        );
         assert_eq!(percent_encode("100%\n\u{e9}~"), "100%25%0A%C3%A9~");
     }
 

@@ -327,9 +327,7 @@ impl Body for Outgoing {
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         match &mut self.body {
             ResponseBody::Full(bytes) if bytes.is_empty() => Poll::Ready(None),
-            ResponseBody::Full(bytes) => {
-                Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes)))))
-            }
+            ResponseBody::Full(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
             ResponseBody::Stream(pieces) => pieces
                 .as_mut()
                 .poll_next(cx)

@@ -116,13 +116,16 @@ impl Wire {
 
     /// Writes a frame of ours after the engine is done, if the engine stopped between two frames.
     pub(super) async fn write_last(&self, frame: &[u8]) -> io::Result<()> {
-        if !self.frames.as_ref().is_some_and(|eyes| eyes.borrow().outgoing.at_boundary()) {
+        if !self
+            .frames
+            .as_ref()
+            .is_some_and(|eyes| eyes.borrow().outgoing.at_boundary())
+        {
             return Ok(());
         }
         let mut left = frame;
         while !left.is_empty() {
-            let written =
-                poll_fn(|cx| self.stream.borrow_mut().poll_write(cx, left)).await?;
+            let written = poll_fn(|cx| self.stream.borrow_mut().poll_write(cx, left)).await?;
             if written == 0 {
                 return Err(io::ErrorKind::WriteZero.into());
             }
@@ -177,7 +180,8 @@ impl Wire {
     }
 
     fn saw(&self, bytes: &[u8]) {
-        self.read_bytes.set(self.read_bytes.get() + bytes.len() as u64);
+        self.read_bytes
+            .set(self.read_bytes.get() + bytes.len() as u64);
         let Some(eyes) = &self.frames else {
             return;
         };
@@ -204,7 +208,9 @@ impl Wire {
         let result = self.stream.borrow_mut().poll_write(cx, bytes);
         self.write_blocked.set(result.is_pending());
         if let (Poll::Ready(Ok(written)), Some(eyes)) = (&result, &self.frames) {
-            eyes.borrow_mut().outgoing.feed(&bytes[..*written], |_, _| {});
+            eyes.borrow_mut()
+                .outgoing
+                .feed(&bytes[..*written], |_, _| {});
         }
         result
     }

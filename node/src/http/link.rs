@@ -39,7 +39,11 @@ pub(super) struct Gone;
 pub(super) struct Ticket(Option<u64>);
 
 impl Link {
-    pub(super) fn new(options: Rc<Options>, peer: Rc<Peer>, partial: Rc<PartialBudget>) -> Rc<Link> {
+    pub(super) fn new(
+        options: Rc<Options>,
+        peer: Rc<Peer>,
+        partial: Rc<PartialBudget>,
+    ) -> Rc<Link> {
         Rc::new(Link {
             options,
             peer,

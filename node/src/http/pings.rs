@@ -74,7 +74,10 @@ mod tests {
     #[test]
     fn pings_without_a_call_are_counted_whatever_their_distance() {
         assert_eq!(breach(&[0, 60, 120, 180], false, false), Some(3));
-        assert_eq!(breach(&[0, 7_200, 14_400, 21_600, 28_800], false, false), None);
+        assert_eq!(
+            breach(&[0, 7_200, 14_400, 21_600, 28_800], false, false),
+            None
+        );
     }
 
     #[test]

@@ -64,7 +64,11 @@ impl ResponseSink {
     /// # Errors
     /// [`TrySendError`].
     pub fn try_send(&mut self, frame: Bytes) -> Result<(), TrySendError> {
-        if self.outlet.poll_drain_quietly().map_err(|Gone| TrySendError::Closed)? {
+        if self
+            .outlet
+            .poll_drain_quietly()
+            .map_err(|Gone| TrySendError::Closed)?
+        {
             *self.outlet.left.borrow_mut() = frame;
             self.outlet
                 .poll_drain_quietly()
@@ -80,7 +84,9 @@ impl ResponseSink {
     /// # Errors
     /// [`Closed`].
     pub async fn drain(&mut self) -> Result<(), Closed> {
-        poll_fn(|cx| self.outlet.poll_send(cx)).await.map_err(|Gone| Closed)
+        poll_fn(|cx| self.outlet.poll_send(cx))
+            .await
+            .map_err(|Gone| Closed)
     }
 
     /// Ends the response with this status (`Ok` for OK) after what was sent.

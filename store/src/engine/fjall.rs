@@ -7,6 +7,7 @@
 //! * Journals go through the [doctor](super::doctor) before fjall sees them.
 //! * Journal compression is off: recovery verifies a batch by compressing it again, so another
 //!   version of the compressor would make unflushed journals unreadable.
+//! * No view is ever at sequence number 0 (see `leave_sequence_zero`).
 //! * Views are made by the owner only, after a commit: a memtable flush that ends while a batch is
 //!   being applied lets a view made elsewhere see half of it.
 //! * `persist` syncs the journal through our own descriptor first, so that fjall's sync inside its
@@ -172,6 +173,7 @@ impl FjallEngine {
             }
         }
         let spaces = open_spaces(&database, directory, options)?;
+        let _ = leave_sequence_zero;
         let memtables = Space::ALL.map(|space| current_memtable(spaces.of(space)));
         let inner = Arc::new(Inner {
             database,
@@ -502,6 +504,23 @@ fn open_spaces(
             .keyspace(Space::Hist.name(), hist)
             .map_err(failed)?,
     })
+}
+
+/// fjall takes 0 for "none" when it looks for the oldest open view: a view held at sequence number 0,
+/// that is one of a store nothing was ever written to, takes the protection from all later views,
+/// and reading those panics or shows newer data. So the first number is used up here, by removing a
+/// key that does not exist.
+fn leave_sequence_zero(
+    database: &Database,
+    spaces: &Spaces,
+    directory: &Path,
+) -> Result<(), EngineError> {
+    if database.visible_seqno() > 0 {
+        return Ok(());
+    }
+    let mut batch = database.batch();
+    batch.remove(&spaces.state, &[0][..]);
+    batch.commit().map_err(|e| broken("write", directory, e))
 }
 
 /// A value as the engine has it, without copying it: usually a slice of a cached block.

@@ -406,6 +406,28 @@ fn an_engine_is_made_once_opened_once_and_closed() {
 }
 
 #[test]
+fn views_held_since_before_the_first_write_harm_no_later_ones() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut engine = FjallEngine::create(&dir.path().join("kv"), &tiny()).unwrap();
+    let mut views = vec![engine.view()];
+    for step in 0..20 {
+        write_history(&mut engine, step * 20..(step + 1) * 20);
+        views.push(engine.view());
+        engine.persister().checkpoint().unwrap();
+    }
+    engine.persister().compact_state().unwrap();
+    for (step, view) in views.iter().enumerate() {
+        assert_eq!(revisions(view, 0).len(), step * 20);
+        let applied = view.get(Space::State, b"applied").unwrap();
+        let expected = (step as u64 * 20).checked_sub(1).map(u64::to_be_bytes);
+        assert_eq!(
+            applied.as_deref(),
+            expected.as_ref().map(|bytes| &bytes[..])
+        );
+    }
+}
+
+#[test]
 fn a_moved_directory_opens() {
     let dir = tempfile::tempdir().unwrap();
     let (from, to) = (dir.path().join("kv"), dir.path().join("elsewhere"));

@@ -12,7 +12,9 @@ use libfuzzer_sys::fuzz_target;
 const SEGMENT_BYTES: usize = 64 * 512;
 
 fuzz_target!(|data: &[u8]| {
-    let Some((shape, data)) = data.split_first() else { return };
+    let Some((shape, data)) = data.split_first() else {
+        return;
+    };
     let bytes = match shape % 3 {
         0 => data.to_vec(),
         1 => behind_a_header(data),
@@ -43,7 +45,9 @@ fn walk(bytes: &[u8], header: &SegmentHeader, step: usize) -> (u64, u64, Verdict
             Step::Stop(stop) => break stop,
         }
     };
-    let verdict = scan.judge(stop, Expected::default()).expect("memory does not fail");
+    let verdict = scan
+        .judge(stop, Expected::default())
+        .expect("memory does not fail");
     (batches, scan.offset(), verdict)
 }
 

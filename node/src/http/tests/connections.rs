@@ -90,7 +90,10 @@ fn call_in_flight_ends_well_when_the_server_shuts_down() {
         }
         server.shut_down();
         let answer = read_all(response).await;
-        assert_eq!((answer.status(), answer.body.clone()), ("0", frame(b"slow")));
+        assert_eq!(
+            (answer.status(), answer.body.clone()),
+            ("0", frame(b"slow"))
+        );
     });
     server.join();
     assert!(TcpStream::connect(address).is_err());
@@ -105,8 +108,11 @@ fn call_that_outlasts_the_grace_is_cut() {
     let mut raw = Raw::greet(server.address, 65_535);
     raw.open(1, WATCH);
     let mut idle = TcpStream::connect(server.address).unwrap();
-    idle.write_all(b"GET /health HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
-    eventually("the call is open", || server.seen.entered.load(Ordering::SeqCst) == 1);
+    idle.write_all(b"GET /health HTTP/1.1\r\nHost: a\r\n\r\n")
+        .unwrap();
+    eventually("the call is open", || {
+        server.seen.entered.load(Ordering::SeqCst) == 1
+    });
     server.join();
     assert!(raw.until(raw::GOAWAY).is_some());
     assert!(raw.closed());
@@ -123,7 +129,10 @@ fn connections_over_the_cap_wait_for_one_to_end() {
     let _second = Raw::greet(server.address, 65_535);
     eventually("two are open", || server.connections() == 2);
     let mut third = Raw::greet(server.address, 65_535);
-    third.0.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+    third
+        .0
+        .set_read_timeout(Some(Duration::from_millis(100)))
+        .unwrap();
     assert!(third.next().is_none(), "nobody greets the third");
     assert_eq!(server.connections(), 2);
     drop(first);
@@ -138,7 +147,9 @@ fn two_thousand_idle_connections_do_not_disturb() {
     limit.current = limit.maximum;
     setrlimit(Resource::Nofile, limit).unwrap();
     let server = Server::start(Options::default());
-    let idle: Vec<_> = (0..COUNT).map(|_| Raw::greet(server.address, 65_535)).collect();
+    let idle: Vec<_> = (0..COUNT)
+        .map(|_| Raw::greet(server.address, 65_535))
+        .collect();
     eventually("all are accepted", || server.connections() == COUNT);
     run(async {
         let client = Client::connect(server.address).await;

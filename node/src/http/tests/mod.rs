@@ -194,7 +194,9 @@ impl Service for Echo {
         match call.method {
             // Echoes until the client half-closes.
             Method::Watch => {
-                responses.headers().map_err(|_| Status::context_canceled())?;
+                responses
+                    .headers()
+                    .map_err(|_| Status::context_canceled())?;
                 while let Some(message) = requests.next().await? {
                     let sent = responses.send(frame(&message)).await;
                     sent.map_err(|_| Status::context_canceled())?;
@@ -251,13 +253,12 @@ impl Service for Echo {
             }
             "/echo" => match request.body.bytes(1000).await {
                 Ok(body) => ResponseBody::json(StatusCode::OK, body),
-                Err(error) => {
-                    ResponseBody::text(StatusCode::PAYLOAD_TOO_LARGE, error.to_string())
-                }
+                Err(error) => ResponseBody::text(StatusCode::PAYLOAD_TOO_LARGE, error.to_string()),
             },
             "/pieces" => {
                 let pieces = futures_util::stream::iter(["one ", "two ", "three"]);
-                let pieces = futures_util::StreamExt::map(pieces, |p| Bytes::from_static(p.as_bytes()));
+                let pieces =
+                    futures_util::StreamExt::map(pieces, |p| Bytes::from_static(p.as_bytes()));
                 http::Response::new(ResponseBody::Stream(Box::pin(pieces)))
             }
             _ => ResponseBody::text(StatusCode::NOT_FOUND, "404 page not found\n"),

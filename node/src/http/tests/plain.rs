@@ -24,7 +24,11 @@ fn talk(socket: &mut TcpStream, text: &str, end: &str) -> String {
 fn http1_and_http2_share_the_port() {
     let server = Server::start(Options::default());
     let mut socket = TcpStream::connect(server.address).unwrap();
-    let answer = talk(&mut socket, "GET /health HTTP/1.1\r\nHost: a\r\n\r\n", "healthy");
+    let answer = talk(
+        &mut socket,
+        "GET /health HTTP/1.1\r\nHost: a\r\n\r\n",
+        "healthy",
+    );
     assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
     assert!(answer.contains("content-length: 7\r\n"), "{answer}");
     // The connection stays.
@@ -36,14 +40,18 @@ fn http1_and_http2_share_the_port() {
     assert!(answer.contains("200 OK"), "{answer}");
     run(async {
         let client = Client::connect(server.address).await;
-        let grpc = client.call("/etcdserverpb.KV/Range", frame(b"x"), &[]).await;
+        let grpc = client
+            .call("/etcdserverpb.KV/Range", frame(b"x"), &[])
+            .await;
         assert_eq!(grpc.status(), "0");
         for (path, status, text) in [
             ("/health", StatusCode::OK, "healthy"),
             ("/pieces", StatusCode::OK, "one two three"),
             ("/nothing", StatusCode::NOT_FOUND, "404 page not found\n"),
         ] {
-            let request = http::Request::get(format!("http://host{path}")).body(()).unwrap();
+            let request = http::Request::get(format!("http://host{path}"))
+                .body(())
+                .unwrap();
             let (response, _) = client.send(request, true).await;
             let answer = read_all(response).await;
             assert_eq!((answer.http, &*answer.body), (status, text.as_bytes()));
@@ -62,21 +70,35 @@ fn bodies_are_read_up_to_their_cap() {
         let mut socket = TcpStream::connect(server.address).unwrap();
         let body = "x".repeat(length);
         let head = "POST /echo HTTP/1.1\r\nHost: a\r\nConnection: close\r\n";
-        talk(&mut socket, &format!("{head}Content-Length: {length}\r\n\r\n{body}"), "")
+        talk(
+            &mut socket,
+            &format!("{head}Content-Length: {length}\r\n\r\n{body}"),
+            "",
+        )
     };
     assert!(post(1000).ends_with(&"x".repeat(1000)));
     let answer = post(1001);
     assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
-    assert!(answer.ends_with("the request body is longer than 1000 bytes"), "{answer}");
+    assert!(
+        answer.ends_with("the request body is longer than 1000 bytes"),
+        "{answer}"
+    );
 }
 
 #[test]
 fn streamed_answer_is_chunked() {
     let server = Server::start(Options::default());
     let mut socket = TcpStream::connect(server.address).unwrap();
-    let answer = talk(&mut socket, "GET /pieces HTTP/1.1\r\nHost: a\r\n\r\n", "0\r\n\r\n");
+    let answer = talk(
+        &mut socket,
+        "GET /pieces HTTP/1.1\r\nHost: a\r\n\r\n",
+        "0\r\n\r\n",
+    );
     assert!(answer.contains("transfer-encoding: chunked"), "{answer}");
-    assert!(answer.contains("\r\n4\r\none \r\n4\r\ntwo \r\n5\r\nthree\r\n"), "{answer}");
+    assert!(
+        answer.contains("\r\n4\r\none \r\n4\r\ntwo \r\n5\r\nthree\r\n"),
+        "{answer}"
+    );
 }
 
 #[test]
@@ -94,12 +116,18 @@ fn garbage_is_refused_and_harms_nobody() {
         let mut rest = Vec::new();
         // An end or a reset, but no time-out.
         if let Err(error) = raw.0.read_to_end(&mut rest) {
-            assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset, "{bytes:?}");
+            assert_eq!(
+                error.kind(),
+                std::io::ErrorKind::ConnectionReset,
+                "{bytes:?}"
+            );
         }
     }
     run(async {
         let client = Client::connect(server.address).await;
-        let answer = client.call("/etcdserverpb.KV/Range", frame(b"x"), &[]).await;
+        let answer = client
+            .call("/etcdserverpb.KV/Range", frame(b"x"), &[])
+            .await;
         assert_eq!(answer.status(), "0");
     });
 }
@@ -115,7 +143,11 @@ fn slow_head_and_idle_connection_are_closed() {
     for second in ["GET /health HTTP/1.1\r\n", "GE", ""] {
         let mut socket = TcpStream::connect(server.address).unwrap();
         if second != "GE" {
-            talk(&mut socket, "GET /health HTTP/1.1\r\nHost: a\r\n\r\n", "healthy");
+            talk(
+                &mut socket,
+                "GET /health HTTP/1.1\r\nHost: a\r\n\r\n",
+                "healthy",
+            );
         }
         // Reads to the end.
         talk(&mut socket, second, "");

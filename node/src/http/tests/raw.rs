@@ -3,8 +3,8 @@
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 
-use super::PATIENCE;
 use super::super::sniff::PREFACE;
+use super::PATIENCE;
 
 pub(super) const DATA: u8 = 0;
 pub(super) const HEADERS: u8 = 1;

@@ -58,7 +58,10 @@ fn stream_ends_with_its_status_though_the_client_has_not_half_closed() {
         stream.send_data(frame(b"first"), false).unwrap();
         let answer = read_all(response).await;
         assert_eq!(answer.body, frame(b"first"));
-        assert_eq!((answer.status(), answer.message()), ("2", "election: no leader"));
+        assert_eq!(
+            (answer.status(), answer.message()),
+            ("2", "election: no leader")
+        );
         let (response, _) = client.open(OBSERVE, &[], true).await;
         let answer = read_all(response).await;
         assert_eq!(answer.headers["grpc-status"], "2");
@@ -116,7 +119,10 @@ fn call_without_window_waits_alone() {
     raw.open(3, RANGE);
     raw.frame(raw::DATA, raw::END_STREAM, 3, &frame(b"small"));
     let second = raw.until(raw::DATA).unwrap();
-    assert_eq!((second.stream, second.payload.as_slice()), (3, &*frame(b"small")));
+    assert_eq!(
+        (second.stream, second.payload.as_slice()),
+        (3, &*frame(b"small"))
+    );
     assert_eq!(server.seen.sent_bytes.load(Ordering::SeqCst), 0);
     // The client gives up on the first; its handler ends.
     raw.frame(raw::RST_STREAM, 0, 1, &8u32.to_be_bytes());

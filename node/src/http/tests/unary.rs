@@ -39,7 +39,10 @@ fn many_calls_in_flight_on_one_connection_are_all_answered() {
         }
         for (n, response) in open {
             let answer = read_all(response).await;
-            assert_eq!((answer.status(), answer.body.clone()), ("0", frame(&n.to_be_bytes())));
+            assert_eq!(
+                (answer.status(), answer.body.clone()),
+                ("0", frame(&n.to_be_bytes()))
+            );
         }
     });
 }
@@ -74,10 +77,15 @@ fn message_over_the_limit_is_refused_before_it_is_sent() {
         let client = Client::connect(server.address).await;
         let (response, mut stream) = client.open(PUT, &[], false).await;
         // Only the announcement of 1001 bytes.
-        stream.send_data(Bytes::from_static(&[0, 0, 0, 3, 0xe9]), false).unwrap();
+        stream
+            .send_data(Bytes::from_static(&[0, 0, 0, 3, 0xe9]), false)
+            .unwrap();
         let answer = read_all(response).await;
         assert_eq!(answer.status(), "8");
-        assert_eq!(answer.message(), "grpc: received message larger than max (1001 vs. 1000)");
+        assert_eq!(
+            answer.message(),
+            "grpc: received message larger than max (1001 vs. 1000)"
+        );
         let answer = client.call(PUT, frame(&[1; 1000]), &[]).await;
         assert_eq!(answer.status(), "0");
     });
@@ -107,9 +115,14 @@ fn errors_are_trailers_only_and_their_text_is_encoded() {
         assert_eq!(answer.message(), "50%25 is%0Atoo much");
         assert!(answer.body.is_empty() && answer.trailers.is_empty());
 
-        let unknown = client.call("/etcdserverpb.KV/Nothing", frame(b""), &[]).await;
+        let unknown = client
+            .call("/etcdserverpb.KV/Nothing", frame(b""), &[])
+            .await;
         assert_eq!(unknown.status(), "12");
-        assert_eq!(unknown.message(), "unknown method Nothing for service etcdserverpb.KV");
+        assert_eq!(
+            unknown.message(),
+            "unknown method Nothing for service etcdserverpb.KV"
+        );
     });
 }
 
@@ -118,7 +131,9 @@ fn compression_is_refused_in_known_words() {
     let server = Server::start(Options::default());
     run(async {
         let client = Client::connect(server.address).await;
-        let answer = client.call(PUT, frame(b"x"), &[("grpc-encoding", "gzip")]).await;
+        let answer = client
+            .call(PUT, frame(b"x"), &[("grpc-encoding", "gzip")])
+            .await;
         assert_eq!(answer.status(), "12");
         assert_eq!(
             answer.message(),
@@ -127,7 +142,9 @@ fn compression_is_refused_in_known_words() {
         let flagged = Bytes::from_static(&[1, 0, 0, 0, 1, b'x']);
         let answer = client.call(PUT, flagged, &[]).await;
         assert_eq!(answer.status(), "13");
-        let plain = client.call(PUT, frame(b"x"), &[("grpc-encoding", "identity")]).await;
+        let plain = client
+            .call(PUT, frame(b"x"), &[("grpc-encoding", "identity")])
+            .await;
         assert_eq!(plain.status(), "0");
     });
 }
@@ -137,7 +154,9 @@ fn body_that_ends_early_is_an_error() {
     let server = Server::start(Options::default());
     run(async {
         let client = Client::connect(server.address).await;
-        let cut = client.call(PUT, Bytes::from_static(&[0, 0, 0, 0, 9, 1]), &[]).await;
+        let cut = client
+            .call(PUT, Bytes::from_static(&[0, 0, 0, 0, 9, 1]), &[])
+            .await;
         assert_eq!((cut.status(), cut.message()), ("13", "unexpected EOF"));
         let none = client.call(PUT, Bytes::new(), &[]).await;
         assert_eq!(none.status(), "13");
@@ -159,7 +178,10 @@ fn wrong_content_type_and_method_get_their_http_status() {
             .body(())
             .unwrap();
         let (response, _) = client.send(request, true).await;
-        assert_eq!(read_all(response).await.http, StatusCode::METHOD_NOT_ALLOWED);
+        assert_eq!(
+            read_all(response).await.http,
+            StatusCode::METHOD_NOT_ALLOWED
+        );
     });
 }
 
@@ -168,9 +190,14 @@ fn metadata_reaches_the_handler() {
     let server = Server::start(Options::default());
     run(async {
         let client = Client::connect(server.address).await;
-        let answer = client.call(METADATA, frame(b""), &[("hasleader", "true")]).await;
+        let answer = client
+            .call(METADATA, frame(b""), &[("hasleader", "true")])
+            .await;
         assert_eq!(answer.body, frame(b"true"));
-        assert_eq!(client.call(METADATA, frame(b""), &[]).await.body, frame(b"none"));
+        assert_eq!(
+            client.call(METADATA, frame(b""), &[]).await.body,
+            frame(b"none")
+        );
     });
 }
 
@@ -182,11 +209,18 @@ fn deadline_ends_the_call_and_drops_the_handler() {
         // A later and a stale deadline beside it must not hide it.
         let (later, mut stream) = client.open(NEVER, &[("grpc-timeout", "400m")], false).await;
         stream.send_data(frame(b""), true).unwrap();
-        let answer = client.call(RANGE, frame(b"x"), &[("grpc-timeout", "1H")]).await;
+        let answer = client
+            .call(RANGE, frame(b"x"), &[("grpc-timeout", "1H")])
+            .await;
         assert_eq!(answer.status(), "0");
         let begin = Instant::now();
-        let answer = client.call(NEVER, frame(b""), &[("grpc-timeout", "50m")]).await;
-        assert_eq!((answer.status(), answer.message()), ("4", "context deadline exceeded"));
+        let answer = client
+            .call(NEVER, frame(b""), &[("grpc-timeout", "50m")])
+            .await;
+        assert_eq!(
+            (answer.status(), answer.message()),
+            ("4", "context deadline exceeded")
+        );
         assert!(begin.elapsed() >= Duration::from_millis(50));
         assert_eq!(read_all(later).await.status(), "4");
 
@@ -194,8 +228,13 @@ fn deadline_ends_the_call_and_drops_the_handler() {
         let (response, _stream) = client.open(PUT, &[("grpc-timeout", "20m")], false).await;
         assert_eq!(read_all(response).await.status(), "4");
 
-        let bad = client.call(PUT, frame(b""), &[("grpc-timeout", "5x")]).await;
-        assert_eq!((bad.status(), bad.message()), ("13", "malformed grpc-timeout: \"5x\""));
+        let bad = client
+            .call(PUT, frame(b""), &[("grpc-timeout", "5x")])
+            .await;
+        assert_eq!(
+            (bad.status(), bad.message()),
+            ("13", "malformed grpc-timeout: \"5x\"")
+        );
     });
     let seen = &server.seen;
     eventually("both handlers are dropped", || {
@@ -240,5 +279,7 @@ fn lost_connection_drops_the_handlers() {
     eventually("all handlers are dropped", || {
         server.seen.dropped.load(Ordering::SeqCst) == 10
     });
-    eventually("the connection is counted out", || server.connections() == 0);
+    eventually("the connection is counted out", || {
+        server.connections() == 0
+    });
 }

@@ -53,7 +53,8 @@ fn assert_prefix(path: &Path, batches: u64) {
     );
 }
 
-/// Where each batch ends in a journal, found without the code under test.
+/// Where each batch ends in a journal, found without the code under test. The first one is the
+/// engine's own, so numbered batch `n` ends at index `n + 1`.
 fn batch_ends(bytes: &[u8]) -> Vec<usize> {
     (4..=bytes.len())
         .filter(|&end| bytes[..end].ends_with(b"FJL\x03"))
@@ -83,12 +84,11 @@ fn tree(path: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
 fn the_doctor_reads_what_the_engine_writes() {
     let dir = tempfile::tempdir().unwrap();
     let path = written(dir.path(), 20);
-    // Two more that fjall wrote when it was created are not expected: creation journals nothing.
     let found = doctor::examine(&path).unwrap();
     let [only] = &found.journals[..] else {
         panic!("{found:?}")
     };
-    assert_eq!((only.batches, &only.ending), (20, &Ending::Clean));
+    assert_eq!((only.batches, &only.ending), (21, &Ending::Clean));
     let ends = batch_ends(&fs::read(journal(&path)).unwrap());
     assert_eq!(Some(only.good_to as usize), ends.last().copied());
     assert_prefix(&path, 20);
@@ -101,9 +101,9 @@ fn a_journal_cut_anywhere_ends_at_the_last_whole_batch() {
     let journal = journal(&path);
     let whole = fs::read(&journal).unwrap();
     let ends = batch_ends(&whole);
-    assert_eq!(ends.len(), 8);
+    assert_eq!(ends.len(), 9);
     let quarantine = dir.path().join("quarantine");
-    for cut in (0..ends[7]).step_by(97) {
+    for cut in (0..ends[8]).step_by(97) {
         fs::write(&journal, &whole[..cut]).unwrap();
         let batches = ends.iter().filter(|&&end| end <= cut).count();
         let good_to = batches.checked_sub(1).map_or(0, |last| ends[last]);
@@ -122,7 +122,7 @@ fn a_journal_cut_anywhere_ends_at_the_last_whole_batch() {
             assert_eq!(fs::read(&journal).unwrap(), whole[..good_to]);
         }
         if cut % 7 == 0 {
-            assert_prefix(&path, batches as u64);
+            assert_prefix(&path, (batches as u64).saturating_sub(1));
             fs::write(&journal, &whole).unwrap();
         }
     }
@@ -136,8 +136,8 @@ fn a_torn_page_inside_a_large_batch_is_cut_and_kept() {
     let whole = fs::read(&journal).unwrap();
     let ends = batch_ends(&whole);
     // Batch 3 has 20 kB; one page in it never reached the disk, all later ones did.
-    let hole = (ends[2] / 4096 + 2) * 4096;
-    assert!(hole + 4096 < ends[3]);
+    let hole = (ends[3] / 4096 + 2) * 4096;
+    assert!(hole + 4096 < ends[4]);
     let mut torn = whole.clone();
     torn[hole..hole + 4096].fill(0);
     fs::write(&journal, &torn).unwrap();
@@ -152,20 +152,20 @@ fn a_torn_page_inside_a_large_batch_is_cut_and_kept() {
         panic!()
     };
     assert_eq!(reason, "a batch with a wrong checksum");
-    assert_eq!((data_to, batch_ends), (ends[7] as u64, 5));
+    assert_eq!((data_to, batch_ends), (ends[8] as u64, 5));
 
     let engine = FjallEngine::open(&path, &roomy()).unwrap();
     let cut = engine.cut().expect("the tail was cut").clone();
     drop(engine);
     assert_eq!(
         (cut.offset, cut.bytes),
-        (ends[2] as u64, (ends[7] - ends[2]) as u64)
+        (ends[3] as u64, (ends[8] - ends[3]) as u64)
     );
     assert_eq!(
         cut.kept_in.parent(),
         Some(dir.path().join("quarantine").as_path())
     );
-    assert_eq!(fs::read(cut.kept_in).unwrap(), torn[ends[2]..ends[7]]);
+    assert_eq!(fs::read(cut.kept_in).unwrap(), torn[ends[3]..ends[8]]);
     assert_prefix(&path, 3);
     // And it goes on from there.
     let mut engine = FjallEngine::open(&path, &roomy()).unwrap();
@@ -181,7 +181,7 @@ fn batches_behind_a_hole_of_zeros_are_cut_not_overlooked() {
     let journal = journal(&path);
     let mut bytes = fs::read(&journal).unwrap();
     let ends = batch_ends(&bytes);
-    bytes[ends[4]..ends[5]].fill(0);
+    bytes[ends[5]..ends[6]].fill(0);
     fs::write(&journal, &bytes).unwrap();
     let engine = FjallEngine::open(&path, &roomy()).unwrap();
     assert_eq!(
