@@ -11,11 +11,16 @@ use kvnode_replica::{Config, Output, Replica, Restored};
 use kvnode_wal::Membership;
 
 fn main() {
-    let mut numbers = std::env::args().skip(1).map(|arg| arg.parse().expect("a number"));
+    let mut numbers = std::env::args()
+        .skip(1)
+        .map(|arg| arg.parse().expect("a number"));
     let payload_bytes = numbers.next().unwrap_or(256);
     let proposals = numbers.next().unwrap_or(2_000_000);
     println!("payload {payload_bytes} bytes, {proposals} proposals per line");
-    println!("{:>6} {:>14} {:>14} {:>14}", "batch", "ns/proposal", "proposals/s", "ns/batch");
+    println!(
+        "{:>6} {:>14} {:>14} {:>14}",
+        "batch", "ns/proposal", "proposals/s", "ns/batch"
+    );
     for batch in [1, 16, 256] {
         let seconds = run(batch, proposals, payload_bytes);
         let each = seconds / proposals as f64;
@@ -27,19 +32,31 @@ fn main() {
         );
     }
     let seconds = reads(proposals);
-    println!("reads, batches of 16: {:.0} ns each", seconds / proposals as f64 * 1e9);
+    println!(
+        "reads, batches of 16: {:.0} ns each",
+        seconds / proposals as f64 * 1e9
+    );
 }
 
 /// CPU time of this thread.
 fn cpu_seconds() -> f64 {
     let text = std::fs::read_to_string("/proc/thread-self/schedstat").expect("Linux");
-    let nanoseconds = text.split(' ').next().and_then(|first| first.parse::<f64>().ok());
+    let nanoseconds = text
+        .split(' ')
+        .next()
+        .and_then(|first| first.parse::<f64>().ok());
     nanoseconds.expect("begins with a number") / 1e9
 }
 
 fn leader() -> (Replica, Output) {
-    let membership = Membership { voters: vec![1], ..Membership::default() };
-    let restored = Restored { membership, ..Restored::default() };
+    let membership = Membership {
+        voters: vec![1],
+        ..Membership::default()
+    };
+    let restored = Restored {
+        membership,
+        ..Restored::default()
+    };
     let mut replica = Replica::new(Config::new(1), restored).expect("sound settings");
     let mut out = Output::default();
     replica.campaign_if_alone();

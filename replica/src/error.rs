@@ -13,7 +13,11 @@ pub enum Error {
     Config(String),
     /// A membership no cluster can have.
     #[error("membership as of index {index}: member {member} {reason}")]
-    Membership { index: u64, member: u64, reason: &'static str },
+    Membership {
+        index: u64,
+        member: u64,
+        reason: &'static str,
+    },
     /// The restored entries do not follow each other.
     #[error("restored log: entry {found} where {expected} should be")]
     EntryGap { expected: u64, found: u64 },
@@ -22,7 +26,11 @@ pub enum Error {
     TermFalls { index: u64, before: u64, found: u64 },
     /// The snapshot and the log disagree about one index.
     #[error("restored log: entry {index} has term {found}, the snapshot says {expected}")]
-    SnapshotTerm { index: u64, expected: u64, found: u64 },
+    SnapshotTerm {
+        index: u64,
+        expected: u64,
+        found: u64,
+    },
     /// The store claims more than the log holds: acknowledged entries are missing.
     #[error("store has applied up to {applied}, but the log ends at {last}")]
     AppliedBeyondLog { applied: u64, last: u64 },
@@ -39,7 +47,12 @@ pub enum Error {
         "log regressed: leader {leader:x} of term {term} told commit {told}, this log ends at \
          {last}; check the data directory offline, then remove this member and add it anew"
     )]
-    LogRegressed { leader: u64, term: u64, told: u64, last: u64 },
+    LogRegressed {
+        leader: u64,
+        term: u64,
+        told: u64,
+        last: u64,
+    },
     /// A committed membership change that this version cannot read.
     #[error("entry {index}: membership change not understood: {reason}")]
     ConfChange { index: u64, reason: &'static str },
@@ -89,10 +102,18 @@ pub enum Refused {
     TransferFirst,
     /// A learner may vote only when it has nearly everything.
     #[error("learner {member:x} has {matched} of {commit} entries")]
-    LearnerBehind { member: u64, matched: u64, commit: u64 },
+    LearnerBehind {
+        member: u64,
+        matched: u64,
+        commit: u64,
+    },
     /// After the change fewer than a quorum of the voters would be reachable.
     #[error("{active} of {voters} voters reachable after the change, {quorum} needed")]
-    QuorumAtRisk { active: usize, voters: usize, quorum: usize },
+    QuorumAtRisk {
+        active: usize,
+        voters: usize,
+        quorum: usize,
+    },
     /// Nobody to transfer to: unknown, a learner, this member, or not heard of lately.
     #[error("no such voter to transfer to")]
     NoTransferee,
@@ -112,7 +133,11 @@ pub enum MessageError {
     #[error("{0} bytes behind the end of the message")]
     Trailing(usize),
     #[error("{what} is {found}, at most {limit} allowed")]
-    TooMany { what: &'static str, found: u64, limit: u64 },
+    TooMany {
+        what: &'static str,
+        found: u64,
+        limit: u64,
+    },
     #[error("entry kind {0} is unknown")]
     EntryKind(u8),
     #[error("{0} must be zero")]
@@ -120,7 +145,11 @@ pub enum MessageError {
     #[error("{what} is {value}, outside what a log can hold")]
     Number { what: &'static str, value: u64 },
     #[error("entry {index} has term {term} beside {neighbour}")]
-    Term { index: u64, term: u64, neighbour: u64 },
+    Term {
+        index: u64,
+        term: u64,
+        neighbour: u64,
+    },
     #[error("a message of this kind has no {0}")]
     Unexpected(&'static str),
     #[error("a message of this kind needs {0}")]

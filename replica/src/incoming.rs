@@ -31,8 +31,18 @@ impl Replica {
         let listens = message.term > raft.term
             || (message.term == raft.term && raft.state != StateRole::Leader);
         if listens && message.commit > last {
-            let Message { from: leader, term, commit: told, .. } = *message;
-            self.fail(Error::LogRegressed { leader, term, told, last });
+            let Message {
+                from: leader,
+                term,
+                commit: told,
+                ..
+            } = *message;
+            self.fail(Error::LogRegressed {
+                leader,
+                term,
+                told,
+                last,
+            });
             return false;
         }
         true

@@ -118,7 +118,11 @@ impl Log {
         while self.last() >= entry.index {
             self.pop_back();
         }
-        assert_eq!(entry.index, self.last() + 1, "entries are appended without a gap");
+        assert_eq!(
+            entry.index,
+            self.last() + 1,
+            "entries are appended without a gap"
+        );
         let cost = cost(&entry);
         self.bytes += cost;
         self.unapplied_bytes += cost;
@@ -126,8 +130,14 @@ impl Log {
     }
 
     fn pop_back(&mut self) {
-        let entry = self.entries.pop_back().expect("raft never replaces what is committed");
-        assert!(entry.index > self.applied, "an applied entry is never replaced");
+        let entry = self
+            .entries
+            .pop_back()
+            .expect("raft never replaces what is committed");
+        assert!(
+            entry.index > self.applied,
+            "an applied entry is never replaced"
+        );
         self.bytes -= cost(&entry);
         self.unapplied_bytes -= cost(&entry);
     }
@@ -143,7 +153,10 @@ impl Log {
     /// The store has executed everything up to `index`.
     pub(crate) fn set_applied(&mut self, index: u64) {
         let from = self.position(self.applied + 1).unwrap_or(0);
-        let to = self.position(index + 1).unwrap_or(0).min(self.entries.len());
+        let to = self
+            .position(index + 1)
+            .unwrap_or(0)
+            .min(self.entries.len());
         if from < to {
             self.unapplied_bytes -= self.entries.range(from..to).map(cost).sum::<usize>();
         }
@@ -154,7 +167,9 @@ impl Log {
     pub(crate) fn compact(&mut self, index: u64) {
         let index = index.min(self.applied);
         while self.base.0 < index {
-            let Some(entry) = self.entries.pop_front() else { break };
+            let Some(entry) = self.entries.pop_front() else {
+                break;
+            };
             self.bytes -= cost(&entry);
             self.base = (entry.index, entry.term);
         }
@@ -238,9 +253,10 @@ impl Storage for Log {
     /// One that is not would be refused and asked for again, for ever.
     fn snapshot(&self, request_index: u64, to: u64) -> raft::Result<eraftpb::Snapshot> {
         let index_min = request_index.max(self.base.0).max(1);
-        let fitting = self.offer.as_ref().filter(|offer| {
-            offer.index >= index_min && membership::names(&offer.membership, to)
-        });
+        let fitting = self
+            .offer
+            .as_ref()
+            .filter(|offer| offer.index >= index_min && membership::names(&offer.membership, to));
         let Some(offer) = fitting else {
             self.wanted.set(Some(SnapshotWanted { to, index_min }));
             return Err(StorageError::SnapshotTemporarilyUnavailable.into());
@@ -265,7 +281,12 @@ pub(crate) fn from_raft(entry: eraftpb::Entry) -> Entry {
         EntryType::EntryNormal => EntryKind::Normal,
         EntryType::EntryConfChange | EntryType::EntryConfChangeV2 => EntryKind::ConfChange,
     };
-    Entry { index: entry.index, term: entry.term, kind, payload: entry.data }
+    Entry {
+        index: entry.index,
+        term: entry.term,
+        kind,
+        payload: entry.data,
+    }
 }
 
 pub(crate) fn to_raft(entry: Entry) -> eraftpb::Entry {
@@ -273,8 +294,19 @@ pub(crate) fn to_raft(entry: Entry) -> eraftpb::Entry {
         EntryKind::Normal | EntryKind::Empty => EntryType::EntryNormal,
         EntryKind::ConfChange => EntryType::EntryConfChangeV2,
     };
-    let Entry { index, term, payload: data, .. } = entry;
-    eraftpb::Entry { entry_type, term, index, data, ..Default::default() }
+    let Entry {
+        index,
+        term,
+        payload: data,
+        ..
+    } = entry;
+    eraftpb::Entry {
+        entry_type,
+        term,
+        index,
+        data,
+        ..Default::default()
+    }
 }
 
 #[cfg(test)]
@@ -284,17 +316,30 @@ mod tests {
     use super::*;
 
     fn entry(index: u64, term: u64, bytes: usize) -> Entry {
-        Entry { index, term, kind: EntryKind::Normal, payload: Bytes::from(vec![7; bytes]) }
+        Entry {
+            index,
+            term,
+            kind: EntryKind::Normal,
+            payload: Bytes::from(vec![7; bytes]),
+        }
     }
 
     fn log(base: (u64, u64), terms: &[u64], applied: u64) -> Log {
-        let entries = terms.iter().zip(base.0 + 1..).map(|(&term, index)| entry(index, term, 10));
-        let members = Membership { voters: vec![1], ..Membership::default() };
+        let entries = terms
+            .iter()
+            .zip(base.0 + 1..)
+            .map(|(&term, index)| entry(index, term, 10));
+        let members = Membership {
+            voters: vec![1],
+            ..Membership::default()
+        };
         Log::new(base, entries, applied, HardState::default(), &members)
     }
 
     fn indexes(log: &Log, low: u64, high: u64, size: Option<u64>) -> Vec<u64> {
-        let entries = log.entries(low, high, size, GetEntriesContext::empty(false)).unwrap();
+        let entries = log
+            .entries(low, high, size, GetEntriesContext::empty(false))
+            .unwrap();
         entries.iter().map(|entry| entry.index).collect()
     }
 
@@ -318,7 +363,10 @@ mod tests {
     fn one_entry_comes_whatever_the_size_limit() {
         let log = log((0, 0), &[1, 1, 1], 0);
         assert_eq!(indexes(&log, 1, 4, Some(0)), [1]);
-        assert_eq!(indexes(&log, 1, 4, Some(2 * (10 + ENTRY_OVERHEAD) as u64)), [1, 2]);
+        assert_eq!(
+            indexes(&log, 1, 4, Some(2 * (10 + ENTRY_OVERHEAD) as u64)),
+            [1, 2]
+        );
     }
 
     #[test]
@@ -372,15 +420,40 @@ mod tests {
         let mut log = log((4, 1), &[1], 5);
         let unavailable = Err(StorageError::SnapshotTemporarilyUnavailable.into());
         assert_eq!(log.snapshot(0, 2), unavailable);
-        assert_eq!(log.take_wanted(), Some(SnapshotWanted { to: 2, index_min: 4 }));
-        let membership = Membership { index: 3, voters: vec![1], ..Membership::default() };
-        log.offer(SnapshotOffer { index: 5, term: 1, membership: membership.clone() });
+        assert_eq!(
+            log.take_wanted(),
+            Some(SnapshotWanted {
+                to: 2,
+                index_min: 4
+            })
+        );
+        let membership = Membership {
+            index: 3,
+            voters: vec![1],
+            ..Membership::default()
+        };
+        log.offer(SnapshotOffer {
+            index: 5,
+            term: 1,
+            membership: membership.clone(),
+        });
         assert_eq!(log.snapshot(0, 2), unavailable, "names only member 1");
-        let membership = Membership { learners: vec![2], ..membership };
-        log.offer(SnapshotOffer { index: 3, term: 1, membership: membership.clone() });
+        let membership = Membership {
+            learners: vec![2],
+            ..membership
+        };
+        log.offer(SnapshotOffer {
+            index: 3,
+            term: 1,
+            membership: membership.clone(),
+        });
         assert_eq!(log.snapshot(0, 2), unavailable, "entry 4 behind it is gone");
         log.take_wanted();
-        log.offer(SnapshotOffer { index: 5, term: 1, membership });
+        log.offer(SnapshotOffer {
+            index: 5,
+            term: 1,
+            membership,
+        });
         let snapshot = log.snapshot(0, 2).unwrap();
         assert_eq!(snapshot.get_metadata().index, 5);
         assert_eq!(snapshot.get_metadata().get_conf_state().learners, [2]);
@@ -392,8 +465,15 @@ mod tests {
         let payload = Bytes::from(vec![1; 100]);
         let at = payload.as_ptr();
         let mut log = log((0, 0), &[], 0);
-        log.push(Entry { index: 1, term: 1, kind: EntryKind::Normal, payload });
-        let read = log.entries(1, 2, None, GetEntriesContext::empty(false)).unwrap();
+        log.push(Entry {
+            index: 1,
+            term: 1,
+            kind: EntryKind::Normal,
+            payload,
+        });
+        let read = log
+            .entries(1, 2, None, GetEntriesContext::empty(false))
+            .unwrap();
         assert_eq!(from_raft(read[0].clone()).payload.as_ptr(), at);
     }
 }

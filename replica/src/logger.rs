@@ -71,7 +71,10 @@ mod tests {
             // The facade does not ask `enabled` on behalf of the macros of other crates.
             if record.target() == TARGET && record.args().to_string().starts_with("drain") {
                 let line = (record.level(), record.args().to_string());
-                self.0.lock().expect("no test panics while holding it").push(line);
+                self.0
+                    .lock()
+                    .expect("no test panics while holding it")
+                    .push(line);
             }
         }
         fn flush(&self) {}
@@ -85,6 +88,12 @@ mod tests {
         slog::warn!(logger, "drain {} sees", "this"; "term" => 3);
         slog::debug!(logger, "drain must not see this");
         let lines = COLLECT.0.lock().expect("no test panics while holding it");
-        assert_eq!(*lines, [(log::Level::Warn, "drain this sees, term: 3, raft_id: 7".to_owned())]);
+        assert_eq!(
+            *lines,
+            [(
+                log::Level::Warn,
+                "drain this sees, term: 3, raft_id: 7".to_owned()
+            )]
+        );
     }
 }

@@ -48,7 +48,10 @@ impl Replica {
         let (count, bytes) = &mut self.proposals.taken;
         *count += 1;
         *bytes += payload.len() + ENTRY_OVERHEAD;
-        self.proposals.waiting.push(eraftpb::Entry { data: payload, ..Default::default() });
+        self.proposals.waiting.push(eraftpb::Entry {
+            data: payload,
+            ..Default::default()
+        });
         Ok(())
     }
 
@@ -70,7 +73,12 @@ impl Replica {
         let mut message = Message::new(Kind::Forward, self.config.id, leader);
         message.hint = ticket;
         let kind = EntryKind::Normal;
-        message.entries.push(Entry { index: 1, term: 0, kind, payload });
+        message.entries.push(Entry {
+            index: 1,
+            term: 0,
+            kind,
+            payload,
+        });
         self.outbox.push(message);
         Ok(())
     }
@@ -79,7 +87,9 @@ impl Replica {
     pub(crate) fn may_propose(&self, bytes: usize) -> Result<(), Refused> {
         self.alive()?;
         if !self.leads() {
-            return Err(Refused::NotLeader { leader: self.leader() });
+            return Err(Refused::NotLeader {
+                leader: self.leader(),
+            });
         }
         if self.held_back() {
             return Err(Refused::Stalled);
@@ -100,7 +110,11 @@ impl Replica {
 
     fn check_size(&self, bytes: usize) -> Result<(), Refused> {
         let limit = self.config.entry_bytes_max;
-        if bytes > limit { Err(Refused::TooLarge { bytes, limit }) } else { Ok(()) }
+        if bytes > limit {
+            Err(Refused::TooLarge { bytes, limit })
+        } else {
+            Ok(())
+        }
     }
 
     /// Appends what was proposed. Called before anything that may change who leads: what was taken
@@ -111,13 +125,20 @@ impl Replica {
         }
         // What raft does for a proposal message, less the message: the entries' buffer stays ours.
         let appended = self.raw.raft.append_entry(&mut self.proposals.waiting);
-        assert!(appended, "raft's own limit on uncommitted bytes is switched off");
+        assert!(
+            appended,
+            "raft's own limit on uncommitted bytes is switched off"
+        );
         self.proposals.waiting.clear();
         self.raw.raft.bcast_append();
     }
 
     pub(crate) fn step_forward(&mut self, mut message: Message) {
-        let payload = message.entries.pop().map(|entry| entry.payload).unwrap_or_default();
+        let payload = message
+            .entries
+            .pop()
+            .map(|entry| entry.payload)
+            .unwrap_or_default();
         let result = self.propose(payload);
         let mut answer = Message::new(Kind::ForwardAnswer, self.config.id, message.from);
         answer.hint = message.hint;
@@ -129,7 +150,11 @@ impl Replica {
     }
 
     pub(crate) fn step_forward_answer(&mut self, message: &Message) {
-        let result = if message.rejected { Err(refused(message.index)) } else { Ok(()) };
+        let result = if message.rejected {
+            Err(refused(message.index))
+        } else {
+            Ok(())
+        };
         self.forwards.push((message.hint, result));
     }
 }

@@ -62,7 +62,11 @@ enum Asker {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Answer {
     Local(u64, Result<u64, Refused>),
-    Peer { member: u64, context: Bytes, index: u64 },
+    Peer {
+        member: u64,
+        context: Bytes,
+        index: u64,
+    },
 }
 
 #[derive(Debug)]
@@ -145,11 +149,23 @@ impl Reads {
         self.counter += 1;
         if new {
             let askers = std::mem::take(&mut self.waiting);
-            self.batches.push_back(Batch { first: self.counter, askers });
+            self.batches.push_back(Batch {
+                first: self.counter,
+                askers,
+            });
         }
         self.issued = (now, at);
-        let Reads { member, incarnation, counter, .. } = *self;
-        Some(Context { member, incarnation, counter })
+        let Reads {
+            member,
+            incarnation,
+            counter,
+            ..
+        } = *self;
+        Some(Context {
+            member,
+            incarnation,
+            counter,
+        })
     }
 
     /// A quorum confirmed `index` for a round of ours: every batch first asked by then is answered.
@@ -159,17 +175,29 @@ impl Reads {
         index: u64,
         mut answer: impl FnMut(Answer),
     ) {
-        let Context { member, incarnation, counter } = *context;
+        let Context {
+            member,
+            incarnation,
+            counter,
+        } = *context;
         if (member, incarnation) != (self.member, self.incarnation) || counter > self.counter {
             return;
         }
-        while self.batches.front().is_some_and(|batch| batch.first <= counter) {
+        while self
+            .batches
+            .front()
+            .is_some_and(|batch| batch.first <= counter)
+        {
             let batch = self.batches.pop_front().expect("front was there");
             self.held -= batch.askers.len();
             for (asker, _) in batch.askers {
                 answer(match asker {
                     Asker::Local(token) => Answer::Local(token, Ok(index)),
-                    Asker::Peer(member, context) => Answer::Peer { member, context, index },
+                    Asker::Peer(member, context) => Answer::Peer {
+                        member,
+                        context,
+                        index,
+                    },
                 });
             }
         }
@@ -216,7 +244,11 @@ impl Reads {
 mod tests {
     use super::*;
 
-    const LIMITS: Limits = Limits { held_max: 6, retry_ticks: 5, patience_ticks: 50 };
+    const LIMITS: Limits = Limits {
+        held_max: 6,
+        retry_ticks: 5,
+        patience_ticks: 50,
+    };
     const AT: (u64, u64) = (3, 1);
 
     fn confirmed(reads: &mut Reads, context: &Context, index: u64) -> Vec<u64> {
@@ -235,7 +267,14 @@ mod tests {
         reads.ask(10, 0).unwrap();
         reads.ask(11, 0).unwrap();
         let first = reads.issue(0, AT).unwrap();
-        assert_eq!(first, Context { member: 1, incarnation: 9, counter: 1 });
+        assert_eq!(
+            first,
+            Context {
+                member: 1,
+                incarnation: 9,
+                counter: 1
+            }
+        );
         reads.ask(12, 0).unwrap();
         assert_eq!(confirmed(&mut reads, &first, 5), [10, 11]);
         let second = reads.issue(0, AT).unwrap();
@@ -277,7 +316,11 @@ mod tests {
         }
         reads.ask(5, 0).unwrap();
         assert_eq!(reads.ask(6, 0), Err(Refused::Busy));
-        let fourth = Context { member: 1, incarnation: 9, counter: 4 };
+        let fourth = Context {
+            member: 1,
+            incarnation: 9,
+            counter: 4,
+        };
         assert_eq!(confirmed(&mut reads, &fourth, 7), [0, 1, 2, 3]);
         let next = reads.issue(0, AT).unwrap();
         assert_eq!(confirmed(&mut reads, &next, 8), [4, 5]);
@@ -303,7 +346,10 @@ mod tests {
         let own = reads.issue(0, AT).unwrap();
         for foreign in [
             Context { member: 2, ..own },
-            Context { incarnation: 8, ..own },
+            Context {
+                incarnation: 8,
+                ..own
+            },
             Context { counter: 2, ..own },
         ] {
             assert_eq!(confirmed(&mut reads, &foreign, 9), [0u64; 0]);

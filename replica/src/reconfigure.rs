@@ -9,8 +9,8 @@
 //!   timeout: an empty voter counts towards the quorum's size, but not towards the data's copies;
 //! - strictly, no change after which fewer than a quorum of the voters would be reachable.
 
-use raft::eraftpb::{self, EntryType, MessageType};
 use raft::Changer;
+use raft::eraftpb::{self, EntryType, MessageType};
 
 use crate::error::Refused;
 use crate::membership::{ConfChange, Step};
@@ -37,7 +37,11 @@ impl Replica {
             self.check_quorum_stays(change)?;
         }
         let entry_type = EntryType::EntryConfChangeV2;
-        let entry = eraftpb::Entry { entry_type, data: payload, ..Default::default() };
+        let entry = eraftpb::Entry {
+            entry_type,
+            data: payload,
+            ..Default::default()
+        };
         let mut message = eraftpb::Message::default();
         message.set_msg_type(MessageType::MsgPropose);
         message.from = self.config.id;
@@ -76,7 +80,11 @@ impl Replica {
             Step::Remove(member) | Step::Learner(member) => member == id,
             Step::Voter(_) => false,
         });
-        if leaves { Err(Refused::TransferFirst) } else { Ok(()) }
+        if leaves {
+            Err(Refused::TransferFirst)
+        } else {
+            Ok(())
+        }
     }
 
     fn check_learners(&self, change: &ConfChange) -> Result<(), Refused> {
@@ -87,11 +95,18 @@ impl Replica {
             if !self.membership.learners.contains(&member) {
                 continue;
             }
-            let matched = raft.prs().get(member).map_or(0, |progress| progress.matched);
+            let matched = raft
+                .prs()
+                .get(member)
+                .map_or(0, |progress| progress.matched);
             // Early on the allowed gap is a tenth of the log: nothing is not nearly everything.
             let gap = self.config.promote_gap.min(commit / 10);
             if matched + gap < commit || !self.heard_lately(member) {
-                return Err(Refused::LearnerBehind { member, matched, commit });
+                return Err(Refused::LearnerBehind {
+                    member,
+                    matched,
+                    commit,
+                });
             }
         }
         Ok(())
@@ -117,12 +132,17 @@ impl Replica {
         let (voters, quorum) = (after.len(), after.len() / 2 + 1);
         let same = after.iter().all(|voter| before.contains(voter)) && voters == before.len();
         if active < quorum && !same {
-            return Err(Refused::QuorumAtRisk { active, voters, quorum });
+            return Err(Refused::QuorumAtRisk {
+                active,
+                voters,
+                quorum,
+            });
         }
         Ok(())
     }
 
     fn heard_lately(&self, member: u64) -> bool {
-        self.peers.active(member, self.now, self.config.election_ticks as u64)
+        self.peers
+            .active(member, self.now, self.config.election_ticks as u64)
     }
 }

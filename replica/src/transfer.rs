@@ -28,7 +28,9 @@ impl Replica {
     pub fn transfer_leader(&mut self, to: Option<u64>) -> Result<u64, Refused> {
         self.alive()?;
         if !self.leads() {
-            return Err(Refused::NotLeader { leader: self.leader() });
+            return Err(Refused::NotLeader {
+                leader: self.leader(),
+            });
         }
         self.flush_proposals();
         let candidate = match to {
@@ -70,7 +72,11 @@ impl Replica {
             return;
         }
         self.flush_proposals();
-        let status = if delivered { SnapshotStatus::Finish } else { SnapshotStatus::Failure };
+        let status = if delivered {
+            SnapshotStatus::Finish
+        } else {
+            SnapshotStatus::Failure
+        };
         self.raw.report_snapshot(peer, status);
         self.after_input();
     }

@@ -8,9 +8,9 @@
 //!    tells how many changes of the key lie in between for the others.
 //! 2. For keys changed since, either way leads to the next change: scanning on from the window (all
 //!    open keys at once, one record per change of any key), or following each key's chain down from
-//!    its head (one lookup per change of that key). The scan goes on while it has cost less than
-//!    the chains still would; then the chains are followed. So the work is at most twice the better
-//!    of the two: busy keys are met soon by the scan, quiet ones have short chains.
+//!    its head (one lookup per change of that key). Versions and revisions of the heads tell how
+//!    long the chains are and how far apart a key's changes lie, and so how far a scan pays. Busy
+//!    keys are met soon by the scan, quiet ones have short chains.
 //!
 //! A larger window is cheaper per event.
 
@@ -117,6 +117,15 @@ struct Open {
     steps: u64,
 }
 
+impl Open {
+    /// Mean distance between the key's later changes, in revisions, and the cost of its chain.
+    fn gap_and_cost(&self) -> (u64, u64) {
+        let apart = self.newest.main.saturating_sub(self.revision.main);
+        let apart = u64::try_from(apart).unwrap_or(0);
+        (apart / self.steps.max(1), self.steps * STEP_COST)
+    }
+}
+
 impl<V: Reader> Replay<'_, V> {
     /// Scans the window. Answers where to go on, and the first record after the window if it was
     /// taken off the scan.
@@ -126,9 +135,8 @@ impl<V: Reader> Replay<'_, V> {
         to: i64,
         revisions_max: usize,
     ) -> Result<(i64, Option<Record>), Error> {
-        let mut scanned = 0;
         let mut current = 0;
-        for item in records {
+        for (scanned, item) in records.enumerate() {
             let (key, record) = item?;
             let revision = place(&key)?;
             if revision.main > to {
@@ -143,7 +151,6 @@ impl<V: Reader> Replay<'_, V> {
                 }
                 current = revision.main;
             }
-            scanned += 1;
             self.record(revision, &record)?;
         }
         Ok((to + 1, None))
@@ -292,14 +299,9 @@ impl<V: Reader> Replay<'_, V> {
         &mut self,
         records: impl Iterator<Item = Result<Record, EngineError>>,
     ) -> Result<(), Error> {
-        let mut left: u64 = self.open.values().map(|open| open.steps * STEP_COST).sum();
-        let mut spent = 0;
-        if left == 0 {
-            return Ok(());
-        }
-        for item in records {
+        let (distance, mut left) = self.plan();
+        for (item, spent) in records.take(distance).zip(1u64..) {
             let (place_bytes, record) = item?;
-            spent += SCAN_COST;
             if let Some(key) = Undo::key_of(&record)
                 && let Some(open) = self.open.get(&key)
             {
@@ -307,11 +309,35 @@ impl<V: Reader> Replay<'_, V> {
                 let undo = Undo::decode(place(&place_bytes)?, &record)?;
                 self.resolve(&key, &undo);
             }
-            if spent >= left {
+            // The plan guesses; scanning never costs more than twice what the chains would have.
+            if spent * SCAN_COST >= left {
                 break;
             }
         }
         Ok(())
+    }
+
+    /// How many records to scan on, at most, and what following all chains now would cost.
+    ///
+    /// A key's next change is expected as far away as its later changes lie apart on average. So a
+    /// scan of some length spares the chains of the keys with shorter gaps; the best length is one
+    /// of those gaps, or none.
+    fn plan(&self) -> (usize, u64) {
+        let mut gaps: Vec<(u64, u64)> = self.open.values().map(Open::gap_and_cost).collect();
+        gaps.sort_unstable();
+        let all: u64 = gaps.iter().map(|(_, cost)| cost).sum();
+        let mut best = (all, 0);
+        let mut chains = all;
+        for (gap, cost) in gaps {
+            chains -= cost;
+            // Twice the mean: where most of what is spread at random has been met.
+            let distance = gap.saturating_mul(2);
+            best = best.min((
+                chains.saturating_add(distance.saturating_mul(SCAN_COST)),
+                distance,
+            ));
+        }
+        (usize::try_from(best.1).unwrap_or(usize::MAX), all)
     }
 
     fn chains(&mut self) -> Result<(), Error> {

@@ -8,8 +8,8 @@ use kvnode_tests::{Options, Server, build};
 
 use crate::tool::{run, skip};
 
-/// Versions that work together: etcd3 was generated for the protobuf runtime before 3.21.
-const PACKAGES: [&str; 3] = ["etcd3==0.12.0", "protobuf==3.20.3", "grpcio"];
+/// Versions that work together: etcd3 is from the days of these two.
+const PACKAGES: [&str; 4] = ["etcd3==0.12.0", "protobuf==3.20.3", "tenacity==6.3.1", "grpcio"];
 
 /// The environment's interpreter, made on first use; or why there is none.
 fn interpreter() -> Result<PathBuf, String> {

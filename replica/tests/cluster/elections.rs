@@ -11,7 +11,9 @@ fn three_members_elect_one_leader_and_replicate() {
     for _ in 0..100 {
         world.propose(leader).unwrap();
     }
-    world.until(20, "all applied", |world| world.executed.len() == 100 && world.converged());
+    world.until(20, "all applied", |world| {
+        world.executed.len() == 100 && world.converged()
+    });
     let term = world.nodes[&leader].status().term;
     for node in world.nodes.values() {
         let status = node.status();
@@ -109,7 +111,10 @@ fn leadership_is_handed_over_at_once_and_no_proposal_is_lost_silently() {
     assert_eq!(world.propose(old), Err(Refused::Transferring));
     let begun = world.now;
     world.until(10, "the new leader", |world| world.leader() == Some(to));
-    assert!(world.now - begun < 5 * TICK, "no election timeout is waited for");
+    assert!(
+        world.now - begun < 5 * TICK,
+        "no election timeout is waited for"
+    );
     world.until(20, "all applied", World::converged);
     assert_eq!(world.executed.len(), 10);
 }
@@ -150,7 +155,11 @@ fn a_command_forwarded_by_a_follower_is_taken_and_answered() {
     world.run(5);
     let follower = (1..=3).find(|&id| id != leader).unwrap();
     let payload = world.fresh_payload();
-    world.node(follower).replica().forward(77, payload.clone()).unwrap();
+    world
+        .node(follower)
+        .replica()
+        .forward(77, payload.clone())
+        .unwrap();
     world.settle(follower);
     world.run(3);
     assert_eq!(world.nodes[&follower].forwards, [(77, Ok(()))]);
@@ -162,5 +171,8 @@ fn a_command_forwarded_by_a_follower_is_taken_and_answered() {
     world.node(follower).replica().forward(78, payload).unwrap();
     world.settle(follower);
     world.run(3);
-    assert_eq!(world.nodes[&follower].forwards[1], (78, Err(Refused::Transferring)));
+    assert_eq!(
+        world.nodes[&follower].forwards[1],
+        (78, Err(Refused::Transferring))
+    );
 }

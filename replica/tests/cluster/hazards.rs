@@ -5,7 +5,7 @@
 
 use bytes::Bytes;
 use kvnode_replica::{
-    Config, ConfChange, Error, Kind, Message, Output, Refused, Replica, Restored, Role,
+    ConfChange, Config, Error, Kind, Message, Output, Refused, Replica, Restored, Role,
 };
 use kvnode_wal::{Entry, EntryKind, Membership};
 
@@ -13,7 +13,12 @@ use crate::single::{append, members};
 use crate::world::{Rng, World};
 
 fn others(world: &World, id: u64) -> Vec<u64> {
-    world.nodes.keys().copied().filter(|&other| other != id).collect()
+    world
+        .nodes
+        .keys()
+        .copied()
+        .filter(|&other| other != id)
+        .collect()
 }
 
 #[test]
@@ -22,20 +27,34 @@ fn h1_a_leader_that_applies_its_own_removal_survives_its_later_writes() {
     world.fixed_members = false;
     let a = world.until_leader();
     world.run(5);
-    let [b, c] = others(&world, a)[..] else { unreachable!() };
+    let [b, c] = others(&world, a)[..] else {
+        unreachable!()
+    };
     // a asks for b's removal and hands over to b before that is committed: a's own disk hangs, and
     // c's answers are lost.
-    world.filter = Some(Box::new(move |m| !(m.kind == Kind::AppendAnswer && m.from == c)));
+    world.filter = Some(Box::new(move |m| {
+        !(m.kind == Kind::AppendAnswer && m.from == c)
+    }));
     world.node(a).disk.stalled = true;
     world.node(a).replica().stalled(false);
     world.change(a, &ConfChange::remove(b)).unwrap();
     world.node(a).replica().transfer_leader(Some(b)).unwrap();
     world.settle(a);
     world.until(10, "b leads", |world| world.leader() == Some(b));
-    assert!(world.nodes[&b].replica.as_ref().unwrap().membership().voters.contains(&b));
+    assert!(
+        world.nodes[&b]
+            .replica
+            .as_ref()
+            .unwrap()
+            .membership()
+            .voters
+            .contains(&b)
+    );
     world.filter = None;
     let first = world.nodes[&b].status().last_index;
-    world.until(30, "the removal commits", |world| world.nodes[&b].status().persisted >= first);
+    world.until(30, "the removal commits", |world| {
+        world.nodes[&b].status().persisted >= first
+    });
     // b has an entry of its own on its way to a hanging disk when it applies its removal.
     world.propose(b).unwrap();
     world.node(b).disk.stalled = true;
@@ -49,7 +68,16 @@ fn h1_a_leader_that_applies_its_own_removal_survives_its_later_writes() {
     let leader = world.until_leader();
     world.propose(leader).unwrap();
     world.until(20, "the others go on", World::converged);
-    assert_eq!(world.nodes[&leader].replica.as_ref().unwrap().membership().voters.len(), 2);
+    assert_eq!(
+        world.nodes[&leader]
+            .replica
+            .as_ref()
+            .unwrap()
+            .membership()
+            .voters
+            .len(),
+        2
+    );
 }
 
 #[test]
@@ -75,7 +103,9 @@ fn h3_doubled_asks_and_late_heartbeat_answers_confirm_no_later_read() {
     let mut world = World::new(13, 3);
     world.record = Some(Vec::new());
     let old = world.until_leader();
-    let [b, _] = others(&world, old)[..] else { unreachable!() };
+    let [b, _] = others(&world, old)[..] else {
+        unreachable!()
+    };
     for id in [old, b, old, b] {
         world.read(id);
         world.run(3);
@@ -84,7 +114,9 @@ fn h3_doubled_asks_and_late_heartbeat_answers_confirm_no_later_read() {
     let frames = world.record.take().unwrap();
     // The leader is paused while the others elect another and commit.
     world.pause(old);
-    world.until(60, "another leader", |world| world.leader().is_some_and(|id| id != old));
+    world.until(60, "another leader", |world| {
+        world.leader().is_some_and(|id| id != old)
+    });
     let new = world.until_leader();
     let payload = world.propose(new).unwrap();
     world.run(5);
@@ -105,7 +137,10 @@ fn h3_doubled_asks_and_late_heartbeat_answers_confirm_no_later_read() {
         }
     }
     assert!(injected > 10);
-    assert!(!world.nodes[&old].reads.contains_key(&token), "nobody has confirmed it");
+    assert!(
+        !world.nodes[&old].reads.contains_key(&token),
+        "nobody has confirmed it"
+    );
     world.heal();
     world.until(60, "answered by the new leader", |world| {
         world.nodes[&old].reads.contains_key(&token)
@@ -121,12 +156,19 @@ fn h4_a_leader_that_only_believes_it_leads_answers_no_read() {
     world.partition(&[old]);
     let token = world.read(old);
     world.run(9);
-    assert_eq!(world.nodes[&old].status().role, Role::Leader, "it still believes so");
+    assert_eq!(
+        world.nodes[&old].status().role,
+        Role::Leader,
+        "it still believes so"
+    );
     assert!(!world.nodes[&old].reads.contains_key(&token));
 }
 
 fn follower(voters: &[u64]) -> Replica {
-    let restored = Restored { membership: members(voters), ..Restored::default() };
+    let restored = Restored {
+        membership: members(voters),
+        ..Restored::default()
+    };
     Replica::new(Config::new(1), restored).unwrap()
 }
 
@@ -144,7 +186,12 @@ fn settle(replica: &mut Replica) -> Output {
 }
 
 fn normal(index: u64, term: u64) -> Entry {
-    Entry { index, term, kind: EntryKind::Normal, payload: Bytes::from_static(b"x") }
+    Entry {
+        index,
+        term,
+        kind: EntryKind::Normal,
+        payload: Bytes::from_static(b"x"),
+    }
 }
 
 #[test]
@@ -159,18 +206,33 @@ fn h5_a_heartbeat_beyond_the_log_stops_the_replica_with_the_numbers() {
     let mut heartbeat = append(2, 1, 4);
     heartbeat.kind = Kind::Heartbeat;
     // A leader of an older term is not listened to, whatever it says.
-    replica.step(Message { term: 3, commit: 99, ..heartbeat.clone() });
+    replica.step(Message {
+        term: 3,
+        commit: 99,
+        ..heartbeat.clone()
+    });
     assert_eq!(settle(&mut replica).failure, None);
-    replica.step(Message { commit: 7, ..heartbeat.clone() });
+    replica.step(Message {
+        commit: 7,
+        ..heartbeat.clone()
+    });
     let out = settle(&mut replica);
-    let expected = Error::LogRegressed { leader: 2, term: 4, told: 7, last: 2 };
+    let expected = Error::LogRegressed {
+        leader: 2,
+        term: 4,
+        told: 7,
+        last: 2,
+    };
     assert_eq!(out.failure, Some(expected));
     assert!(out.messages.is_empty() && out.write.is_none() && out.committed.is_empty());
     // From then on nothing is promised any more.
     replica.step(heartbeat);
     replica.tick();
     replica.read(1);
-    assert_eq!(replica.propose(Bytes::from_static(b"x")), Err(Refused::Failed));
+    assert_eq!(
+        replica.propose(Bytes::from_static(b"x")),
+        Err(Refused::Failed)
+    );
     assert!(settle(&mut replica).messages.is_empty());
     assert_eq!(replica.status().role, Role::Out);
 }
@@ -182,7 +244,10 @@ fn h6_no_campaign_while_a_snapshot_is_installed_but_not_applied() {
     snapshot.kind = Kind::Snapshot;
     snapshot.index = 40;
     snapshot.log_term = 2;
-    snapshot.membership = Some(Membership { index: 40, ..members(&[1, 2, 3]) });
+    snapshot.membership = Some(Membership {
+        index: 40,
+        ..members(&[1, 2, 3])
+    });
     replica.step(snapshot);
     let write = settle(&mut replica).write.unwrap();
     assert_eq!(write.install.as_ref().unwrap().index, 40);
@@ -231,7 +296,9 @@ fn h8_entries_sent_again_below_a_followers_commit_do_no_harm() {
     let mut world = World::new(18, 3);
     world.record = Some(Vec::new());
     let leader = world.until_leader();
-    let [b, c] = others(&world, leader)[..] else { unreachable!() };
+    let [b, c] = others(&world, leader)[..] else {
+        unreachable!()
+    };
     for round in 0..30 {
         world.propose(leader).unwrap();
         if round % 3 == 0 {
@@ -257,7 +324,9 @@ fn h9_a_fresh_leader_holds_reads_until_its_first_commit() {
     world.run(5);
     world.crash(old);
     // The next leader's entries reach nobody: it leads, but has committed nothing.
-    world.filter = Some(Box::new(|m| !(m.kind == Kind::Append && !m.entries.is_empty())));
+    world.filter = Some(Box::new(|m| {
+        !(m.kind == Kind::Append && !m.entries.is_empty())
+    }));
     world.until(100, "a leader", |world| world.leader().is_some());
     let new = world.leader().unwrap();
     let token = world.read(new);
@@ -266,7 +335,9 @@ fn h9_a_fresh_leader_holds_reads_until_its_first_commit() {
     assert!(!world.nodes[&new].status().settled);
     assert!(!world.nodes[&new].reads.contains_key(&token));
     world.filter = None;
-    world.until(50, "answered", |world| world.nodes[&new].reads.contains_key(&token));
+    world.until(50, "answered", |world| {
+        world.nodes[&new].reads.contains_key(&token)
+    });
     assert!(world.nodes[&new].reads[&token].is_ok());
 }
 
@@ -292,7 +363,11 @@ fn h11_a_doubled_forward_is_committed_twice_with_the_same_bytes_for_the_store_to
     let follower = others(&world, leader)[0];
     world.record = Some(Vec::new());
     let payload = world.fresh_payload();
-    world.node(follower).replica().forward(5, payload.clone()).unwrap();
+    world
+        .node(follower)
+        .replica()
+        .forward(5, payload.clone())
+        .unwrap();
     world.settle(follower);
     let forward = world.record.take().unwrap().pop().unwrap();
     world.run(3);
@@ -337,7 +412,9 @@ fn h12_a_stalled_leader_without_a_current_peer_stops_keeping_others_from_leading
     assert_eq!(world.propose(old), Err(Refused::Stalled));
     let token = world.read(old);
     world.filter = None;
-    world.until(60, "another leads", |world| world.leader().is_some_and(|id| id != old));
+    world.until(60, "another leads", |world| {
+        world.leader().is_some_and(|id| id != old)
+    });
     world.until_leader();
     world.node(old).disk.stalled = false;
     world.until(60, "all agree", World::converged);
@@ -397,8 +474,7 @@ fn h13_no_message_from_a_peer_reaches_a_panic() {
                 if rng.chance(70) {
                     applied_to = applied_to.max(given);
                 }
-                if applied_to > replica.status().applied
-                    && applied_to <= replica.status().persisted
+                if applied_to > replica.status().applied && applied_to <= replica.status().persisted
                 {
                     replica.applied(applied_to);
                 }
@@ -425,17 +501,29 @@ fn noise(rng: &mut Rng) -> Message {
         Kind::ForwardAnswer,
     ];
     loop {
-        let kind = if rng.chance(40) { Kind::Append } else { KINDS[rng.below(14) as usize] };
+        let kind = if rng.chance(40) {
+            Kind::Append
+        } else {
+            KINDS[rng.below(14) as usize]
+        };
         let mut message = append(rng.between(2, 4), 1, rng.between(1, 6));
         message.kind = kind;
         message.index = rng.below(8);
         message.log_term = rng.below(message.term + 1);
         if kind == Kind::Append {
-            message.log_term = if message.index == 0 { 0 } else { message.log_term.max(1) };
+            message.log_term = if message.index == 0 {
+                0
+            } else {
+                message.log_term.max(1)
+            };
         }
         message.commit = rng.below(if kind == Kind::Heartbeat { 3 } else { 9 });
         message.commit_term = rng.below(5);
-        message.hint = if rng.chance(10) { u64::MAX } else { rng.below(9) };
+        message.hint = if rng.chance(10) {
+            u64::MAX
+        } else {
+            rng.below(9)
+        };
         message.rejected = rng.chance(30);
         message.by_transfer = rng.chance(30);
         if kind == Kind::Append {
@@ -452,7 +540,10 @@ fn noise(rng: &mut Rng) -> Message {
             let mut voters = vec![1, 2, 3];
             voters.truncate(rng.between(1, 3) as usize);
             let learners = if rng.chance(20) { vec![7] } else { vec![] };
-            message.membership = Some(Membership { learners, ..members(&voters) });
+            message.membership = Some(Membership {
+                learners,
+                ..members(&voters)
+            });
         }
         if message.check().is_ok() {
             return message;
@@ -473,15 +564,30 @@ fn h14_an_empty_learner_is_not_promoted() {
     world.run(5);
     let commit = world.nodes[&leader].status().commit;
     let refused = world.change(leader, &ConfChange::voter(4));
-    let behind = Refused::LearnerBehind { member: 4, matched: 0, commit };
+    let behind = Refused::LearnerBehind {
+        member: 4,
+        matched: 0,
+        commit,
+    };
     assert_eq!(refused, Err(behind));
-    let known = world.nodes[&leader].replica.as_ref().unwrap().membership().clone();
+    let known = world.nodes[&leader]
+        .replica
+        .as_ref()
+        .unwrap()
+        .membership()
+        .clone();
     world.add(4, known);
     world.until(50, "the learner has caught up", World::converged);
     world.run(3);
     world.change(leader, &ConfChange::voter(4)).unwrap();
     world.until(20, "promoted", |world| {
-        world.nodes[&4].replica.as_ref().unwrap().membership().voters == [1, 2, 3, 4]
+        world.nodes[&4]
+            .replica
+            .as_ref()
+            .unwrap()
+            .membership()
+            .voters
+            == [1, 2, 3, 4]
     });
     // One that has fallen silent is not promoted either.
     world.crash(4);
@@ -496,8 +602,14 @@ fn h14_an_empty_learner_is_not_promoted() {
 /// same term again, with other entries.
 #[test]
 fn h15_a_single_voter_with_a_learner_says_nothing_in_a_term_that_is_not_durable() {
-    let membership = Membership { learners: vec![2], ..members(&[1]) };
-    let restored = Restored { membership, ..Restored::default() };
+    let membership = Membership {
+        learners: vec![2],
+        ..members(&[1])
+    };
+    let restored = Restored {
+        membership,
+        ..Restored::default()
+    };
     let mut replica = Replica::new(Config::new(1), restored).unwrap();
     replica.campaign_if_alone();
     let out = settle(&mut replica);
@@ -509,14 +621,25 @@ fn h15_a_single_voter_with_a_learner_says_nothing_in_a_term_that_is_not_durable(
     let out = settle(&mut replica);
     assert!(out.messages.is_empty(), "{:?}", out.messages);
     replica.written(first.number);
-    let kinds: Vec<Kind> = settle(&mut replica).messages.iter().map(|m| m.kind).collect();
-    assert!(kinds.contains(&Kind::Append) && kinds.contains(&Kind::Heartbeat), "{kinds:?}");
+    let kinds: Vec<Kind> = settle(&mut replica)
+        .messages
+        .iter()
+        .map(|m| m.kind)
+        .collect();
+    assert!(
+        kinds.contains(&Kind::Append) && kinds.contains(&Kind::Heartbeat),
+        "{kinds:?}"
+    );
     // From here on messages run beside the disk again. The probe has to be answered first.
     let mut answer = append(2, 1, 1);
     answer.kind = Kind::AppendAnswer;
     answer.index = 1;
     replica.step(answer);
     let out = settle(&mut replica);
-    assert!(out.messages.iter().any(|m| m.kind == Kind::Append && !m.entries.is_empty()));
+    assert!(
+        out.messages
+            .iter()
+            .any(|m| m.kind == Kind::Append && !m.entries.is_empty())
+    );
     assert!(replica.status().persisted < replica.status().last_index);
 }

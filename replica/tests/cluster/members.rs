@@ -7,7 +7,12 @@ use kvnode_wal::Membership;
 use crate::world::World;
 
 fn known(world: &World, id: u64) -> Membership {
-    world.nodes[&id].replica.as_ref().expect("up").membership().clone()
+    world.nodes[&id]
+        .replica
+        .as_ref()
+        .expect("up")
+        .membership()
+        .clone()
 }
 
 fn voters(world: &World, id: u64) -> Vec<u64> {
@@ -37,7 +42,10 @@ fn one_voter_grows_to_three_through_learners() {
         world.run(3);
         world.change(1, &ConfChange::voter(id)).unwrap();
         world.until(20, "promoted everywhere", |world| {
-            world.nodes.keys().all(|&node| voters(world, node).len() as u64 == id)
+            world
+                .nodes
+                .keys()
+                .all(|&node| voters(world, node).len() as u64 == id)
         });
     }
     world.crash(1);
@@ -70,7 +78,9 @@ fn a_removed_follower_that_was_not_told_does_not_disturb() {
     world.crash(gone);
     world.run(2);
     world.change(leader, &ConfChange::remove(gone)).unwrap();
-    world.until(20, "removed", |world| !voters(world, leader).contains(&gone));
+    world.until(20, "removed", |world| {
+        !voters(world, leader).contains(&gone)
+    });
     world.start(gone);
     let term = world.nodes[&leader].status().term;
     world.run(200);
@@ -87,7 +97,9 @@ fn a_joint_change_replaces_two_of_three_and_leaves_by_itself() {
     }
     for id in [4, 5] {
         world.change(leader, &ConfChange::learner(id)).unwrap();
-        world.until(10, "added", |world| known(world, leader).learners.contains(&id));
+        world.until(10, "added", |world| {
+            known(world, leader).learners.contains(&id)
+        });
         let now = known(&world, leader);
         world.add(id, now);
     }
@@ -104,12 +116,18 @@ fn a_joint_change_replaces_two_of_three_and_leaves_by_itself() {
         context: Bytes::from_static(b"replace"),
     };
     world.change(leader, &change).unwrap();
-    world.until(5, "joint", |world| !known(world, leader).voters_outgoing.is_empty());
+    world.until(5, "joint", |world| {
+        !known(world, leader).voters_outgoing.is_empty()
+    });
     let pending = world.change(leader, &ConfChange::learner(9));
     assert_eq!(pending, Err(Refused::ConfChangePending));
-    world.until(30, "left", |world| known(world, leader).voters_outgoing.is_empty());
+    world.until(30, "left", |world| {
+        known(world, leader).voters_outgoing.is_empty()
+    });
     assert_eq!(voters(&world, leader), [leader, 4, 5]);
-    world.until(30, "the old ones know", |world| out.iter().all(|id| world.nodes[id].removed));
+    world.until(30, "the old ones know", |world| {
+        out.iter().all(|id| world.nodes[id].removed)
+    });
     for id in out {
         world.crash(id);
     }
@@ -137,12 +155,17 @@ fn a_joint_change_survives_the_crash_of_its_leader() {
         world.run(20);
         // Either the change was lost with its leader, or it is complete.
         let now = known(&world, new);
-        assert!(now.voters_outgoing.is_empty(), "seed {seed}: stuck in {now:?}");
+        assert!(
+            now.voters_outgoing.is_empty(),
+            "seed {seed}: stuck in {now:?}"
+        );
         assert!([3, 4].contains(&now.voters.len()), "seed {seed}: {now:?}");
         world.start(leader);
         let last = world.nodes[&new].status().last_index;
         world.until(60, "all voters agree", |world| {
-            now.voters.iter().all(|id| world.nodes[id].state.index >= last)
+            now.voters
+                .iter()
+                .all(|id| world.nodes[id].state.index >= last)
         });
     }
 }
@@ -161,7 +184,10 @@ fn an_explicit_joint_configuration_waits_to_be_left() {
     world.change(leader, &change).unwrap();
     world.run(20);
     let now = known(&world, leader);
-    assert_eq!((now.voters_outgoing.len(), &now.learners_next[..]), (3, &[gone][..]));
+    assert_eq!(
+        (now.voters_outgoing.len(), &now.learners_next[..]),
+        (3, &[gone][..])
+    );
     world.change(leader, &ConfChange::leave()).unwrap();
     world.run(10);
     let now = known(&world, leader);
@@ -175,27 +201,61 @@ fn changes_without_sense_or_safety_are_refused() {
     let (mut world, leader) = world(47, 3);
     let others: Vec<u64> = (1..=3).filter(|&id| id != leader).collect();
     let invalid = |reason| Err(Refused::ConfChangeInvalid(reason));
-    assert_eq!(world.change(leader, &ConfChange::voter(0)), invalid("member id 0"));
-    let twice = ConfChange { steps: vec![Step::Voter(4), Step::Remove(4)], ..Default::default() };
-    assert_eq!(world.change(leader, &twice), invalid("a member named twice"));
+    assert_eq!(
+        world.change(leader, &ConfChange::voter(0)),
+        invalid("member id 0")
+    );
+    let twice = ConfChange {
+        steps: vec![Step::Voter(4), Step::Remove(4)],
+        ..Default::default()
+    };
+    assert_eq!(
+        world.change(leader, &twice),
+        invalid("a member named twice")
+    );
     let not_leader = world.change(others[0], &ConfChange::learner(4));
-    assert_eq!(not_leader, Err(Refused::NotLeader { leader: Some(leader) }));
+    assert_eq!(
+        not_leader,
+        Err(Refused::NotLeader {
+            leader: Some(leader)
+        })
+    );
     // With one member gone, removing the other live one would leave one of two.
     world.crash(others[0]);
     world.run(15);
     let risky = world.change(leader, &ConfChange::remove(others[1]));
-    assert_eq!(risky, Err(Refused::QuorumAtRisk { active: 1, voters: 2, quorum: 2 }));
+    assert_eq!(
+        risky,
+        Err(Refused::QuorumAtRisk {
+            active: 1,
+            voters: 2,
+            quorum: 2
+        })
+    );
     let risky = world.change(leader, &ConfChange::voter(4));
-    assert_eq!(risky, Err(Refused::QuorumAtRisk { active: 2, voters: 4, quorum: 3 }));
+    assert_eq!(
+        risky,
+        Err(Refused::QuorumAtRisk {
+            active: 2,
+            voters: 4,
+            quorum: 3
+        })
+    );
     // Removing the dead one is fine.
-    world.change(leader, &ConfChange::remove(others[0])).unwrap();
+    world
+        .change(leader, &ConfChange::remove(others[0]))
+        .unwrap();
     world.until(10, "removed", |world| voters(world, leader).len() == 2);
 }
 
 #[test]
 fn a_demoted_leader_stops_leading_even_if_it_did_not_ask() {
     let (mut world, a) = world(48, 3);
-    let [b, c] = [1, 2, 3].into_iter().filter(|&id| id != a).collect::<Vec<_>>()[..] else {
+    let [b, c] = [1, 2, 3]
+        .into_iter()
+        .filter(|&id| id != a)
+        .collect::<Vec<_>>()[..]
+    else {
         unreachable!()
     };
     world.filter = Some(Box::new(move |m| {

@@ -41,7 +41,11 @@ fn a_thousand_reads_cost_a_few_rounds() {
     world.run(2);
     assert_eq!(world.reads_checked, 1000);
     // Four batches at once, then one with all the rest; two peers hear of each. Ticks may add some.
-    assert!(rounds.get() <= 2 * (4 + 1 + 3), "{} heartbeats", rounds.get());
+    assert!(
+        rounds.get() <= 2 * (4 + 1 + 3),
+        "{} heartbeats",
+        rounds.get()
+    );
 }
 
 #[test]
@@ -98,7 +102,10 @@ fn a_slow_follower_disk_holds_up_neither_leadership_nor_reads() {
     let status = world.nodes[&leader].status();
     assert_eq!((status.role, status.term), (Role::Leader, term));
     assert!(world.nodes[&leader].reads[&token].is_ok());
-    assert!(world.executed.is_empty(), "but nothing commits without the disk");
+    assert!(
+        world.executed.is_empty(),
+        "but nothing commits without the disk"
+    );
     world.node(others[1]).disk.stalled = false;
     world.until(20, "it commits", |world| world.executed.len() == 1);
 }

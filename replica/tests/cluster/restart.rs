@@ -1,7 +1,7 @@
 //! Coming back from what a crash left.
 
 use bytes::Bytes;
-use kvnode_replica::{Config, ConfChange, Error, Output, Replica, Restored, Role};
+use kvnode_replica::{ConfChange, Config, Error, Output, Replica, Restored, Role};
 use kvnode_wal::{Entry, EntryKind, HardState, Membership};
 
 use crate::single::members;
@@ -62,7 +62,11 @@ fn restart_at_every_index_goes_on_where_the_store_stands() {
                 let mut replica = start(restored).unwrap();
                 let status = replica.status();
                 assert_eq!((status.term, status.applied), (6, applied));
-                assert_eq!(status.commit, commit.max(applied), "commit is clamped to applied");
+                assert_eq!(
+                    status.commit,
+                    commit.max(applied),
+                    "commit is clamped to applied"
+                );
                 assert_eq!((status.first_index, status.last_index), (base + 1, last));
                 let committed = lead(&mut replica);
                 let indexes: Vec<u64> = committed.iter().map(|entry| entry.index).collect();
@@ -81,13 +85,22 @@ fn an_older_tail_is_kept_and_its_first_entry_becomes_the_base() {
     from_three.entries.drain(..2);
     from_three.snapshot = (6, 5);
     let status = start(from_three.clone()).unwrap().status();
-    assert_eq!((status.first_index, status.last_index, status.commit), (4, 7, 6));
+    assert_eq!(
+        (status.first_index, status.last_index, status.commit),
+        (4, 7, 6)
+    );
     // Without a snapshot point the store's applied index must reach into the tail.
     from_three.snapshot = (0, 0);
     assert_eq!(start(from_three.clone()).unwrap().status().first_index, 4);
     from_three.applied = 2;
     let error = start(from_three).err();
-    assert_eq!(error, Some(Error::EntryGap { expected: 1, found: 3 }));
+    assert_eq!(
+        error,
+        Some(Error::EntryGap {
+            expected: 1,
+            found: 3
+        })
+    );
 }
 
 #[test]
@@ -118,7 +131,10 @@ fn a_snapshot_beyond_the_log_takes_its_place() {
     let mut ahead = restored(&[1, 1], (2, 1, 2), 9);
     ahead.snapshot = (9, 2);
     let mut replica = start(ahead).unwrap();
-    assert_eq!((replica.status().first_index, replica.status().last_index), (10, 9));
+    assert_eq!(
+        (replica.status().first_index, replica.status().last_index),
+        (10, 9)
+    );
     assert_eq!(lead(&mut replica)[0].index, 10);
 }
 
@@ -130,20 +146,58 @@ fn what_no_crash_explains_is_refused_with_its_numbers() {
         restored.entries.remove(at);
         restored
     };
-    assert_eq!(refused(holes(0)), Error::EntryGap { expected: 1, found: 2 });
-    assert_eq!(refused(holes(2)), Error::EntryGap { expected: 3, found: 4 });
+    assert_eq!(
+        refused(holes(0)),
+        Error::EntryGap {
+            expected: 1,
+            found: 2
+        }
+    );
+    assert_eq!(
+        refused(holes(2)),
+        Error::EntryGap {
+            expected: 3,
+            found: 4
+        }
+    );
     let falls = restored(&[1, 3, 2], (3, 1, 0), 0);
-    assert_eq!(refused(falls), Error::TermFalls { index: 3, before: 3, found: 2 });
+    assert_eq!(
+        refused(falls),
+        Error::TermFalls {
+            index: 3,
+            before: 3,
+            found: 2
+        }
+    );
     let ahead = restored(&[1, 1], (1, 1, 0), 3);
-    assert_eq!(refused(ahead), Error::AppliedBeyondLog { applied: 3, last: 2 });
+    assert_eq!(
+        refused(ahead),
+        Error::AppliedBeyondLog {
+            applied: 3,
+            last: 2
+        }
+    );
     let lost = restored(&[1, 1], (1, 1, 3), 0);
     assert_eq!(refused(lost), Error::CommitBeyondLog { commit: 3, last: 2 });
     let mut behind = restored(&[], (1, 1, 4), 3);
     behind.snapshot = (4, 1);
-    assert_eq!(refused(behind), Error::AppliedBelowLog { applied: 3, first: 5 });
+    assert_eq!(
+        refused(behind),
+        Error::AppliedBelowLog {
+            applied: 3,
+            first: 5
+        }
+    );
     let mut differs = restored(&[1, 1, 2], (2, 1, 3), 3);
     differs.snapshot = (2, 2);
-    assert_eq!(refused(differs), Error::SnapshotTerm { index: 2, expected: 2, found: 1 });
+    assert_eq!(
+        refused(differs),
+        Error::SnapshotTerm {
+            index: 2,
+            expected: 2,
+            found: 1
+        }
+    );
     let mut nobody = restored(&[], (0, 0, 0), 0);
     nobody.membership.learners = vec![1];
     nobody.membership.voters.clear();
@@ -158,20 +212,39 @@ fn conf_changes_between_the_known_membership_and_applied_are_carried_out_again()
         log[at].payload = change.encode();
     }
     let with = |membership: Membership, applied| {
-        let hard_state = HardState { term: 1, vote: 1, commit: 4 };
+        let hard_state = HardState {
+            term: 1,
+            vote: 1,
+            commit: 4,
+        };
         let entries = log.clone();
-        Restored { membership, hard_state, entries, applied, ..Restored::default() }
+        Restored {
+            membership,
+            hard_state,
+            entries,
+            applied,
+            ..Restored::default()
+        }
     };
     let after = |restored| {
         let replica = start(restored).unwrap();
-        let Membership { index, voters, learners, .. } = replica.membership().clone();
+        let Membership {
+            index,
+            voters,
+            learners,
+            ..
+        } = replica.membership().clone();
         (index, voters, learners)
     };
     assert_eq!(after(with(members(&[1]), 1)), (0, vec![1], vec![]));
     assert_eq!(after(with(members(&[1]), 3)), (2, vec![1], vec![7]));
     assert_eq!(after(with(members(&[1]), 4)), (4, vec![1, 8], vec![7]));
     // A checkpoint ahead of the store is not carried out twice.
-    let ahead = Membership { index: 2, learners: vec![7], ..members(&[1]) };
+    let ahead = Membership {
+        index: 2,
+        learners: vec![7],
+        ..members(&[1])
+    };
     assert_eq!(after(with(ahead.clone(), 0)), (2, vec![1], vec![7]));
     let mut replica = start(with(ahead, 0)).unwrap();
     let mut out = Output::default();
@@ -189,11 +262,24 @@ fn conf_changes_between_the_known_membership_and_applied_are_carried_out_again()
 fn an_unreadable_committed_conf_change_stops_the_replica_with_its_index() {
     let mut log = entries(&[1, 1]);
     log[1].kind = EntryKind::ConfChange;
-    let expected = Error::ConfChange { index: 2, reason: "unknown field" };
+    let expected = Error::ConfChange {
+        index: 2,
+        reason: "unknown field",
+    };
     let with = |applied| {
-        let hard_state = HardState { term: 1, vote: 1, commit: 2 };
+        let hard_state = HardState {
+            term: 1,
+            vote: 1,
+            commit: 2,
+        };
         let (membership, entries) = (members(&[1]), log.clone());
-        start(Restored { membership, hard_state, entries, applied, ..Restored::default() })
+        start(Restored {
+            membership,
+            hard_state,
+            entries,
+            applied,
+            ..Restored::default()
+        })
     };
     assert_eq!(with(2).err(), Some(expected.clone()));
     let mut replica = with(0).unwrap();

@@ -113,19 +113,31 @@ fn faults(world: &mut World, swarm: &Swarm, id: u64, ids: &[u64]) {
 /// One step of a random walk over memberships of up to five; members that are gone never return
 /// under their old id.
 fn change_members(world: &mut World, id: u64) {
-    let now = world.nodes[&id].replica.as_ref().expect("up").membership().clone();
+    let now = world.nodes[&id]
+        .replica
+        .as_ref()
+        .expect("up")
+        .membership()
+        .clone();
     let pick = world.rng.next() as usize;
     let newest = world.nodes.keys().copied().max().unwrap_or(0);
     let of = |list: &[u64]| list.get(pick % list.len().max(1)).copied();
     let change = match world.rng.below(6) {
         0 if now.voters.len() + now.learners.len() < 5 => ConfChange::learner(newest + 1),
         1 => of(&now.learners).map_or_else(ConfChange::leave, ConfChange::voter),
-        2 if now.voters.len() > 3 => of(&now.voters).map_or_else(ConfChange::leave, ConfChange::remove),
+        2 if now.voters.len() > 3 => {
+            of(&now.voters).map_or_else(ConfChange::leave, ConfChange::remove)
+        }
         3 => of(&now.learners).map_or_else(ConfChange::leave, ConfChange::remove),
         4 if !now.learners.is_empty() => {
-            let (Some(voter), Some(learner)) = (of(&now.voters), of(&now.learners)) else { return };
+            let (Some(voter), Some(learner)) = (of(&now.voters), of(&now.learners)) else {
+                return;
+            };
             let steps = vec![Step::Learner(voter), Step::Voter(learner)];
-            ConfChange { steps, ..ConfChange::default() }
+            ConfChange {
+                steps,
+                ..ConfChange::default()
+            }
         }
         _ => return,
     };
@@ -134,7 +146,10 @@ fn change_members(world: &mut World, id: u64) {
         && *member > newest
     {
         // The joining member starts from what some member knows, be it old.
-        let known = world.nodes.values().filter_map(|node| node.replica.as_ref());
+        let known = world
+            .nodes
+            .values()
+            .filter_map(|node| node.replica.as_ref());
         let known: Vec<_> = known.map(|replica| replica.membership().clone()).collect();
         world.add(*member, known[pick % known.len()].clone());
     }
@@ -156,19 +171,34 @@ fn calm_down(world: &mut World) {
     }
     let leader = world.until_leader();
     world.until(40, "no hand-over under way", |world| {
-        world.leader().is_some_and(|id| world.nodes[&id].status().settled)
+        world
+            .leader()
+            .is_some_and(|id| world.nodes[&id].status().settled)
     });
     world.run(30);
     let leader = world.leader().unwrap_or(leader);
-    let last = world.propose(leader).expect("a calm cluster takes commands");
+    let last = world
+        .propose(leader)
+        .expect("a calm cluster takes commands");
     let token = world.read(leader);
     world.until(300, "all agree", |world| {
-        let members = world.nodes[&leader].replica.as_ref().expect("up").membership().clone();
+        let members = world.nodes[&leader]
+            .replica
+            .as_ref()
+            .expect("up")
+            .membership()
+            .clone();
         let named = |id: &u64| members.voters.contains(id) || members.learners.contains(id);
         let index = world.executed.get(&last[..]).copied().unwrap_or(u64::MAX);
-        world.nodes.values().filter(|node| named(&node.id)).all(|node| node.state.index >= index)
+        world
+            .nodes
+            .values()
+            .filter(|node| named(&node.id))
+            .all(|node| node.state.index >= index)
     });
-    world.until(5, "the read answered", |world| world.nodes[&leader].reads.contains_key(&token));
+    world.until(5, "the read answered", |world| {
+        world.nodes[&leader].reads.contains_key(&token)
+    });
     assert!(world.nodes[&leader].reads[&token].is_ok());
     for node in world.nodes.values() {
         assert_eq!(node.failure, None, "member {}", node.id);
@@ -192,7 +222,10 @@ fn swarm_with_fixed_members() {
         commands += world.executed.len();
         reads += world.reads_checked;
     }
-    assert!(commands > 2_000 && reads > 2_000, "{commands} commands, {reads} reads");
+    assert!(
+        commands > 2_000 && reads > 2_000,
+        "{commands} commands, {reads} reads"
+    );
 }
 
 #[test]

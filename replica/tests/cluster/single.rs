@@ -5,11 +5,17 @@ use kvnode_replica::{Config, Error, Output, Refused, Replica, Restored, Role, Wr
 use kvnode_wal::{Entry, EntryKind, HardState, Membership};
 
 pub fn members(voters: &[u64]) -> Membership {
-    Membership { voters: voters.to_vec(), ..Membership::default() }
+    Membership {
+        voters: voters.to_vec(),
+        ..Membership::default()
+    }
 }
 
 fn fresh(config: Config) -> Replica {
-    let restored = Restored { membership: members(&[1]), ..Restored::default() };
+    let restored = Restored {
+        membership: members(&[1]),
+        ..Restored::default()
+    };
     Replica::new(config, restored).unwrap()
 }
 
@@ -26,7 +32,10 @@ fn settle(replica: &mut Replica) -> Output {
         all.failure = out.failure.take().or(all.failure);
         all.removed |= out.removed;
         if let Some(write) = out.write.take() {
-            assert!(all.write.replace(write).is_none(), "one write at a time here");
+            assert!(
+                all.write.replace(write).is_none(),
+                "one write at a time here"
+            );
         }
     }
     all
@@ -61,18 +70,38 @@ fn single_voter_leads_at_once_and_commits_only_after_the_write_is_reported() {
     replica.campaign_if_alone();
     let out = settle(&mut replica);
     let role = out.role.unwrap();
-    assert_eq!((role.role, role.term, role.leader), (Role::Leader, 1, Some(1)));
+    assert_eq!(
+        (role.role, role.term, role.leader),
+        (Role::Leader, 1, Some(1))
+    );
     let write = out.write.unwrap();
     assert!(write.must_sync);
-    assert_eq!(write.hard_state, Some(HardState { term: 1, vote: 1, commit: 0 }));
-    let kinds: Vec<_> = write.entries.iter().map(|e| (e.index, e.term, e.kind)).collect();
+    assert_eq!(
+        write.hard_state,
+        Some(HardState {
+            term: 1,
+            vote: 1,
+            commit: 0
+        })
+    );
+    let kinds: Vec<_> = write
+        .entries
+        .iter()
+        .map(|e| (e.index, e.term, e.kind))
+        .collect();
     assert_eq!(kinds, [(1, 1, EntryKind::Empty)]);
     assert!(out.committed.is_empty() && out.messages.is_empty());
-    assert_eq!((replica.status().commit, replica.status().settled), (0, false));
+    assert_eq!(
+        (replica.status().commit, replica.status().settled),
+        (0, false)
+    );
     replica.written(write.number);
     let out = settle(&mut replica);
     assert_eq!(out.committed, write.entries);
-    assert_eq!((replica.status().commit, replica.status().settled), (1, true));
+    assert_eq!(
+        (replica.status().commit, replica.status().settled),
+        (1, true)
+    );
 }
 
 #[test]
@@ -113,7 +142,10 @@ fn writes_in_flight_commit_in_order_as_they_are_reported() {
     assert_eq!(replica.status().commit, 1);
     replica.written(numbers[1]);
     let committed = settle(&mut replica).committed;
-    assert_eq!(committed.iter().map(|e| e.index).collect::<Vec<_>>(), [2, 3]);
+    assert_eq!(
+        committed.iter().map(|e| e.index).collect::<Vec<_>>(),
+        [2, 3]
+    );
     replica.written(numbers[2]);
     assert_eq!(settle(&mut replica).committed[0].index, 4);
 }
@@ -159,7 +191,10 @@ fn h9_reads_wait_for_the_first_commit_of_the_term() {
     replica.read(1);
     replica.campaign_if_alone();
     let out = settle(&mut replica);
-    assert!(out.reads.is_empty(), "leads, but has committed nothing in its term");
+    assert!(
+        out.reads.is_empty(),
+        "leads, but has committed nothing in its term"
+    );
     replica.written(out.write.unwrap().number);
     assert_eq!(settle(&mut replica).reads, [(1, Ok(1))]);
 }
@@ -169,7 +204,10 @@ fn reads_without_a_leader_end_by_their_patience_and_are_bounded() {
     let mut config = Config::new(1);
     config.read_patience_ticks = 7;
     config.reads_max = 2;
-    let restored = Restored { membership: members(&[1, 2]), ..Restored::default() };
+    let restored = Restored {
+        membership: members(&[1, 2]),
+        ..Restored::default()
+    };
     let mut replica = Replica::new(config, restored).unwrap();
     for token in 0..3 {
         replica.read(token);
@@ -192,29 +230,59 @@ fn proposals_beyond_the_limits_are_refused_and_leave_nothing() {
     config.entry_bytes_max = 1_500;
     let mut replica = leading(config);
     let big = Bytes::from(vec![0; 1_501]);
-    assert_eq!(replica.propose(big), Err(Refused::TooLarge { bytes: 1_501, limit: 1_500 }));
+    assert_eq!(
+        replica.propose(big),
+        Err(Refused::TooLarge {
+            bytes: 1_501,
+            limit: 1_500
+        })
+    );
     assert_eq!(replica.propose(Bytes::new()), Err(Refused::Empty));
     replica.propose(Bytes::from(vec![0; 1_400])).unwrap();
-    assert_eq!(replica.propose(Bytes::from(vec![0; 500])), Err(Refused::Busy));
+    assert_eq!(
+        replica.propose(Bytes::from(vec![0; 500])),
+        Err(Refused::Busy)
+    );
     replica.propose(payload("x")).unwrap();
     let write = write(&mut replica);
     replica.propose(payload("y")).unwrap();
-    assert_eq!(replica.propose(payload("z")), Err(Refused::Busy), "three in flight");
+    assert_eq!(
+        replica.propose(payload("z")),
+        Err(Refused::Busy),
+        "three in flight"
+    );
     replica.written(write.number);
     let out = settle(&mut replica);
-    assert_eq!(replica.propose(payload("z")), Err(Refused::Busy), "committed, not applied");
+    assert_eq!(
+        replica.propose(payload("z")),
+        Err(Refused::Busy),
+        "committed, not applied"
+    );
     replica.applied(out.committed.last().unwrap().index);
     replica.propose(payload("z")).unwrap();
     assert_eq!(settle(&mut replica).write.unwrap().entries.len(), 1);
-    assert_eq!(replica.status().last_index, 5, "refused proposals left nothing");
+    assert_eq!(
+        replica.status().last_index,
+        5,
+        "refused proposals left nothing"
+    );
 }
 
 #[test]
 fn without_a_leader_nothing_is_taken() {
     let mut replica = fresh(Config::new(1));
-    assert_eq!(replica.propose(payload("x")), Err(Refused::NotLeader { leader: None }));
-    assert_eq!(replica.forward(1, payload("x")), Err(Refused::NotLeader { leader: None }));
-    assert_eq!(replica.transfer_leader(None), Err(Refused::NotLeader { leader: None }));
+    assert_eq!(
+        replica.propose(payload("x")),
+        Err(Refused::NotLeader { leader: None })
+    );
+    assert_eq!(
+        replica.forward(1, payload("x")),
+        Err(Refused::NotLeader { leader: None })
+    );
+    assert_eq!(
+        replica.transfer_leader(None),
+        Err(Refused::NotLeader { leader: None })
+    );
 }
 
 #[test]
@@ -243,13 +311,26 @@ fn h2_a_single_voter_campaigns_only_when_its_log_is_durable() {
     // Two voters; this one follows member 2, has an unwritten entry, and then learns that member 2
     // is gone.
     let mut message = append(2, 1, 1);
-    let restored = Restored { membership: members(&[1, 2]), ..Restored::default() };
+    let restored = Restored {
+        membership: members(&[1, 2]),
+        ..Restored::default()
+    };
     let mut replica = Replica::new(Config::new(1), restored).unwrap();
     let change = kvnode_replica::ConfChange::remove(2);
     let payload = change.encode();
     message.entries = vec![
-        Entry { index: 1, term: 1, kind: EntryKind::ConfChange, payload },
-        Entry { index: 2, term: 1, kind: EntryKind::Normal, payload: Bytes::from_static(b"a") },
+        Entry {
+            index: 1,
+            term: 1,
+            kind: EntryKind::ConfChange,
+            payload,
+        },
+        Entry {
+            index: 2,
+            term: 1,
+            kind: EntryKind::Normal,
+            payload: Bytes::from_static(b"a"),
+        },
     ];
     message.commit = 1;
     replica.step(message);
@@ -261,8 +342,12 @@ fn h2_a_single_voter_campaigns_only_when_its_log_is_durable() {
     message.index = 2;
     message.log_term = 1;
     let kind = EntryKind::Normal;
-    message.entries =
-        vec![Entry { index: 3, term: 1, kind, payload: Bytes::from_static(b"unwritten") }];
+    message.entries = vec![Entry {
+        index: 3,
+        term: 1,
+        kind,
+        payload: Bytes::from_static(b"unwritten"),
+    }];
     message.commit = 1;
     replica.step(message);
     let unwritten = write(&mut replica);
@@ -272,7 +357,11 @@ fn h2_a_single_voter_campaigns_only_when_its_log_is_durable() {
     for _ in 0..50 {
         replica.tick();
         settle(&mut replica);
-        assert_eq!(replica.status().role, Role::Follower, "entry 3 is not durable");
+        assert_eq!(
+            replica.status().role,
+            Role::Follower,
+            "entry 3 is not durable"
+        );
     }
     replica.written(unwritten.number);
     settle(&mut replica);
@@ -311,8 +400,14 @@ fn settings_without_sense_are_refused() {
     for spoil in spoilt {
         let mut config = Config::new(1);
         spoil(&mut config);
-        let restored = Restored { membership: members(&[1]), ..Restored::default() };
-        assert!(matches!(Replica::new(config, restored), Err(Error::Config(_))));
+        let restored = Restored {
+            membership: members(&[1]),
+            ..Restored::default()
+        };
+        assert!(matches!(
+            Replica::new(config, restored),
+            Err(Error::Config(_))
+        ));
     }
 }
 

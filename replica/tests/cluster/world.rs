@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::{Bytes, BytesMut};
 use kvnode_replica::{
-    Config, ConfChange, Error, Kind, Limits, Message, Output, Refused, Replica, Restored, Role,
+    ConfChange, Config, Error, Kind, Limits, Message, Output, Refused, Replica, Restored, Role,
     SnapshotOffer, Status, Write,
 };
 use kvnode_wal::{Entry, EntryKind, HardState, Membership};
@@ -49,8 +49,14 @@ pub fn fold(hash: u64, value: u64) -> u64 {
 }
 
 fn digest(entry: &Entry) -> u64 {
-    let bytes = entry.payload.iter().fold(0, |hash, &byte| fold(hash, byte.into()));
-    fold(fold(fold(bytes, entry.term), entry.index), entry.kind as u64)
+    let bytes = entry
+        .payload
+        .iter()
+        .fold(0, |hash, &byte| fold(hash, byte.into()));
+    fold(
+        fold(fold(bytes, entry.term), entry.index),
+        entry.kind as u64,
+    )
 }
 
 /// What a store is here: the chain of everything executed.
@@ -81,7 +87,9 @@ pub struct Disk {
 
 impl Disk {
     pub fn last(&self) -> u64 {
-        self.entries.last().map_or(self.base.index, |(entry, _)| entry.index)
+        self.entries
+            .last()
+            .map_or(self.base.index, |(entry, _)| entry.index)
     }
 
     fn term(&self, index: u64) -> Option<u64> {
@@ -108,7 +116,10 @@ impl Disk {
         }
         if let Some(hard_state) = write.hard_state {
             assert!(hard_state.term >= self.hard_state.term, "terms never fall");
-            assert!(hard_state.commit >= self.hard_state.commit, "commit never falls");
+            assert!(
+                hard_state.commit >= self.hard_state.commit,
+                "commit never falls"
+            );
             assert!(hard_state.commit <= self.last(), "commit within the log");
             self.hard_state = hard_state;
         }
@@ -160,11 +171,29 @@ impl Node {
 }
 
 enum Event {
-    Tick { node: u64, life: u64 },
-    Deliver { frame: Bytes, state: Option<State> },
-    Synced { node: u64, life: u64, number: u64 },
-    Applied { node: u64, life: u64 },
-    SnapshotReport { node: u64, life: u64, to: u64, delivered: bool },
+    Tick {
+        node: u64,
+        life: u64,
+    },
+    Deliver {
+        frame: Bytes,
+        state: Option<State>,
+    },
+    Synced {
+        node: u64,
+        life: u64,
+        number: u64,
+    },
+    Applied {
+        node: u64,
+        life: u64,
+    },
+    SnapshotReport {
+        node: u64,
+        life: u64,
+        to: u64,
+        delivered: bool,
+    },
 }
 
 /// How unkind the world is. All in percent, except latencies in units.
@@ -179,8 +208,14 @@ pub struct Faults {
     pub apply: (u64, u64),
 }
 
-pub const CALM: Faults =
-    Faults { loss: 0, double: 0, latency: (2, 8), tail: 0, disk: (1, 6), apply: (1, 4) };
+pub const CALM: Faults = Faults {
+    loss: 0,
+    double: 0,
+    latency: (2, 8),
+    tail: 0,
+    disk: (1, 6),
+    apply: (1, 4),
+};
 
 pub struct World {
     pub now: u64,
@@ -217,7 +252,10 @@ pub struct World {
 impl World {
     pub fn new(seed: u64, members: u64) -> Self {
         let voters: Vec<u64> = (1..=members).collect();
-        let membership = Membership { voters: voters.clone(), ..Membership::default() };
+        let membership = Membership {
+            voters: voters.clone(),
+            ..Membership::default()
+        };
         let mut world = World {
             now: 0,
             rng: Rng::new(seed),
@@ -250,7 +288,10 @@ impl World {
 
     /// A member with an empty disk that knows this membership.
     pub fn add(&mut self, id: u64, membership: Membership) {
-        let disk = Disk { membership, ..Disk::default() };
+        let disk = Disk {
+            membership,
+            ..Disk::default()
+        };
         let mut config = Config::new(id);
         config.seed = self.seed;
         let node = Node {
@@ -297,13 +338,23 @@ impl World {
             membership: node.disk.membership.clone(),
             hard_state: node.disk.hard_state,
             snapshot: (node.disk.base.index, node.disk.base.term),
-            entries: node.disk.entries.iter().map(|(entry, _)| entry.clone()).collect(),
+            entries: node
+                .disk
+                .entries
+                .iter()
+                .map(|(entry, _)| entry.clone())
+                .collect(),
             applied: node.state.index,
         };
         let replica = Replica::new(node.config.clone(), restored).expect("own disk is sound");
         node.replica = Some(replica);
         node.chain = BTreeMap::from([(node.disk.base.index, node.disk.base.chain)]);
-        node.chain.extend(node.disk.entries.iter().map(|(entry, chain)| (entry.index, *chain)));
+        node.chain.extend(
+            node.disk
+                .entries
+                .iter()
+                .map(|(entry, chain)| (entry.index, *chain)),
+        );
         node.out = Output::default();
         node.replica().campaign_if_alone();
         let life = node.life;
@@ -321,8 +372,14 @@ impl World {
         node.out = Output::default();
         // A prefix of what was on its way has reached the disk.
         let survive = share as usize % (node.disk.pending.len() + 1);
-        for (write, chains) in std::mem::take(&mut node.disk.pending).into_iter().take(survive) {
-            let installed = write.install.as_ref().map(|i| node.staged[&i.index].clone());
+        for (write, chains) in std::mem::take(&mut node.disk.pending)
+            .into_iter()
+            .take(survive)
+        {
+            let installed = write
+                .install
+                .as_ref()
+                .map(|i| node.staged[&i.index].clone());
             node.disk.store(write, chains, installed);
         }
         node.disk.syncing = false;
@@ -425,7 +482,9 @@ impl World {
     pub fn snapshot(&mut self, id: u64, keep: u64) {
         let node = self.nodes.get_mut(&id).expect("no such node");
         let state = node.state.clone();
-        let Some(replica) = node.replica.as_mut() else { return };
+        let Some(replica) = node.replica.as_mut() else {
+            return;
+        };
         if state.index == 0 || state.index < node.disk.base.index {
             return;
         }
@@ -442,14 +501,25 @@ impl World {
             if drop <= node.disk.entries.len() {
                 let (entry, chain) = node.disk.entries[drop - 1].clone();
                 node.disk.entries.drain(..drop);
-                node.disk.base =
-                    State { index: entry.index, term: entry.term, chain, ..State::default() };
+                node.disk.base = State {
+                    index: entry.index,
+                    term: entry.term,
+                    chain,
+                    ..State::default()
+                };
             }
         }
         replica.compact(upto);
-        let offer = SnapshotOffer { index: state.index, term: state.term, membership };
+        let offer = SnapshotOffer {
+            index: state.index,
+            term: state.term,
+            membership,
+        };
         replica.offer_snapshot(offer.clone());
-        node.offer = Some(State { membership: offer.membership, ..state });
+        node.offer = Some(State {
+            membership: offer.membership,
+            ..state
+        });
         self.settle(id);
     }
 
@@ -470,20 +540,28 @@ impl World {
     pub fn until(&mut self, ticks: u64, what: &str, done: impl Fn(&World) -> bool) {
         let end = self.now + ticks * TICK;
         while !done(self) {
-            assert!(self.now <= end, "seed {}: {what} not within {ticks} ticks", self.seed);
+            assert!(
+                self.now <= end,
+                "seed {}: {what} not within {ticks} ticks",
+                self.seed
+            );
             self.one();
         }
     }
 
     pub fn until_leader(&mut self) -> u64 {
         self.until(200, "a settled leader", |world| {
-            world.leader().is_some_and(|id| world.nodes[&id].status().settled)
+            world
+                .leader()
+                .is_some_and(|id| world.nodes[&id].status().settled)
         });
         self.leader().expect("just seen")
     }
 
     fn one(&mut self) {
-        let Some(((at, _), event)) = self.events.pop_first() else { return };
+        let Some(((at, _), event)) = self.events.pop_first() else {
+            return;
+        };
         self.now = self.now.max(at);
         match event {
             Event::Tick { node: id, life } => {
@@ -501,13 +579,24 @@ impl World {
                 self.after(next, Event::Tick { node: id, life });
             }
             Event::Deliver { frame, state } => self.deliver(frame, state),
-            Event::Synced { node: id, life, number } => {
+            Event::Synced {
+                node: id,
+                life,
+                number,
+            } => {
                 let node = self.node(id);
                 if node.life != life || node.replica.is_none() {
                     return;
                 }
                 if node.disk.stalled || node.paused {
-                    self.after(TICK, Event::Synced { node: id, life, number });
+                    self.after(
+                        TICK,
+                        Event::Synced {
+                            node: id,
+                            life,
+                            number,
+                        },
+                    );
                     return;
                 }
                 self.synced(id, number);
@@ -523,7 +612,12 @@ impl World {
                 }
                 self.settle(id);
             }
-            Event::SnapshotReport { node: id, life, to, delivered } => {
+            Event::SnapshotReport {
+                node: id,
+                life,
+                to,
+                delivered,
+            } => {
                 let node = self.node(id);
                 if node.life == life && node.replica.is_some() {
                     node.replica().report_snapshot(to, delivered);
@@ -535,7 +629,9 @@ impl World {
 
     fn deliver(&mut self, frame: Bytes, state: Option<State>) {
         let message = Message::decode(frame.clone(), &Limits::default()).expect("what we sent");
-        let Some(node) = self.nodes.get_mut(&message.to) else { return };
+        let Some(node) = self.nodes.get_mut(&message.to) else {
+            return;
+        };
         if node.replica.is_none() {
             return;
         }
@@ -547,7 +643,10 @@ impl World {
             node.staged.insert(state.index, state);
         }
         let id = message.to;
-        self.hash = fold(self.hash, fold(message.kind as u64, fold(message.from, self.now)));
+        self.hash = fold(
+            self.hash,
+            fold(message.kind as u64, fold(message.from, self.now)),
+        );
         node.replica().step(message);
         self.settle(id);
     }
@@ -555,9 +654,17 @@ impl World {
     fn synced(&mut self, id: u64, number: u64) {
         let node = self.node(id);
         node.disk.syncing = false;
-        while node.disk.pending.front().is_some_and(|(write, _)| write.number <= number) {
+        while node
+            .disk
+            .pending
+            .front()
+            .is_some_and(|(write, _)| write.number <= number)
+        {
             let (write, chains) = node.disk.pending.pop_front().expect("front was there");
-            let installed = write.install.as_ref().map(|i| node.staged[&i.index].clone());
+            let installed = write
+                .install
+                .as_ref()
+                .map(|i| node.staged[&i.index].clone());
             node.disk.store(write, chains, installed.clone());
             if let Some(state) = installed {
                 // The store switches once the log says so.
@@ -579,17 +686,27 @@ impl World {
         let many = self.rng.between(1, 8);
         let node = self.nodes.get_mut(&id).expect("no such node");
         for _ in 0..many {
-            let Some(entry) = node.queue.pop_front() else { break };
+            let Some(entry) = node.queue.pop_front() else {
+                break;
+            };
             if entry.index <= node.state.index {
                 continue; // a snapshot went past it
             }
-            assert_eq!(entry.index, node.state.index + 1, "entries are executed in order");
+            assert_eq!(
+                entry.index,
+                node.state.index + 1,
+                "entries are executed in order"
+            );
             node.state.index = entry.index;
             node.state.term = entry.term;
             node.state.hash = fold(node.state.hash, digest(&entry));
             node.state.chain = node.chain[&entry.index];
             let seen = *self.states.entry(entry.index).or_insert(node.state.hash);
-            assert_eq!(seen, node.state.hash, "seed {}: states differ at {}", self.seed, entry.index);
+            assert_eq!(
+                seen, node.state.hash,
+                "seed {}: states differ at {}",
+                self.seed, entry.index
+            );
             node.recent.push_back(node.state.clone());
             if node.recent.len() > 50 {
                 node.durable = node.recent.pop_front().expect("just counted");
@@ -605,11 +722,18 @@ impl World {
     /// Polls until there is nothing left to do, and does it.
     pub fn settle(&mut self, id: u64) {
         loop {
-            let Some(node) = self.nodes.get_mut(&id) else { return };
-            let Some(replica) = node.replica.as_mut() else { return };
+            let Some(node) = self.nodes.get_mut(&id) else {
+                return;
+            };
+            let Some(replica) = node.replica.as_mut() else {
+                return;
+            };
             let mut out = std::mem::take(&mut node.out);
             let busy = replica.poll(&mut out);
-            assert!(busy || out.is_empty(), "poll adds nothing without saying so");
+            assert!(
+                busy || out.is_empty(),
+                "poll adds nothing without saying so"
+            );
             if !busy {
                 node.out = out;
                 break;
@@ -680,7 +804,10 @@ impl World {
             drop(node.chain.split_off(&entry.index));
             node.chain.insert(entry.index, chain);
             chains.push(chain);
-            let known = *self.chains.entry((entry.index, entry.term)).or_insert(chain);
+            let known = *self
+                .chains
+                .entry((entry.index, entry.term))
+                .or_insert(chain);
             let at = (entry.index, entry.term);
             assert_eq!(known, chain, "seed {}: logs differ up to {at:?}", self.seed);
             // Whoever was elected after the commit must have had the entry. One of an older term
@@ -689,7 +816,12 @@ impl World {
                 && entry.term > self.committed_in[&entry.index]
             {
                 let lost = "a committed entry was replaced";
-                assert_eq!(committed, digest(entry), "seed {}: {lost} at {at:?}", self.seed);
+                assert_eq!(
+                    committed,
+                    digest(entry),
+                    "seed {}: {lost} at {at:?}",
+                    self.seed
+                );
             }
             self.hash = fold(self.hash, chain);
         }
@@ -704,10 +836,19 @@ impl World {
         if node.replica.is_none() || node.disk.syncing {
             return;
         }
-        let Some((write, _)) = node.disk.pending.back() else { return };
+        let Some((write, _)) = node.disk.pending.back() else {
+            return;
+        };
         let (number, life) = (write.number, node.life);
         node.disk.syncing = true;
-        self.after(delay, Event::Synced { node: id, life, number });
+        self.after(
+            delay,
+            Event::Synced {
+                node: id,
+                life,
+                number,
+            },
+        );
     }
 
     fn start_apply(&mut self, id: u64) {
@@ -727,7 +868,10 @@ impl World {
     fn send(&mut self, id: u64, message: &Message) {
         assert_eq!(message.from, id);
         let state = (message.kind == Kind::Snapshot).then(|| {
-            let offer = self.nodes[&id].offer.clone().expect("only what was offered is sent");
+            let offer = self.nodes[&id]
+                .offer
+                .clone()
+                .expect("only what was offered is sent");
             assert_eq!(offer.index, message.index);
             offer
         });
@@ -745,18 +889,34 @@ impl World {
             let life = self.nodes[&id].life;
             let delay = self.rng.between(20, 200);
             let (to, delivered) = (message.to, arrives);
-            self.after(delay, Event::SnapshotReport { node: id, life, to, delivered });
+            self.after(
+                delay,
+                Event::SnapshotReport {
+                    node: id,
+                    life,
+                    to,
+                    delivered,
+                },
+            );
         }
         if !arrives {
             return;
         }
         let copies = 1 + u64::from(self.rng.chance(self.faults.double));
         for copy in 0..copies {
-            let mut delay = self.rng.between(self.faults.latency.0, self.faults.latency.1);
+            let mut delay = self
+                .rng
+                .between(self.faults.latency.0, self.faults.latency.1);
             if self.rng.chance(self.faults.tail) || (copy > 0 && self.rng.chance(30)) {
                 delay *= 10;
             }
-            self.after(delay, Event::Deliver { frame: frame.clone(), state: state.clone() });
+            self.after(
+                delay,
+                Event::Deliver {
+                    frame: frame.clone(),
+                    state: state.clone(),
+                },
+            );
         }
     }
 
@@ -773,30 +933,48 @@ impl World {
     // ---- checks -----------------------------------------------------------------------------
 
     fn check_leader(&mut self, id: u64) {
-        let Some(replica) = self.nodes[&id].replica.as_ref() else { return };
+        let Some(replica) = self.nodes[&id].replica.as_ref() else {
+            return;
+        };
         let status = replica.status();
         if status.role == Role::Leader {
             let other = *self.leaders.entry(status.term).or_insert(id);
-            assert_eq!(other, id, "seed {}: two leaders in term {}", self.seed, status.term);
+            assert_eq!(
+                other, id,
+                "seed {}: two leaders in term {}",
+                self.seed, status.term
+            );
         }
     }
 
     fn check_committed(&mut self, id: u64, entry: &Entry) {
         let found = (entry.term, digest(entry));
         let known = *self.committed.entry(entry.index).or_insert(found);
-        assert_eq!(known, found, "seed {}: two entries committed at {}", self.seed, entry.index);
+        assert_eq!(
+            known, found,
+            "seed {}: two entries committed at {}",
+            self.seed, entry.index
+        );
         let term = self.nodes[&id].status().term;
         self.committed_in.entry(entry.index).or_insert(term);
         let disk = &self.nodes[&id].disk;
         let own = disk.term(entry.index) == Some(entry.term) || entry.index <= disk.base.index;
-        assert!(own, "seed {}: entry {} committed before the write", self.seed, entry.index);
+        assert!(
+            own,
+            "seed {}: entry {} committed before the write",
+            self.seed, entry.index
+        );
         if self.fixed_members {
             let has = |node: &&Node| {
                 entry.index <= node.disk.base.index
                     || node.disk.term(entry.index) == Some(entry.term)
             };
             let copies = self.nodes.values().filter(has).count();
-            assert!(2 * copies > self.nodes.len(), "seed {}: committed on {copies}", self.seed);
+            assert!(
+                2 * copies > self.nodes.len(),
+                "seed {}: committed on {copies}",
+                self.seed
+            );
         }
         if entry.kind == EntryKind::Normal {
             self.executed.insert(entry.payload.to_vec(), entry.index);
@@ -807,7 +985,11 @@ impl World {
     fn check_read(&mut self, id: u64, token: u64, answer: Result<u64, Refused>) {
         let floor = self.floors.remove(&(id, token)).expect("answered once");
         if let Ok(index) = answer {
-            assert!(index >= floor, "seed {}: stale read: {index} < {floor}", self.seed);
+            assert!(
+                index >= floor,
+                "seed {}: stale read: {index} < {floor}",
+                self.seed
+            );
             self.reads_checked += 1;
         }
         self.hash = fold(self.hash, fold(token, answer.unwrap_or(u64::MAX)));
@@ -823,7 +1005,10 @@ impl World {
             _ => false,
         };
         let (seed, term, saved) = (self.seed, message.term, disk.hard_state.term);
-        assert!(ahead || term <= saved, "seed {seed}: {id} spoke in unsaved term {term}");
+        assert!(
+            ahead || term <= saved,
+            "seed {seed}: {id} spoke in unsaved term {term}"
+        );
         let (vote, last) = disk.history.get(&term).copied().unwrap_or_default();
         match message.kind {
             Kind::Vote => assert_eq!(vote, id, "seed {seed}: own vote not saved"),
@@ -832,7 +1017,10 @@ impl World {
             }
             Kind::AppendAnswer if !message.rejected => {
                 let index = message.index;
-                assert!(last >= index, "seed {seed}: {id} acknowledged {index}, had {last}");
+                assert!(
+                    last >= index,
+                    "seed {seed}: {id} acknowledged {index}, had {last}"
+                );
             }
             _ => {}
         }
@@ -840,7 +1028,9 @@ impl World {
 
     /// All that run have executed the same, and everything known to be committed.
     pub fn converged(&self) -> bool {
-        let Some(&last) = self.committed.keys().next_back() else { return false };
+        let Some(&last) = self.committed.keys().next_back() else {
+            return false;
+        };
         self.nodes
             .values()
             .filter(|node| node.up() && !node.removed)

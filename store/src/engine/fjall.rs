@@ -173,7 +173,7 @@ impl FjallEngine {
             }
         }
         let spaces = open_spaces(&database, directory, options)?;
-        let _ = leave_sequence_zero;
+        leave_sequence_zero(&database, &spaces, directory)?;
         let memtables = Space::ALL.map(|space| current_memtable(spaces.of(space)));
         let inner = Arc::new(Inner {
             database,
