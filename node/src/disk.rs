@@ -4,6 +4,7 @@
 //! the page cache shows after a failed sync is not what the disk has, so nothing may be answered from it.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -18,6 +19,9 @@ use crate::shared::Shared;
 
 /// Quiet time after which an idle mark is written, so that a later reader can tell the end of the log from damage.
 const IDLE_MARK: Duration = Duration::from_millis(20);
+
+/// How often a full disk is tried again.
+const NO_SPACE_RETRY: Duration = Duration::from_millis(500);
 
 /// To the WAL thread. Bounded by the replica's own limit on uncommitted bytes.
 pub enum DiskJob {
@@ -107,9 +111,7 @@ impl DiskThread {
     fn write(&mut self, turn: Turn) {
         if let Some(number) = turn.number {
             let started = Instant::now();
-            self.must("append", |log, now_ms| {
-                log.append(&turn.entries, turn.hard_state, turn.sync, now_ms)
-            });
+            self.append(&turn);
             if turn.sync {
                 self.observe(started.elapsed());
             }
@@ -121,6 +123,31 @@ impl DiskThread {
             let gone = self.must("purge", |log, _| log.purge(upto));
             if gone > 0 {
                 log::info!("removed {gone} WAL segments whose entries are all at or below {upto}");
+            }
+        }
+    }
+
+    /// Appends, waiting out a full disk: the entries are in the log's hands after the first try, only the next segment
+    /// has no room yet. Nothing is acknowledged meanwhile, reads go on.
+    fn append(&mut self, turn: &Turn) {
+        let mut entries = &turn.entries[..];
+        let mut hard_state = turn.hard_state;
+        loop {
+            let now_ms = self.shared.unix_ms();
+            match self.log.append(entries, hard_state, turn.sync, now_ms) {
+                Ok(_) => return,
+                Err(error @ kvnode_wal::Error::NoSpace { .. }) => {
+                    if !self.shared.vitals.disk_low.swap(true, Ordering::Relaxed) {
+                        log::error!("{error}; writes wait until there is room, reads go on");
+                    }
+                    (entries, hard_state) = (&[], None);
+                    std::thread::sleep(NO_SPACE_RETRY);
+                }
+                Err(error) => exit::fatal(
+                    exit::Code::Io,
+                    format_args!("WAL append failed: {error}"),
+                    HINT,
+                ),
             }
         }
     }

@@ -26,9 +26,10 @@ use crate::grpc::NodeService;
 use crate::http::{self, Acceptor, Address, Bound, Door, Way};
 use crate::mailbox::{self, Receiver, Sender};
 use crate::maintenance;
+use crate::notify::Notify;
 use crate::open::{self, Opened};
 use crate::pool::Pool;
-use crate::preflight;
+use crate::preflight::{self, Machine};
 use crate::rt::{self, Executor, Kicker};
 use crate::shared::Shared;
 
@@ -36,12 +37,15 @@ use crate::shared::Shared;
 const READERS: usize = 2;
 /// How often the main thread looks whether the node is up.
 const START_POLL: Duration = Duration::from_millis(2);
+/// How far a start that goes on moves the service manager's time-out.
+const START_EXTENSION: Duration = Duration::from_secs(30);
 /// Connections an executor that also replicates counts as having, where others only serve.
 const REPLICA_HANDICAP: usize = 1000;
 
 /// Runs the node until a signal ends it.
 pub fn run(config: Config) -> Result<(), Exit> {
     let started = Instant::now();
+    let notify = Notify::new(std::env::var_os("NOTIFY_SOCKET").as_deref());
     let machine = preflight::run().map_err(|failure| {
         Exit::new(
             Code::Preflight,
@@ -57,10 +61,12 @@ pub fn run(config: Config) -> Result<(), Exit> {
             "this should not happen; report it",
         )
     })?;
-    let listeners = listen(&config)?;
-    let opened = open::open(&config)?;
+    let (listeners, client_listeners) = listen(&config)?;
+    notify.busy("opening the data directory", START_EXTENSION);
+    let opened = open::open(&config, machine.open_files)?;
     let recovered_index = opened.committed_index;
-    let (node, shared) = Node::start(config, opened)?;
+    let (node, shared) = Node::start(config, opened, client_listeners)?;
+    let mut told = Instant::now();
     while !shared.vitals.announced.load(Ordering::Acquire)
         || shared.vitals.applied.load(Ordering::Acquire) < recovered_index
     {
@@ -68,14 +74,23 @@ pub fn run(config: Config) -> Result<(), Exit> {
             log::info!("signal {signal} while starting");
             return node.stop(None);
         }
+        if told.elapsed() >= START_EXTENSION / 2 {
+            told = Instant::now();
+            let applied = shared.vitals.applied.load(Ordering::Relaxed);
+            notify.busy(
+                &format!("replaying: {applied} of {recovered_index}"),
+                START_EXTENSION,
+            );
+        }
         std::thread::sleep(START_POLL);
     }
     let addresses: Vec<String> = listeners
         .iter()
         .map(|bound| bound.address().to_string())
         .collect();
-    let (node, acceptor) = node.accept(listeners, machine.connections_max())?;
+    let (node, acceptor) = node.accept(listeners, connections_max(&machine))?;
     shared.vitals.serving.store(true, Ordering::Release);
+    notify.ready();
     log::info!(
         "ready to serve client requests on {} after {:?}",
         addresses.join(", "),
@@ -83,6 +98,7 @@ pub fn run(config: Config) -> Result<(), Exit> {
     );
     if let Some(signal) = signals.forever().next() {
         log::info!("signal {signal}: stopping; a second one ends the process at once");
+        notify.stopping();
     }
     std::thread::Builder::new()
         .name("kv-signal".into())
@@ -101,13 +117,25 @@ pub fn run(config: Config) -> Result<(), Exit> {
     node.stop(Some(acceptor))
 }
 
-fn listen(config: &Config) -> Result<Vec<Bound>, Exit> {
+/// Connections that leave descriptors for the engine's tables as well.
+fn connections_max(machine: &Machine) -> usize {
+    machine
+        .connections_max()
+        .saturating_sub(open::engine_files(machine.open_files))
+        .max(1)
+}
+
+/// All listening sockets, those for clients first, and how many of them there are.
+fn listen(config: &Config) -> Result<(Vec<Bound>, usize), Exit> {
+    let clients = bind_all(&config.listen_client_urls, "--listen-client-urls")?;
+    let count = clients.len();
+    let metrics = bind_all(&config.listen_metrics_urls, "--listen-metrics-urls")?;
+    Ok((clients.into_iter().chain(metrics).collect(), count))
+}
+
+fn bind_all(urls: &[config::Url], flag: &str) -> Result<Vec<Bound>, Exit> {
     let mut bound = Vec::new();
-    for url in config
-        .listen_client_urls
-        .iter()
-        .chain(&config.listen_metrics_urls)
-    {
+    for url in urls {
         let addresses = match &url.address {
             config::Address::Unix(path) => vec![Address::Unix(path.clone())],
             config::Address::Tcp { .. } => {
@@ -123,9 +151,8 @@ fn listen(config: &Config) -> Result<Vec<Bound>, Exit> {
         };
         for address in addresses {
             bound.push(http::bind(&address).map_err(|error| {
-                let hint = format!(
-                    "another process listens on {address}; stop it or change --listen-client-urls"
-                );
+                let hint =
+                    format!("another process listens on {address}; stop it or change {flag}");
                 Exit::new(Code::Safety, error_chain(&error), hint)
             })?);
         }
@@ -181,7 +208,11 @@ struct ReplicaSeat {
 }
 
 impl Node {
-    fn start(config: Config, opened: Opened) -> Result<(Node, Arc<Shared>), Exit> {
+    fn start(
+        config: Config,
+        opened: Opened,
+        client_listeners: usize,
+    ) -> Result<(Node, Arc<Shared>), Exit> {
         let Opened {
             data,
             store,
@@ -198,6 +229,7 @@ impl Node {
             incarnation,
             data.root().to_path_buf(),
             data.wal(),
+            client_listeners,
         ));
         shared
             .vitals

@@ -32,11 +32,12 @@ pub struct Opened {
     pub committed_index: u64,
 }
 
-pub fn open(config: &Config) -> Result<Opened, Exit> {
+/// `open_files` is what this process may have open.
+pub fn open(config: &Config, open_files: u64) -> Result<Opened, Exit> {
     let incarnation = random_u64()?;
     match datadir::presence(&config.data_dir).map_err(datadir_exit)? {
-        Presence::Absent | Presence::Unfinished => create(config, incarnation),
-        Presence::Present => reopen(config, incarnation),
+        Presence::Absent | Presence::Unfinished => create(config, incarnation, open_files),
+        Presence::Present => reopen(config, incarnation, open_files),
         Presence::Foreign => Err(Exit::new(
             Code::Safety,
             format!(
@@ -48,7 +49,7 @@ pub fn open(config: &Config) -> Result<Opened, Exit> {
     }
 }
 
-fn create(config: &Config, incarnation: u64) -> Result<Opened, Exit> {
+fn create(config: &Config, incarnation: u64, open_files: u64) -> Result<Opened, Exit> {
     if config.initial_cluster_state == ClusterState::Existing {
         return Err(Exit::new(
             Code::Usage,
@@ -82,7 +83,8 @@ fn create(config: &Config, incarnation: u64) -> Result<Opened, Exit> {
         &program(),
     )
     .map_err(datadir_exit)?;
-    let engine = FjallEngine::create(&creation.kv(), &engine_options()).map_err(engine_exit)?;
+    let engine =
+        FjallEngine::create(&creation.kv(), &engine_options(open_files)).map_err(engine_exit)?;
     let membership = Membership {
         voters: vec![identity.member_id],
         ..Membership::default()
@@ -124,7 +126,7 @@ fn create(config: &Config, incarnation: u64) -> Result<Opened, Exit> {
     })
 }
 
-fn reopen(config: &Config, incarnation: u64) -> Result<Opened, Exit> {
+fn reopen(config: &Config, incarnation: u64, open_files: u64) -> Result<Opened, Exit> {
     let data = DataDir::open(&config.data_dir, config.wal_dir.as_deref(), &program())
         .map_err(datadir_exit)?;
     for note in data.notes() {
@@ -141,7 +143,7 @@ fn reopen(config: &Config, incarnation: u64) -> Result<Opened, Exit> {
             config.cluster_id
         );
     }
-    let engine = open_engine(&data)?;
+    let engine = open_engine(&data, open_files)?;
     if let Some(cut) = engine.cut() {
         log::warn!("the engine's journal had a torn end, kept in quarantine: {cut:?}");
     }
@@ -203,10 +205,10 @@ fn reopen(config: &Config, incarnation: u64) -> Result<Opened, Exit> {
 }
 
 /// The engine, or a fresh one if it is gone and the log can make it again from its first entry.
-fn open_engine(data: &DataDir) -> Result<FjallEngine, Exit> {
+fn open_engine(data: &DataDir, open_files: u64) -> Result<FjallEngine, Exit> {
     let path = data.kv();
     if path.exists() {
-        return FjallEngine::open(&path, &engine_options()).map_err(engine_exit);
+        return FjallEngine::open(&path, &engine_options(open_files)).map_err(engine_exit);
     }
     let segments = dir::segments(&data.wal()).map_err(wal_exit)?;
     let first = segments.first().and_then(|segment| segment.lowest);
@@ -225,7 +227,7 @@ fn open_engine(data: &DataDir) -> Result<FjallEngine, Exit> {
         "{} is missing; making it again from the WAL, which has every entry",
         path.display()
     );
-    FjallEngine::create(&path, &engine_options()).map_err(engine_exit)
+    FjallEngine::create(&path, &engine_options(open_files)).map_err(engine_exit)
 }
 
 fn check_expected_cluster(config: &Config, found: u64) -> Result<(), Exit> {
@@ -273,11 +275,19 @@ fn wal_options(config: &Config) -> WalOptions {
     }
 }
 
-fn engine_options() -> EngineOptions {
+/// Table files the engine keeps open: a quarter of what the process may have, at most 900.
+pub fn engine_files(open_files: u64) -> usize {
+    usize::try_from(open_files / 4)
+        .unwrap_or(usize::MAX)
+        .clamp(16, 900)
+}
+
+fn engine_options(open_files: u64) -> EngineOptions {
     // A fifth of memory is too much for a machine that also holds page cache for the same tables: what is hot lives in
     // the value cache, and blocks of the rest come from the page cache at the price of a copy.
     EngineOptions {
         cache_bytes: 64 << 20,
+        open_files: engine_files(open_files),
         ..EngineOptions::default()
     }
 }

@@ -10,13 +10,13 @@
 //! - An executor can go to sleep although tasks are runnable, when its preempt timer fires between
 //!   arming and checking. The [`Kicker`] wakes it from outside, which ends such a sleep.
 
-use std::cell::{Cell, RefCell};
+mod kicker;
+mod latch;
+
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::{Pin, pin};
-use std::rc::Rc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::sync::mpsc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
@@ -25,15 +25,12 @@ use glommio::net::TcpStream;
 use glommio::timer::Timer;
 use glommio::{BuilderErrorKind, GlommioError, LocalExecutorBuilder, Placement};
 
+pub use kicker::{KICK_BUSY, KICK_IDLE, Kicker, mark_busy};
+pub use latch::{Shutdown, ShutdownWait};
+
 /// How long a task may run before others of its executor get a turn. Shorter makes the sleep
 /// described above likelier.
 pub const PREEMPT: Duration = Duration::from_millis(10);
-
-/// Kick distance while an executor has work.
-pub const KICK_BUSY: Duration = Duration::from_millis(10);
-
-/// Kick distance of an executor that is at rest.
-pub const KICK_IDLE: Duration = Duration::from_millis(100);
 
 /// Registered memory for file I/O. The node's executors do none, so this is the runtime's minimum.
 const IO_MEMORY_BYTES: usize = 64 << 10;
@@ -109,7 +106,7 @@ impl<T: Send + 'static> Executor<T> {
         let kicker = kicker.clone();
         let handle = builder
             .spawn(move || async move {
-                let _registered = kicker.register().await;
+                let _registered = kicker.register();
                 // The receiver is gone only if the starting thread is.
                 let _ = ready.send(());
                 main().await
@@ -308,258 +305,9 @@ impl Stream {
     }
 }
 
-/// A latch of one executor: fired once, seen by everybody who waits, now or later.
-#[derive(Clone, Debug, Default)]
-pub struct Shutdown(Rc<ShutdownState>);
-
-#[derive(Debug, Default)]
-struct ShutdownState {
-    fired: Cell<bool>,
-    /// One slot per waiter, so that no waiter's waker is ever held twice.
-    waiters: RefCell<Vec<Option<Waker>>>,
-    free: RefCell<Vec<usize>>,
-}
-
-impl Shutdown {
-    pub fn new() -> Shutdown {
-        Shutdown::default()
-    }
-
-    /// Fires the latch and wakes all who wait.
-    pub fn fire(&self) {
-        self.0.fired.set(true);
-        let wakers: Vec<Waker> = self
-            .0
-            .waiters
-            .borrow_mut()
-            .iter_mut()
-            .filter_map(Option::take)
-            .collect();
-        for waker in wakers {
-            waker.wake();
-        }
-    }
-
-    pub fn is_fired(&self) -> bool {
-        self.0.fired.get()
-    }
-
-    /// Ends when the latch is fired.
-    pub fn wait(&self) -> ShutdownWait {
-        ShutdownWait {
-            state: Rc::clone(&self.0),
-            slot: None,
-        }
-    }
-}
-
-/// See [`Shutdown::wait`].
-#[derive(Debug)]
-pub struct ShutdownWait {
-    state: Rc<ShutdownState>,
-    slot: Option<usize>,
-}
-
-impl Future for ShutdownWait {
-    type Output = ();
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        if self.state.fired.get() {
-            return Poll::Ready(());
-        }
-        let state = Rc::clone(&self.state);
-        let mut waiters = state.waiters.borrow_mut();
-        let slot = *self.slot.get_or_insert_with(|| {
-            state.free.borrow_mut().pop().unwrap_or_else(|| {
-                waiters.push(None);
-                waiters.len() - 1
-            })
-        });
-        match &mut waiters[slot] {
-            Some(waker) => waker.clone_from(cx.waker()),
-            empty => *empty = Some(cx.waker().clone()),
-        }
-        Poll::Pending
-    }
-}
-
-impl Drop for ShutdownWait {
-    fn drop(&mut self) {
-        if let Some(slot) = self.slot {
-            self.state.waiters.borrow_mut()[slot] = None;
-            self.state.free.borrow_mut().push(slot);
-        }
-    }
-}
-
-thread_local! {
-    static HINT: RefCell<Option<Hint>> = const { RefCell::new(None) };
-}
-
-/// Says that this executor has work under way. Cheap; call it wherever requests are handled.
-pub fn mark_busy() {
-    HINT.with_borrow(|hint| {
-        if let Some(hint) = hint {
-            hint.busy.store(true, Ordering::Relaxed);
-            if hint.shared.at_rest.load(Ordering::Relaxed) {
-                hint.shared.rouse();
-            }
-        }
-    });
-}
-
-struct Hint {
-    busy: Arc<AtomicBool>,
-    shared: Arc<KickerShared>,
-}
-
-/// A thread that wakes every executor from outside at least every [`KICK_BUSY`] while it has
-/// work, and every [`KICK_IDLE`] otherwise. One per process; clones share it. A kick of a
-/// sleeping executor costs about 20 us of CPU.
-#[derive(Clone, Debug)]
-pub struct Kicker {
-    shared: Arc<KickerShared>,
-}
-
-#[derive(Debug)]
-struct KickerShared {
-    kicked: Mutex<Vec<Kicked>>,
-    /// The thread sleeps the long sleep; whoever starts work wakes it.
-    at_rest: AtomicBool,
-    thread: Mutex<Option<std::thread::Thread>>,
-}
-
-#[derive(Debug)]
-struct Kicked {
-    waker: Waker,
-    busy: Arc<AtomicBool>,
-    /// Short rounds since the executor last said it is busy.
-    quiet_rounds: u32,
-}
-
-/// Short rounds without work after which an executor counts as at rest.
-const QUIET_ROUNDS: u32 = 10;
-
-impl Kicker {
-    /// Starts the thread. It ends when the last clone and the last executor are gone.
-    ///
-    /// # Errors
-    /// [`Error::Kicker`] if there can be no thread.
-    pub fn start() -> Result<Kicker, Error> {
-        let shared = Arc::new(KickerShared {
-            kicked: Mutex::new(Vec::new()),
-            at_rest: AtomicBool::new(false),
-            thread: Mutex::new(None),
-        });
-        let weak = Arc::downgrade(&shared);
-        let handle = std::thread::Builder::new()
-            .name("kicker".to_owned())
-            .spawn(move || {
-                let mut rounds = 0;
-                while let Some(shared) = weak.upgrade() {
-                    let pause = shared.round(&mut rounds);
-                    drop(shared);
-                    std::thread::park_timeout(pause);
-                }
-            })
-            .map_err(Error::Kicker)?;
-        *lock(&shared.thread) = Some(handle.thread().clone());
-        Ok(Kicker { shared })
-    }
-
-    /// Registers the executor this runs on, until the result is dropped.
-    async fn register(&self) -> Registered {
-        let busy = Arc::new(AtomicBool::new(true));
-        let shared = Arc::clone(&self.shared);
-        let registration = Arc::clone(&busy);
-        HINT.set(Some(Hint {
-            busy: Arc::clone(&busy),
-            shared: Arc::clone(&shared),
-        }));
-        let stop = Shutdown::new();
-        let mut stopped = stop.wait();
-        let mut registered = false;
-        // A task of its own, so that a kick polls nothing but this.
-        spawn_local(poll_fn(move |cx| {
-            if !registered {
-                registered = true;
-                lock(&shared.kicked).push(Kicked {
-                    waker: cx.waker().clone(),
-                    busy: Arc::clone(&registration),
-                    quiet_rounds: 0,
-                });
-            }
-            Pin::new(&mut stopped).poll(cx)
-        }));
-        Registered {
-            shared: Arc::clone(&self.shared),
-            busy,
-            stop,
-        }
-    }
-}
-
-/// Ends the kicks before the executor goes away: a waker must not outlive it in other hands.
-struct Registered {
-    shared: Arc<KickerShared>,
-    busy: Arc<AtomicBool>,
-    stop: Shutdown,
-}
-
-impl Drop for Registered {
-    fn drop(&mut self) {
-        lock(&self.shared.kicked).retain(|kicked| !Arc::ptr_eq(&kicked.busy, &self.busy));
-        self.stop.fire();
-        HINT.set(None);
-    }
-}
-
-impl KickerShared {
-    /// Kicks whoever is due and says how long to sleep. Wakes under the lock, so that nobody is
-    /// woken once deregistered.
-    fn round(&self, rounds: &mut u32) -> Duration {
-        let long_round = *rounds == 0;
-        let mut working = false;
-        for kicked in lock(&self.kicked).iter_mut() {
-            if kicked.busy.swap(false, Ordering::Relaxed) {
-                kicked.quiet_rounds = 0;
-            } else {
-                kicked.quiet_rounds = kicked.quiet_rounds.saturating_add(1);
-            }
-            let at_work = kicked.quiet_rounds < QUIET_ROUNDS;
-            working |= at_work;
-            if at_work || long_round {
-                kicked.waker.wake_by_ref();
-            }
-        }
-        self.at_rest.store(!working, Ordering::Relaxed);
-        if working {
-            *rounds = (*rounds + 1) % QUIET_ROUNDS;
-            KICK_BUSY
-        } else {
-            *rounds = 0;
-            KICK_IDLE
-        }
-    }
-
-    #[cold]
-    fn rouse(&self) {
-        if self.at_rest.swap(false, Ordering::Relaxed)
-            && let Some(thread) = &*lock(&self.thread)
-        {
-            thread.unpark();
-        }
-    }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::atomic::AtomicU64;
 
     #[test]
     fn executor_runs_its_main_future_and_returns_the_result() {
@@ -605,81 +353,5 @@ mod tests {
         })
         .unwrap();
         assert_eq!(executor.join().unwrap(), (Err(Elapsed), Ok(1)));
-    }
-
-    #[test]
-    fn shutdown_wakes_every_waiter_and_is_remembered() {
-        let kicker = Kicker::start().unwrap();
-        let executor = Executor::spawn(&Options::named("t"), &kicker, || async {
-            let latch = Shutdown::new();
-            let done = Rc::new(Cell::new(0));
-            for _ in 0..3 {
-                let (wait, done) = (latch.wait(), Rc::clone(&done));
-                spawn_local(async move {
-                    wait.await;
-                    done.set(done.get() + 1);
-                });
-            }
-            drop(latch.wait());
-            assert_eq!(done.get(), 0);
-            latch.fire();
-            while done.get() < 3 {
-                yield_now().await;
-            }
-            latch.wait().await;
-            latch.is_fired()
-        })
-        .unwrap();
-        assert!(executor.join().unwrap());
-    }
-
-    /// Short version of the run that shows the sleeping executor: more threads than cores and a
-    /// preempt timer short enough to fire at the wrong moment. Without the kicker such an executor
-    /// sleeps for seconds; what is left are the stalls of plain CPU sharing.
-    #[test]
-    fn kicked_executor_never_sleeps_on_runnable_tasks() {
-        let stop = Arc::new(AtomicBool::new(false));
-        let hogs: Vec<_> = (0..3)
-            .map(|_| {
-                let stop = Arc::clone(&stop);
-                std::thread::spawn(move || {
-                    while !stop.load(Ordering::Relaxed) {
-                        std::hint::spin_loop();
-                    }
-                })
-            })
-            .collect();
-        let kicker = Kicker::start().unwrap();
-        let beats = Arc::new(AtomicU64::new(0));
-        let options = Options {
-            preempt: Duration::from_micros(200),
-            ..Options::named("t")
-        };
-        let (counter, ended) = (Arc::clone(&beats), Arc::clone(&stop));
-        let executor = Executor::spawn(&options, &kicker, move || async move {
-            while !ended.load(Ordering::Relaxed) {
-                mark_busy();
-                counter.fetch_add(1, Ordering::Relaxed);
-                yield_if_needed().await;
-            }
-        })
-        .unwrap();
-        let begin = Instant::now();
-        let mut last = (0, Instant::now());
-        let mut longest = Duration::ZERO;
-        while begin.elapsed() < Duration::from_millis(1500) {
-            std::thread::sleep(Duration::from_millis(5));
-            let seen = beats.load(Ordering::Relaxed);
-            if seen != last.0 {
-                last = (seen, Instant::now());
-            }
-            longest = longest.max(last.1.elapsed());
-        }
-        stop.store(true, Ordering::Relaxed);
-        for hog in hogs {
-            hog.join().unwrap();
-        }
-        executor.join().unwrap();
-        assert!(longest < Duration::from_secs(1), "asleep for {longest:?}");
     }
 }

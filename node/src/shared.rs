@@ -25,6 +25,8 @@ pub struct Shared {
     /// Random per start: results of an earlier life's proposals find no waiter.
     pub incarnation: u64,
     pub wal_dir: PathBuf,
+    /// Listeners below this number are for clients, the others for health and metrics only.
+    pub client_listeners: usize,
     pub data_dir: PathBuf,
     pub metrics: Metrics,
     pub vitals: Vitals,
@@ -64,6 +66,7 @@ impl Shared {
         incarnation: u64,
         data_dir: PathBuf,
         wal_dir: PathBuf,
+        client_listeners: usize,
     ) -> Self {
         Shared {
             config,
@@ -71,6 +74,7 @@ impl Shared {
             member_id,
             incarnation,
             wal_dir,
+            client_listeners,
             data_dir,
             metrics: Metrics::new(),
             vitals: Vitals::default(),

@@ -1,8 +1,11 @@
 //! What follows from the store's progress: conf changes take effect, the log's tail shrinks.
 
-use crate::membership::{self, ConfChange};
-use crate::replica::{Removed, Replica};
 use kvnode_wal::Membership;
+
+use crate::conf_change::ConfChange;
+use crate::error::Refused;
+use crate::membership;
+use crate::replica::{Removed, Replica, local};
 
 impl Replica {
     /// The store has executed everything up to `index`, and will find that out again after a crash
@@ -39,7 +42,7 @@ impl Replica {
         }
     }
 
-    fn apply_conf_change(&mut self, index: u64, change: &ConfChange) {
+    pub(crate) fn apply_conf_change(&mut self, index: u64, change: &ConfChange) {
         // A membership from a snapshot or a checkpoint may be ahead of what is applied.
         if index <= self.membership.index {
             return;
@@ -56,12 +59,8 @@ impl Replica {
         }
         if was_member && !membership::names(&self.membership, self.config.id) {
             self.removed = Removed::Leaving;
-            let answers = &mut self.read_answers;
-            self.reads.refuse_all(Refused::Removed, |answer| {
-                if let Answer::Local(token, result) = answer {
-                    answers.push((token, result));
-                }
-            });
+            self.reads
+                .refuse_all(Refused::Removed, local(&mut self.read_answers));
         } else if self.leads() && !self.membership.voters.contains(&self.config.id) {
             // Demoted while leading. raft would go on leading without a vote of its own.
             let outgoing = self.membership.voters_outgoing.contains(&self.config.id);
@@ -72,7 +71,7 @@ impl Replica {
         }
     }
 
-    fn set_membership(&mut self, membership: Membership) {
+    pub(crate) fn set_membership(&mut self, membership: Membership) {
         self.peers.keep(&membership);
         self.membership = membership;
         self.membership_changed = true;

@@ -20,6 +20,9 @@
 //! ([`kvnode_wal::Entry`], [`kvnode_wal::HardState`], [`kvnode_wal::Membership`]) and the few
 //! structs below.
 
+mod applying;
+mod conf_change;
+mod config;
 mod error;
 mod incoming;
 mod log;
@@ -31,13 +34,18 @@ mod peers;
 mod proposals;
 mod random;
 mod reads;
+mod ready;
 mod reconfigure;
 mod replica;
+mod restored;
 mod transfer;
 
+pub use crate::conf_change::{ConfChange, Step, Transition};
+pub use crate::config::Config;
 pub use crate::error::{Error, MessageError, Refused};
 pub use crate::log::{SnapshotOffer, SnapshotWanted};
-pub use crate::membership::{ConfChange, Step, Transition, check as check_membership};
+pub use crate::membership::check as check_membership;
 pub use crate::message::{Kind, Limits, Message};
 pub use crate::output::{Install, Output, Role, RoleChange, Status, Write};
-pub use crate::replica::{Config, Replica, Restored};
+pub use crate::replica::Replica;
+pub use crate::restored::Restored;

@@ -1,30 +1,9 @@
-//! Who votes and who learns: the log's [`Membership`] against raft's own form, and the entry that
-//! changes it.
-//!
-//! A change travels as the payload of a conf change entry in the protobuf form raft itself reads
-//! when the entry is proposed. It is written and read by the small codec below, in canonical form
-//! only (fields in order, no defaults, no unknown fields), so that no general protobuf decoder sees
-//! bytes that came over the network:
-//!
-//! ```text
-//! 1 varint  transition   0 automatic, 1 joint and leave by itself, 2 joint until told to leave
-//! 2 bytes   step         1 varint type (0 voter, 1 remove, 2 learner), 2 varint member id; repeated
-//! 3 bytes   context      the store's own record of the change
-//! ```
-//!
-//! No step and transition 0 (also the empty payload raft writes itself) means: leave the joint
-//! configuration.
+//! Who votes and who learns: the log's [`Membership`] against raft's own form.
 
-use bytes::Bytes;
 use kvnode_wal::Membership;
-use raft::eraftpb::{
-    ConfChangeSingle, ConfChangeTransition, ConfChangeType, ConfChangeV2, ConfState,
-};
+use raft::eraftpb::ConfState;
 
-use crate::error::{Error, Refused};
-
-/// Steps in one change; far above any sane cluster, small enough to bound what decoding allocates.
-const STEPS_MAX: usize = 64;
+use crate::error::Error;
 
 /// Members of each list in a membership.
 pub(crate) const MEMBERS_MAX: usize = 1024;
@@ -131,3 +110,75 @@ pub(crate) fn from_raft(mut from: ConfState, index: u64) -> Membership {
     }
 }
 
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use raft::{Config, RawNode};
+
+    use super::*;
+    use crate::log::Log;
+    use crate::logger;
+
+    proptest! {
+        /// raft dies of a membership it cannot rebuild; none that passes the check is one.
+        #[test]
+        fn raft_takes_every_membership_that_passes_the_check(
+            voters in prop::collection::vec(1u64..6, 0..4),
+            learners in prop::collection::vec(1u64..8, 0..3),
+            voters_outgoing in prop::collection::vec(1u64..6, 0..4),
+            learners_next in prop::collection::vec(1u64..6, 0..2),
+            auto_leave: bool,
+        ) {
+            let members = Membership {
+                index: 0, voters, learners, voters_outgoing, learners_next, auto_leave
+            };
+            if check(&members).is_ok() {
+                let log = Log::new((0, 0), [], 0, Default::default(), &members);
+                let raw = RawNode::new(&Config::new(1), log, &logger::logger()).unwrap();
+                let state = raw.raft.prs().conf().to_conf_state();
+                let mut sorted = members;
+                for list in [
+                    &mut sorted.voters,
+                    &mut sorted.learners,
+                    &mut sorted.voters_outgoing,
+                    &mut sorted.learners_next,
+                ] {
+                    list.sort_unstable();
+                }
+                prop_assert_eq!(from_raft(state, 0), sorted);
+            }
+        }
+    }
+
+    #[test]
+    fn memberships_that_raft_would_die_of_are_refused() {
+        let good = Membership {
+            index: 5,
+            voters: vec![1, 2, 3],
+            learners: vec![5],
+            voters_outgoing: vec![1, 2, 4],
+            learners_next: vec![4],
+            auto_leave: true,
+        };
+        assert_eq!(check(&good), Ok(()));
+        assert!(check(&Membership::default()).is_err());
+        let spoilt: [fn(&mut Membership); 8] = [
+            |m| m.voters = vec![],
+            |m| m.voters.push(0),
+            |m| m.voters.push(1),
+            |m| m.learners.push(2),
+            |m| m.learners.push(4),
+            |m| m.learners_next.push(6),
+            |m| m.learners_next.push(1),
+            |m| {
+                m.voters_outgoing.clear();
+                m.learners_next.clear();
+            },
+        ];
+        for (case, spoil) in spoilt.iter().enumerate() {
+            let mut bad = good.clone();
+            spoil(&mut bad);
+            assert!(check(&bad).is_err(), "case {case}");
+        }
+    }
+}

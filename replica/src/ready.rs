@@ -16,13 +16,14 @@ use std::collections::VecDeque;
 use kvnode_wal::{EntryKind, HardState};
 use raft::Ready;
 
+use crate::conf_change::ConfChange;
 use crate::error::Error;
 use crate::log;
-use crate::membership::{self, ConfChange};
+use crate::membership;
 use crate::message::{Kind, Message};
 use crate::output::{Install, Output, Write};
 use crate::reads;
-use crate::replica::Replica;
+use crate::replica::{Removed, Replica};
 
 /// Numbers of the writes handed out, and what waits for them.
 #[derive(Default)]
@@ -76,6 +77,7 @@ impl Replica {
         self.after_input();
     }
 
+    /// Tells raft.
     fn persisted(&mut self, number: u64) {
         // With nothing outstanding raft may forget the readies that wrote nothing as well.
         let all = number == self.writes.last;
@@ -83,7 +85,7 @@ impl Replica {
             .on_persist_ready(if all { self.writes.ready } else { number });
     }
 
-    fn take_ready(&mut self, out: &mut Output) {
+    pub(crate) fn take_ready(&mut self, out: &mut Output) {
         let mut ready = self.raw.ready();
         self.writes.ready = ready.number();
         let leads = self.leads();
@@ -192,7 +194,7 @@ impl Replica {
     }
 
     /// A commit index that found no other write to ride with.
-    fn write_commit(&mut self, out: &mut Output) {
+    pub(crate) fn write_commit(&mut self, out: &mut Output) {
         // Numbers come from raft's readies. An empty one costs nothing and keeps the order.
         let ready = self.raw.ready();
         let number = ready.number();

@@ -12,8 +12,8 @@
 use raft::Changer;
 use raft::eraftpb::{self, EntryType, MessageType};
 
+use crate::conf_change::{ConfChange, Step};
 use crate::error::Refused;
-use crate::membership::{ConfChange, Step};
 use crate::replica::Replica;
 
 impl Replica {

@@ -1,13 +1,9 @@
 //! The front door: one raft group member as a machine of inputs and one [`poll`](Replica::poll).
 //!
-//! Order of what one raft ready asks for (and why it is safe to run disk and network side by side):
-//! a leader's messages leave at once, beside its own write, because it counts itself only when that
-//! write is reported; everybody else's messages are promises and wait for the write they rest on.
-//! Two refinements, both in [`Replica::route`]: heartbeat answers may overtake an entry write (they
-//! promise nothing about entries), which keeps leadership and reads alive while a disk is slow; and
-//! **nobody's** message may overtake a term or a vote. The last matters for a leader too: a single
-//! voter with learners makes itself leader and speaks in the new term within one ready, and a crash
-//! would let it speak in that term a second time with different entries.
+//! Inputs change raft's state and nothing else; everything that is to happen outside is collected by
+//! the next poll. What a poll makes of raft's ready, and which message may leave before which write,
+//! is `ready.rs`; what follows from the store's progress is `applying.rs`; what a peer's message must
+//! satisfy before raft sees it is `incoming.rs`.
 //!
 //! Elections: raft would draw its timeout from the thread's random device. Its window is therefore
 //! one tick wide and out of reach; the timeout used is drawn here, from the seed, at every change of
@@ -15,19 +11,22 @@
 
 use std::collections::VecDeque;
 
-use kvnode_wal::{Entry, EntryKind, HardState, Membership};
-use raft::{Config as RaftConfig, RawNode, ReadOnlyOption, Ready, StateRole, eraftpb};
+use kvnode_wal::{HardState, Membership};
+use raft::{RawNode, StateRole, eraftpb};
 
+use crate::conf_change::ConfChange;
+use crate::config::Config;
 use crate::error::{Error, Refused};
-use crate::log::{self, Log};
-use crate::membership::{self, ConfChange};
+use crate::log::Log;
 use crate::message::{Kind, Message};
-use crate::output::{Install, Output, Role, RoleChange, Status, Write};
+use crate::output::{Output, Role, RoleChange, Status};
 use crate::peers::Peers;
 use crate::proposals::Proposals;
 use crate::random::Random;
 use crate::reads::{self, Answer, Reads};
-use crate::{logger, message};
+use crate::ready::Writes;
+use crate::restored::{Restored, clamp, connect, replayed};
+use crate::{logger, membership};
 
 /// One member of the cluster. See the crate's page for what it promises, [`Output`] for what it
 /// asks for.
@@ -43,31 +42,31 @@ pub struct Replica {
     /// To be sent with the next poll.
     pub(crate) outbox: Vec<Message>,
     pub(crate) forwards: Vec<(u64, Result<(), Refused>)>,
-    read_answers: Vec<(u64, Result<u64, Refused>)>,
+    pub(crate) read_answers: Vec<(u64, Result<u64, Refused>)>,
     /// Conf changes handed out as committed, not applied yet.
-    conf_changes: VecDeque<(u64, ConfChange)>,
-    membership_changed: bool,
+    pub(crate) conf_changes: VecDeque<(u64, ConfChange)>,
+    pub(crate) membership_changed: bool,
 
-    random: Random,
+    pub(crate) random: Random,
     /// Own election timeout, in ticks since raft last heard of a leader.
-    election_timeout: usize,
-    campaign_alone: bool,
+    pub(crate) election_timeout: usize,
+    pub(crate) campaign_alone: bool,
     /// (term, leader, role) when last looked at, to redraw the timeout; and last reported.
-    seen: RoleChange,
-    reported: Option<RoleChange>,
+    pub(crate) seen: RoleChange,
+    pub(crate) reported: Option<RoleChange>,
 
-    writes: Writes,
+    pub(crate) writes: Writes,
     /// Last index handed out as committed or installed.
-    given: u64,
+    pub(crate) given: u64,
     pub(crate) stalled: bool,
     pub(crate) dropped_messages: u64,
-    removed: Removed,
-    failure: Option<Error>,
-    failure_reported: bool,
+    pub(crate) removed: Removed,
+    pub(crate) failure: Option<Error>,
+    pub(crate) failure_reported: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Removed {
+pub(crate) enum Removed {
     No,
     /// Applied; what raft still has to say goes out with the next polls.
     Leaving,
@@ -161,12 +160,7 @@ impl Replica {
         self.flush_proposals();
         self.now += 1;
         self.writes.commit_due = self.writes.commit_late;
-        let answers = &mut self.read_answers;
-        self.reads.expire(self.now, |answer| {
-            if let Answer::Local(token, result) = answer {
-                answers.push((token, result));
-            }
-        });
+        self.reads.expire(self.now, local(&mut self.read_answers));
         if self.held_back() {
             // A leader that cannot write must not keep the others from electing one that can.
             return;
@@ -339,7 +333,7 @@ impl Replica {
         self.stalled && self.leads() && !self.alone()
     }
 
-    fn role(&self) -> RoleChange {
+    pub(crate) fn role(&self) -> RoleChange {
         let term = self.raw.raft.term;
         if self.alive().is_err() {
             return RoleChange {
@@ -370,7 +364,7 @@ impl Replica {
         self.seen = role;
     }
 
-    fn draw_election_timeout(&mut self) {
+    pub(crate) fn draw_election_timeout(&mut self) {
         let ticks = self.config.election_ticks;
         self.election_timeout = ticks + self.random.below(ticks);
     }
@@ -378,12 +372,8 @@ impl Replica {
     pub(crate) fn fail(&mut self, error: Error) {
         ::log::error!("member {:x} stops: {error}", self.config.id);
         self.failure.get_or_insert(error);
-        let answers = &mut self.read_answers;
-        self.reads.refuse_all(Refused::Failed, |answer| {
-            if let Answer::Local(token, result) = answer {
-                answers.push((token, result));
-            }
-        });
+        self.reads
+            .refuse_all(Refused::Failed, local(&mut self.read_answers));
     }
 
     // ---- elections --------------------------------------------------------------------------
@@ -392,7 +382,7 @@ impl Replica {
     /// a leader's stalled disk; anything raft still has to say (it would leave under the new role);
     /// entries not durable yet (raft asserts on them when the election is won, and who cannot write
     /// should not lead); a snapshot that is not applied yet (raft would read entries below it).
-    fn campaign(&mut self) {
+    pub(crate) fn campaign(&mut self) {
         let raft = &self.raw.raft;
         let due = self.campaign_alone || raft.election_elapsed >= self.election_timeout;
         if !due || self.leads() || !raft.promotable() || self.stalled || !self.may_campaign() {
@@ -419,7 +409,7 @@ impl Replica {
 
     // ---- reports ----------------------------------------------------------------------------
 
-    fn drain(&mut self, out: &mut Output) -> bool {
+    pub(crate) fn drain(&mut self, out: &mut Output) -> bool {
         let busy =
             !(self.outbox.is_empty() && self.read_answers.is_empty() && self.forwards.is_empty());
         out.messages.append(&mut self.outbox);
@@ -428,7 +418,7 @@ impl Replica {
         busy
     }
 
-    fn report_changes(&mut self, out: &mut Output) -> bool {
+    pub(crate) fn report_changes(&mut self, out: &mut Output) -> bool {
         let mut busy = false;
         let role = self.role();
         if self.reported != Some(role) {
@@ -474,3 +464,13 @@ impl Replica {
     }
 }
 
+/// Keeps the answers for reads of this member.
+pub(crate) fn local(
+    answers: &mut Vec<(u64, Result<u64, Refused>)>,
+) -> impl FnMut(Answer) + use<'_> {
+    |answer| {
+        if let Answer::Local(token, result) = answer {
+            answers.push((token, result));
+        }
+    }
+}

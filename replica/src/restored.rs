@@ -6,8 +6,8 @@
 
 use kvnode_wal::{Entry, EntryKind, HardState, Membership};
 
+use crate::conf_change::ConfChange;
 use crate::error::Error;
-use crate::membership::ConfChange;
 use crate::message;
 
 /// What a member knows when it starts.
@@ -144,7 +144,11 @@ pub(crate) fn clamp(
 }
 
 /// Conf changes that are applied but not in the membership yet.
-pub(crate) fn replayed(entries: &[Entry], known: u64, applied: u64) -> Result<Vec<(u64, ConfChange)>, Error> {
+pub(crate) fn replayed(
+    entries: &[Entry],
+    known: u64,
+    applied: u64,
+) -> Result<Vec<(u64, ConfChange)>, Error> {
     entries
         .iter()
         .filter(|e| e.kind == EntryKind::ConfChange && known < e.index && e.index <= applied)

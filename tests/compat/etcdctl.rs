@@ -22,17 +22,29 @@ struct Ctl {
 /// one that is not in the path.
 fn ctl() -> Option<Ctl> {
     let program = std::env::var_os("KVNODE_ETCDCTL").map_or("etcdctl".into(), PathBuf::from);
-    if let Err(error) = Command::new(&program).arg("version").env("ETCDCTL_API", "3").output() {
-        skip("etcdctl", &format!("{}: {error} (Debian: etcd-client)", program.display()));
+    if let Err(error) = Command::new(&program)
+        .arg("version")
+        .env("ETCDCTL_API", "3")
+        .output()
+    {
+        skip(
+            "etcdctl",
+            &format!("{}: {error} (Debian: etcd-client)", program.display()),
+        );
         return None;
     }
-    Some(Ctl { program, server: Server::start(Options::default()) })
+    Some(Ctl {
+        program,
+        server: Server::start(Options::default()),
+    })
 }
 
 impl Ctl {
     fn command(&self, line: &str) -> Command {
         let mut command = Command::new(&self.program);
-        command.env("ETCDCTL_API", "3").arg(format!("--endpoints={}", self.server.address()));
+        command
+            .env("ETCDCTL_API", "3")
+            .arg(format!("--endpoints={}", self.server.address()));
         command.args(line.split_whitespace());
         command
     }
@@ -63,8 +75,14 @@ fn put_get_and_del_work() {
     assert_eq!(ctl.ok("get foo --prefix --keys-only"), "foo\n\nfoo2\n\n");
     assert_eq!(ctl.ok("get foo goo"), "foo\nbar\nfoo2\nbar2\n");
     assert_eq!(ctl.ok("get --from-key foo2 --limit=1"), "foo2\nbar2\n");
-    assert_eq!(ctl.ok("get --prefix f --order=DESCEND --keys-only"), "foo2\n\nfoo\n\n");
-    assert_eq!(ctl.ok("get --prefix f --sort-by=MODIFY --order=DESCEND --limit=1"), "foo2\nbar2\n");
+    assert_eq!(
+        ctl.ok("get --prefix f --order=DESCEND --keys-only"),
+        "foo2\n\nfoo\n\n"
+    );
+    assert_eq!(
+        ctl.ok("get --prefix f --sort-by=MODIFY --order=DESCEND --limit=1"),
+        "foo2\nbar2\n"
+    );
     assert_eq!(ctl.ok("put foo new --prev-kv"), "OK\nfoo\nbar\n");
     assert_eq!(ctl.ok("get foo --rev=2"), "foo\nbar\n");
     assert_eq!(ctl.ok("get absent"), "");
@@ -75,11 +93,15 @@ fn put_get_and_del_work() {
     assert_eq!(ctl.ok("del foo --prev-kv"), "1\nfoo\nnew\n");
     assert_eq!(ctl.ok("del --prefix f"), "1\n");
     assert_eq!(ctl.ok("del absent"), "0\n");
-    ctl.run("get foo --rev=99").fails_with("required revision is a future revision");
+    ctl.run("get foo --rev=99")
+        .fails_with("required revision is a future revision");
     let mut value = ctl.command("put from-stdin");
     value.stdin(Stdio::piped());
     run(value, "several\nlines", LIMIT).ok();
-    assert_eq!(ctl.ok("get from-stdin --print-value-only"), "several\nlines\n");
+    assert_eq!(
+        ctl.ok("get from-stdin --print-value-only"),
+        "several\nlines\n"
+    );
 }
 
 #[test]
@@ -98,7 +120,10 @@ fn a_watch_prints_events_as_they_come() {
     let Some(ctl) = ctl() else { return };
     ctl.ok("put w0 before");
     let mut command = ctl.command("watch --prefix w --rev=2 --prev-kv");
-    command.stdout(Stdio::piped()).stderr(Stdio::inherit()).stdin(Stdio::null());
+    command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::inherit())
+        .stdin(Stdio::null());
     let mut child = Guard(command.spawn().expect("etcdctl starts"));
     let output = BufReader::new(child.0.stdout.take().expect("piped"));
     let (lines, printed) = mpsc::channel();
@@ -129,19 +154,30 @@ fn a_watch_prints_events_as_they_come() {
 fn leases_are_granted_kept_listed_and_revoked() {
     let Some(ctl) = ctl() else { return };
     let granted = ctl.ok("lease grant 600");
-    let id = granted.split_whitespace().nth(1).expect("lease <id> granted with TTL(600s)").to_owned();
+    let id = granted
+        .split_whitespace()
+        .nth(1)
+        .expect("lease <id> granted with TTL(600s)")
+        .to_owned();
     assert_eq!(granted, format!("lease {id} granted with TTL(600s)\n"));
     assert_eq!(ctl.ok(&format!("put leased v --lease={id}")), "OK\n");
     let asked = ctl.ok(&format!("lease timetolive {id} --keys"));
-    assert!(asked.contains("granted with TTL(600s)") && asked.contains("leased"), "{asked}");
+    assert!(
+        asked.contains("granted with TTL(600s)") && asked.contains("leased"),
+        "{asked}"
+    );
     assert!(ctl.ok("lease list").contains(&id));
     let kept = ctl.ok(&format!("lease keep-alive --once {id}"));
     assert_eq!(kept, format!("lease {id} keepalived with TTL(600)\n"));
-    assert_eq!(ctl.ok(&format!("lease revoke {id}")), format!("lease {id} revoked\n"));
+    assert_eq!(
+        ctl.ok(&format!("lease revoke {id}")),
+        format!("lease {id} revoked\n")
+    );
     assert_eq!(ctl.ok("get leased"), "");
     let gone = ctl.ok(&format!("lease timetolive {id}"));
     assert_eq!(gone, format!("lease {id} already expired\n"));
-    ctl.run(&format!("lease revoke {id}")).fails_with("requested lease not found");
+    ctl.run(&format!("lease revoke {id}"))
+        .fails_with("requested lease not found");
 }
 
 #[test]
@@ -151,8 +187,10 @@ fn compaction_and_defrag_work() {
         ctl.ok(&format!("put k {value}"));
     }
     assert_eq!(ctl.ok("compaction 3"), "compacted revision 3\n");
-    ctl.run("get k --rev=2").fails_with("required revision has been compacted");
-    ctl.run("compaction 3").fails_with("required revision has been compacted");
+    ctl.run("get k --rev=2")
+        .fails_with("required revision has been compacted");
+    ctl.run("compaction 3")
+        .fails_with("required revision has been compacted");
     assert_eq!(ctl.ok("compaction 4 --physical"), "compacted revision 4\n");
     assert!(ctl.ok("defrag").contains("Finished defragmenting"));
     assert_eq!(ctl.ok("get k"), "k\n3\n");
@@ -166,15 +204,31 @@ fn endpoints_tell_status_health_and_hash() {
     let status = &status[0]["Status"];
     assert_eq!(status["leader"], status["header"]["member_id"]);
     assert_eq!(status["header"]["revision"], 2);
-    assert!(status["dbSize"].as_i64().is_some_and(|size| size > 0), "{status}");
-    assert!(status["version"].as_str().is_some_and(|text| text.starts_with("3.")), "{status}");
+    assert!(
+        status["dbSize"].as_i64().is_some_and(|size| size > 0),
+        "{status}"
+    );
+    assert!(
+        status["version"]
+            .as_str()
+            .is_some_and(|text| text.starts_with("3.")),
+        "{status}"
+    );
     let health = ctl.run("endpoint health");
     let said = format!("{}{}", health.stdout, health.stderr);
     assert!(health.success && said.contains("is healthy"), "{said}");
     let hash = ctl.json("endpoint hashkv");
-    assert!(hash[0]["HashKV"]["hash"].as_u64().is_some_and(|hash| hash > 0), "{hash}");
+    assert!(
+        hash[0]["HashKV"]["hash"]
+            .as_u64()
+            .is_some_and(|hash| hash > 0),
+        "{hash}"
+    );
     let table = ctl.ok("endpoint status --write-out=table");
-    assert!(table.contains("IS LEADER") && table.contains("true"), "{table}");
+    assert!(
+        table.contains("IS LEADER") && table.contains("true"),
+        "{table}"
+    );
 }
 
 #[test]
@@ -183,7 +237,11 @@ fn members_are_listed() {
     let list = ctl.ok("member list");
     let fields: Vec<&str> = list.trim().split(", ").collect();
     assert_eq!(fields[1..3], ["started", "test"], "{list}");
-    assert_eq!(fields[3..5], [ctl.server.peer_url(), ctl.server.url()], "{list}");
+    assert_eq!(
+        fields[3..5],
+        [ctl.server.peer_url(), ctl.server.url()],
+        "{list}"
+    );
     assert_eq!(fields[5], "false", "no learner: {list}");
     u64::from_str_radix(fields[0], 16).expect("an id in hexadecimal");
 }
@@ -217,7 +275,9 @@ fn a_user_of_the_concurrency_helpers_is_served() {
     // `lock` holds a lease and a key while its command runs.
     assert_eq!(ctl.ok("lock name echo held").trim(), "held");
     assert_eq!(ctl.ok("get name --prefix"), "");
-    let member = ctl.json("endpoint status")[0]["Status"]["leader"].as_u64().expect("an id");
+    let member = ctl.json("endpoint status")[0]["Status"]["leader"]
+        .as_u64()
+        .expect("an id");
     let moved = ctl.run(&format!("move-leader {member:x}"));
     let said = format!("{}{}", moved.stdout, moved.stderr);
     assert!(moved.success || said.contains("leader"), "{said}");
@@ -231,6 +291,10 @@ fn check_perf_passes() {
         return;
     }
     let Some(ctl) = ctl() else { return };
-    let output = run(ctl.command("check perf --load=s"), "", Duration::from_secs(90));
+    let output = run(
+        ctl.command("check perf --load=s"),
+        "",
+        Duration::from_secs(90),
+    );
     assert!(output.stdout.contains("PASS: Throughput"), "{output:?}");
 }

@@ -11,7 +11,9 @@ fn go(arguments: &[&str]) -> Command {
     let mut command = Command::new("go");
     command.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/compat/goclient"));
     // The module says which toolchain it needs; a download of another is not a test's business.
-    command.env("GOTOOLCHAIN", "local").env("GOFLAGS", "-mod=readonly -buildvcs=false");
+    command
+        .env("GOTOOLCHAIN", "local")
+        .env("GOFLAGS", "-mod=readonly -buildvcs=false");
     command.args(arguments);
     command
 }
@@ -23,7 +25,11 @@ fn go_clients_and_their_mutexes_and_stm_work() {
     }
     let fetched = run(go(&["mod", "download"]), "", Duration::from_secs(120));
     if !fetched.success {
-        let why = fetched.stderr.lines().last().unwrap_or("go mod download failed");
+        let why = fetched
+            .stderr
+            .lines()
+            .last()
+            .unwrap_or("go mod download failed");
         return skip("go", why);
     }
     let server = Server::start(Options::default());

@@ -9,7 +9,12 @@ use kvnode_tests::{Options, Server, build};
 use crate::tool::{run, skip};
 
 /// Versions that work together: etcd3 is from the days of these two.
-const PACKAGES: [&str; 4] = ["etcd3==0.12.0", "protobuf==3.20.3", "tenacity==6.3.1", "grpcio"];
+const PACKAGES: [&str; 4] = [
+    "etcd3==0.12.0",
+    "protobuf==3.20.3",
+    "tenacity==6.3.1",
+    "grpcio",
+];
 
 /// The environment's interpreter, made on first use; or why there is none.
 fn interpreter() -> Result<PathBuf, String> {
@@ -28,18 +33,39 @@ fn interpreter() -> Result<PathBuf, String> {
     make.args(["-m", "venv"]).arg(&home);
     steps.push(make);
     let mut install = Command::new(&python);
-    install.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]).args(PACKAGES);
+    install
+        .args([
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--disable-pip-version-check",
+        ])
+        .args(PACKAGES);
     steps.push(install);
     for step in steps {
-        if Command::new(step.get_program()).arg("--version").output().is_err() {
+        if Command::new(step.get_program())
+            .arg("--version")
+            .output()
+            .is_err()
+        {
             return Err(format!("{:?} is not there", step.get_program()));
         }
         let output = run(step, "", Duration::from_secs(180));
         if !output.success {
-            return Err(output.stderr.lines().last().unwrap_or("no reason given").to_owned());
+            return Err(output
+                .stderr
+                .lines()
+                .last()
+                .unwrap_or("no reason given")
+                .to_owned());
         }
     }
-    if imports() { Ok(python) } else { Err("the packages do not import".to_owned()) }
+    if imports() {
+        Ok(python)
+    } else {
+        Err("the packages do not import".to_owned())
+    }
 }
 
 #[test]
@@ -50,7 +76,10 @@ fn a_python_client_puts_gets_compares_watches_and_leases() {
     };
     let server = Server::start(Options::default());
     let mut command = Command::new(python);
-    command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/compat/python/client.py"));
+    command.arg(concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/compat/python/client.py"
+    ));
     command.arg(server.address().port().to_string());
     let said = run(command, "", Duration::from_secs(60)).ok();
     assert_eq!(said.lines().last(), Some("all well"), "{said}");

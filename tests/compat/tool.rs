@@ -25,14 +25,22 @@ impl Output {
     #[track_caller]
     pub fn fails_with(&self, text: &str) {
         let said = format!("{}{}", self.stdout, self.stderr);
-        assert!(!self.success && said.contains(text), "expected {text:?}: {self:?}");
+        assert!(
+            !self.success && said.contains(text),
+            "expected {text:?}: {self:?}"
+        );
     }
 }
 
 /// Runs a program to its end; panics when it takes longer than the limit.
 pub fn run(mut command: Command, input: &str, limit: Duration) -> Output {
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut child = command
+        .spawn()
+        .unwrap_or_else(|error| panic!("{command:?}: {error}"));
     let mut stdin = child.stdin.take().expect("piped");
     // A program that reads nothing may be gone before it could.
     let _ = stdin.write_all(input.as_bytes());
@@ -72,6 +80,9 @@ impl Drop for Guard {
 /// Says why a test does nothing, or fails where doing nothing is not allowed.
 pub fn skip(tool: &str, why: &str) {
     let required = std::env::var("KVNODE_TEST_REQUIRE").unwrap_or_default();
-    assert!(!required.split(',').any(|name| name == tool), "{tool} is required: {why}");
+    assert!(
+        !required.split(',').any(|name| name == tool),
+        "{tool} is required: {why}"
+    );
     println!("skipped: {tool}: {why}");
 }

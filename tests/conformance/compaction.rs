@@ -22,9 +22,16 @@ fn compaction_takes_each_revision_once_and_none_of_the_future() {
         let now = client.write("k", "3").await;
         refused(client.compact(compact(now + 3)).await, refusal::future());
         let answer = compacted_to(&client, target).await;
-        assert_eq!(revision_of(&answer.header), now, "the store's revision, not the target");
+        assert_eq!(
+            revision_of(&answer.header),
+            now,
+            "the store's revision, not the target"
+        );
         refused(client.compact(compact(target)).await, refusal::compacted());
-        refused(client.compact(compact(target - 1)).await, refusal::compacted());
+        refused(
+            client.compact(compact(target - 1)).await,
+            refusal::compacted(),
+        );
         assert_eq!(client.revision().await, now, "compaction takes no revision");
     });
 }
@@ -34,7 +41,10 @@ fn compaction_takes_each_revision_once_and_none_of_the_future() {
 fn a_store_never_compacted_says_minus_one_and_can_be_compacted_to_zero_once() {
     fresh(async |_, client| {
         let compact_revision = async || {
-            let answer = client.hash_kv(api::HashKVRequest { revision: 0 }).await.expect("hash");
+            let answer = client
+                .hash_kv(api::HashKVRequest { revision: 0 })
+                .await
+                .expect("hash");
             answer.compact_revision
         };
         client.write("k", "v").await;
@@ -58,7 +68,10 @@ fn the_compacted_revision_itself_stays_readable() {
         let answer = client.range(at(target)).await.expect("readable");
         assert_eq!(&answer.kvs[0].value[..], b"2");
         refused(client.range(at(target - 1)).await, refusal::compacted());
-        let serializable = api::RangeRequest { serializable: true, ..at(target - 1) };
+        let serializable = api::RangeRequest {
+            serializable: true,
+            ..at(target - 1)
+        };
         refused(client.range(serializable).await, refusal::compacted());
     });
 }
@@ -96,11 +109,16 @@ fn a_key_deleted_before_the_compaction_leaves_no_trace() {
         let answer = client.range(at(target)).await.expect("range");
         assert_eq!(keys_of(&answer.kvs), ["other"]);
         let mut watching = client.watching().await;
-        let request =
-            api::WatchCreateRequest { start_revision: target, ..watch_span("\0", "\0") };
+        let request = api::WatchCreateRequest {
+            start_revision: target,
+            ..watch_span("\0", "\0")
+        };
         watching.create(request).await;
         let events = watching.events(2).await;
-        assert_eq!(briefly(&events), [format!("PUT other@{target}"), format!("PUT k2@{later}")]);
+        assert_eq!(
+            briefly(&events),
+            [format!("PUT other@{target}"), format!("PUT k2@{later}")]
+        );
     });
 }
 
@@ -114,10 +132,17 @@ fn physical_compaction_returns_when_the_space_is_free() {
             now = client.write(format!("k{}", number % 4), &value).await;
         }
         let in_use = async || {
-            client.status(api::StatusRequest {}).await.expect("status").db_size_in_use
+            client
+                .status(api::StatusRequest {})
+                .await
+                .expect("status")
+                .db_size_in_use
         };
         let before = in_use().await;
-        let request = api::CompactionRequest { revision: now, physical: true };
+        let request = api::CompactionRequest {
+            revision: now,
+            physical: true,
+        };
         client.compact(request).await.expect("compact");
         // What was removed shows with the backend's next commits at the latest.
         let mut after = in_use().await;
@@ -129,7 +154,10 @@ fn physical_compaction_returns_when_the_space_is_free() {
             tokio::time::sleep(std::time::Duration::from_millis(50)).await;
             after = in_use().await;
         }
-        assert!(after < before / 2, "6.4 MB of history gone: {before} then {after}");
+        assert!(
+            after < before / 2,
+            "6.4 MB of history gone: {before} then {after}"
+        );
         let answer = client.range(span("k", "l")).await.expect("range");
         assert_eq!(answer.count, 4);
     });
@@ -162,7 +190,10 @@ fn the_revision_does_not_fall_when_everything_was_compacted_away() {
     fresh(async |server, client| {
         client.write("a", "v").await;
         client.write("b", "v").await;
-        client.delete_range(delete_span("\0", "\0")).await.expect("delete");
+        client
+            .delete_range(delete_span("\0", "\0"))
+            .await
+            .expect("delete");
         let now = client.write("c", "v").await + 1;
         assert_eq!(client.remove("c").await, now);
         compacted_to(&client, now).await;
@@ -205,11 +236,17 @@ fn history_above_the_compaction_is_whole() {
         }
         compacted_to(&client, target).await;
         for (revision, state) in (target..=now).zip(states) {
-            assert_eq!(client.range(at(revision)).await.expect("range").kvs, state, "{revision}");
+            assert_eq!(
+                client.range(at(revision)).await.expect("range").kvs,
+                state,
+                "{revision}"
+            );
         }
         let mut watching = client.watching().await;
-        let request =
-            api::WatchCreateRequest { start_revision: target + 1, ..watch_span("\0", "\0") };
+        let request = api::WatchCreateRequest {
+            start_revision: target + 1,
+            ..watch_span("\0", "\0")
+        };
         watching.create(request).await;
         let events = watching.events(20).await;
         assert_eq!(briefly(&events), expected[20..]);

@@ -18,13 +18,27 @@ fn options_answers_with_cors_headers_everywhere() {
             let answer = http::request(server.address(), "OPTIONS", path, &headers, b"");
             let answer = answer.expect("answers");
             assert_eq!((answer.status, answer.body.as_str()), (200, ""), "{path}");
-            assert_eq!(answer.header("access-control-allow-origin"), Some("*"), "{path}");
-            let methods = answer.header("access-control-allow-methods").expect("there");
-            assert!(methods.contains("POST") && methods.contains("GET"), "{methods}");
-            let headers = answer.header("access-control-allow-headers").expect("there");
+            assert_eq!(
+                answer.header("access-control-allow-origin"),
+                Some("*"),
+                "{path}"
+            );
+            let methods = answer
+                .header("access-control-allow-methods")
+                .expect("there");
+            assert!(
+                methods.contains("POST") && methods.contains("GET"),
+                "{methods}"
+            );
+            let headers = answer
+                .header("access-control-allow-headers")
+                .expect("there");
             assert!(headers.contains("content-type") && headers.contains("authorization"));
         }
-        assert_eq!(get_from(server, "/health").header("access-control-allow-origin"), Some("*"));
+        assert_eq!(
+            get_from(server, "/health").header("access-control-allow-origin"),
+            Some("*")
+        );
     });
 }
 
@@ -49,18 +63,25 @@ fn the_version_is_numeric() {
     idle(async |server, client| {
         let answer = get_from(server, "/version");
         assert_eq!(answer.status, 200);
-        assert!(answer.header("content-type").is_some_and(|kind| kind.contains("json")));
+        assert!(
+            answer
+                .header("content-type")
+                .is_some_and(|kind| kind.contains("json"))
+        );
         let json: serde_json::Value = serde_json::from_str(&answer.body).expect("JSON");
         let mut names = vec!["etcdserver", "etcdcluster"];
         if server.kind().from_3(6) {
             names.push("storage");
         }
         for name in names {
-            let text = json[name].as_str().unwrap_or_else(|| panic!("{name} in {json}"));
+            let text = json[name]
+                .as_str()
+                .unwrap_or_else(|| panic!("{name} in {json}"));
             let parts: Vec<_> = text.split('.').collect();
             assert_eq!(parts.len(), 3, "{name} {text}");
             for part in parts {
-                part.parse::<u32>().unwrap_or_else(|_| panic!("{name} is {text}"));
+                part.parse::<u32>()
+                    .unwrap_or_else(|_| panic!("{name} is {text}"));
             }
         }
         let status = client.status(api::StatusRequest {}).await.expect("status");
@@ -78,9 +99,18 @@ fn a_healthy_member_says_so_in_every_form() {
         let kind = answer.header("content-type").expect("there");
         assert!(kind.starts_with("text/plain"), "{kind}");
         assert_eq!(get_from(server, "/health?serializable=true").status, 200);
-        for path in ["/livez", "/readyz", "/livez/serializable_read", "/readyz/linearizable_read"] {
+        for path in [
+            "/livez",
+            "/readyz",
+            "/livez/serializable_read",
+            "/readyz/linearizable_read",
+        ] {
             let answer = get_from(server, path);
-            assert_eq!((answer.status, answer.body.trim_end()), (200, "ok"), "{path}");
+            assert_eq!(
+                (answer.status, answer.body.trim_end()),
+                (200, "ok"),
+                "{path}"
+            );
             let kind = answer.header("content-type").expect("there");
             assert!(kind.starts_with("text/plain"), "{path}: {kind}");
         }
@@ -100,12 +130,28 @@ fn readyz_lists_its_four_checks_and_leaves_out_what_is_excluded() {
             lines.sort();
             lines
         };
-        let all = ["data_corruption", "linearizable_read", "non_learner", "serializable_read"];
-        assert_eq!(listed("/readyz?verbose"), all.map(|name| format!("[+]{name} ok")));
+        let all = [
+            "data_corruption",
+            "linearizable_read",
+            "non_learner",
+            "serializable_read",
+        ];
+        assert_eq!(
+            listed("/readyz?verbose"),
+            all.map(|name| format!("[+]{name} ok"))
+        );
         let answer = get_from(server, "/readyz?verbose&exclude=data_corruption");
         assert_eq!(answer.status, 200);
-        assert!(!answer.body.contains("[+]data_corruption ok\n"), "{}", answer.body);
-        assert!(answer.body.contains("[+]linearizable_read ok"), "{}", answer.body);
+        assert!(
+            !answer.body.contains("[+]data_corruption ok\n"),
+            "{}",
+            answer.body
+        );
+        assert!(
+            answer.body.contains("[+]linearizable_read ok"),
+            "{}",
+            answer.body
+        );
         assert_eq!(listed("/livez?verbose"), ["[+]serializable_read ok"]);
         assert_eq!(get_from(server, "/readyz?exclude=unknown").status, 200);
     });
@@ -126,10 +172,18 @@ fn a_full_member_is_unhealthy_but_alive_and_ready() {
         assert_eq!(answer.status, 503);
         let json: serde_json::Value = serde_json::from_str(&answer.body).expect("JSON");
         assert_eq!(json["health"], "false");
-        assert!(json["reason"].as_str().expect("text").contains("ALARM NOSPACE"));
+        assert!(
+            json["reason"]
+                .as_str()
+                .expect("text")
+                .contains("ALARM NOSPACE")
+        );
         assert_eq!(get_from(server, "/health?exclude=NOSPACE").status, 200);
         assert_eq!(get_from(server, "/health?exclude=CORRUPT").status, 503);
-        assert_eq!(get_from(server, "/health?exclude=CORRUPT&exclude=NOSPACE").status, 200);
+        assert_eq!(
+            get_from(server, "/health?exclude=CORRUPT&exclude=NOSPACE").status,
+            200
+        );
         assert_eq!(get_from(server, "/livez").status, 200);
         assert_eq!(get_from(server, "/readyz").status, 200);
     });
@@ -148,11 +202,22 @@ fn a_corrupt_member_names_the_failed_check() {
         client.alarm(request).await.expect("alarm");
         let answer = get_from(server, "/readyz");
         assert_eq!(answer.status, 503);
-        assert!(answer.body.contains("[-]data_corruption failed"), "{}", answer.body);
-        assert!(answer.body.contains("[+]serializable_read ok"), "{}", answer.body);
+        assert!(
+            answer.body.contains("[-]data_corruption failed"),
+            "{}",
+            answer.body
+        );
+        assert!(
+            answer.body.contains("[+]serializable_read ok"),
+            "{}",
+            answer.body
+        );
         assert_eq!(get_from(server, "/readyz/data_corruption").status, 503);
         assert_eq!(get_from(server, "/readyz/serializable_read").status, 200);
-        assert_eq!(get_from(server, "/readyz?exclude=data_corruption").status, 200);
+        assert_eq!(
+            get_from(server, "/readyz?exclude=data_corruption").status,
+            200
+        );
     });
 }
 
@@ -174,7 +239,11 @@ fn metrics_carry_the_names_that_dashboards_select() {
         client.range(get("k")).await.expect("range");
         let answer = get_from(server, "/metrics");
         assert_eq!(answer.status, 200);
-        assert!(answer.header("content-type").is_some_and(|kind| kind.starts_with("text/plain")));
+        assert!(
+            answer
+                .header("content-type")
+                .is_some_and(|kind| kind.starts_with("text/plain"))
+        );
         for name in [
             "etcd_server_has_leader 1",
             "etcd_server_is_leader 1",
@@ -201,9 +270,16 @@ fn metrics_carry_the_names_that_dashboards_select() {
             let found = answer.body.lines().any(|line| line.starts_with(name));
             // The duplicate under the debugging name left in 3.6.
             let left = name == "etcd_debugging_mvcc_db_total_size_in_bytes";
-            assert!(found || (left && !server.kind().is_kvnode()), "{name} is missing");
+            assert!(
+                found || (left && !server.kind().is_kvnode()),
+                "{name} is missing"
+            );
         }
-        for line in answer.body.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
+        for line in answer
+            .body
+            .lines()
+            .filter(|line| !line.is_empty() && !line.starts_with('#'))
+        {
             let value = line.rsplit(' ').next().expect("a value");
             assert!(value.parse::<f64>().is_ok(), "not a sample: {line}");
         }
@@ -229,7 +305,10 @@ fn call_counters_move_with_calls() {
             "grpc_method=\"Put\"",
             "grpc_type=\"unary\"",
         ];
-        let (ok, bad) = (counted(put_labels, "OK"), counted(put_labels, "InvalidArgument"));
+        let (ok, bad) = (
+            counted(put_labels, "OK"),
+            counted(put_labels, "InvalidArgument"),
+        );
         client.write("k", "v").await;
         client.write("k", "v").await;
         refused(client.put(put("", "v")).await, refusal::no_key());

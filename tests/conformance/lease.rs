@@ -9,15 +9,24 @@ use kvnode_tests::{Client, Options, fresh, fresh_with, idle};
 
 async fn time_to_live(client: &Client, id: i64) -> api::LeaseTimeToLiveResponse {
     let request = api::LeaseTimeToLiveRequest { id, keys: false };
-    client.lease_time_to_live(request).await.expect("never an error")
+    client
+        .lease_time_to_live(request)
+        .await
+        .expect("never an error")
 }
 
 async fn revoke(client: &Client, id: i64) -> api::LeaseRevokeResponse {
-    client.lease_revoke(api::LeaseRevokeRequest { id }).await.expect("revoke")
+    client
+        .lease_revoke(api::LeaseRevokeRequest { id })
+        .await
+        .expect("revoke")
 }
 
 async fn listed(client: &Client) -> Vec<i64> {
-    let answer = client.lease_leases(api::LeaseLeasesRequest {}).await.expect("list");
+    let answer = client
+        .lease_leases(api::LeaseLeasesRequest {})
+        .await
+        .expect("list");
     let mut ids: Vec<i64> = answer.leases.iter().map(|lease| lease.id).collect();
     ids.sort();
     ids
@@ -33,9 +42,15 @@ fn a_short_ttl_is_raised_and_a_huge_one_refused() {
             assert!(answer.error.is_empty());
         }
         assert_eq!(client.lease_grant(grant(3)).await.expect("grant").ttl, 3);
-        let answer = client.lease_grant(grant(9_000_000_000)).await.expect("grant");
+        let answer = client
+            .lease_grant(grant(9_000_000_000))
+            .await
+            .expect("grant");
         assert_eq!(answer.ttl, 9_000_000_000);
-        refused(client.lease_grant(grant(9_000_000_001)).await, refusal::large_ttl());
+        refused(
+            client.lease_grant(grant(9_000_000_001)).await,
+            refusal::large_ttl(),
+        );
     });
 }
 
@@ -77,7 +92,11 @@ fn unknown_leases_are_told_apart_by_call() {
             assert!(answer.header.is_some());
         }
         requests.half_close();
-        assert_eq!(answers.next_or_end().await, Ok(None), "a half-closed stream ends well");
+        assert_eq!(
+            answers.next_or_end().await,
+            Ok(None),
+            "a half-closed stream ends well"
+        );
     });
 }
 
@@ -97,7 +116,10 @@ fn revoking_deletes_the_keys_in_key_order_in_one_revision() {
         let answer = watching.next().await;
         let expected = ["l2", "lb", "lq", "lz"].map(|key| format!("DELETE {key}@{}", now + 1));
         assert_eq!(briefly(&answer.events), expected);
-        assert_eq!(keys_of(&client.range(all()).await.expect("range").kvs), ["free"]);
+        assert_eq!(
+            keys_of(&client.range(all()).await.expect("range").kvs),
+            ["free"]
+        );
         assert!(!listed(&client).await.contains(&lease));
     });
 }
@@ -124,9 +146,15 @@ fn an_expired_lease_deletes_its_keys_and_is_gone() {
         let events = watching.events(1).await;
         let after = begun.elapsed();
         assert_eq!(briefly(&events), [format!("DELETE k@{}", put + 1)]);
-        assert!(after > Duration::from_millis(1500), "kept for its TTL, went after {after:?}");
+        assert!(
+            after > Duration::from_millis(1500),
+            "kept for its TTL, went after {after:?}"
+        );
         assert!(after < Duration::from_secs(6), "went after {after:?}");
-        let request = api::PutRequest { lease, ..put_again() };
+        let request = api::PutRequest {
+            lease,
+            ..put_again()
+        };
         refused(client.put(request).await, refusal::no_lease());
         assert!(!listed(&client).await.contains(&lease));
         assert_eq!(time_to_live(&client, lease).await.ttl, -1);
@@ -147,11 +175,17 @@ fn the_remaining_time_falls_and_is_minus_one_after_the_end() {
         assert_eq!(answer.granted_ttl, 100);
         tokio::time::sleep(Duration::from_millis(1100)).await;
         let later = time_to_live(&client, lease).await;
-        assert!(later.ttl < answer.ttl && later.ttl >= 90, "{later:?} after {answer:?}");
+        assert!(
+            later.ttl < answer.ttl && later.ttl >= 90,
+            "{later:?} after {answer:?}"
+        );
         let (mut requests, mut answers) = client.keep_alive().await;
         requests.send(&api::LeaseKeepAliveRequest { id: lease });
         assert_eq!(answers.next().await.ttl, 100);
-        assert!(time_to_live(&client, lease).await.ttl >= 98, "keepalive starts it afresh");
+        assert!(
+            time_to_live(&client, lease).await.ttl >= 98,
+            "keepalive starts it afresh"
+        );
         revoke(&client, lease).await;
         let gone = time_to_live(&client, lease).await;
         assert_eq!((gone.ttl, gone.granted_ttl, gone.keys.len()), (-1, 0, 0));
@@ -237,7 +271,10 @@ fn leases_and_what_is_attached_survive_a_restart() {
         assert_eq!(events[0].r#type, DELETE, "its expiry starts again");
         assert_eq!(client.lease_keys(long).await, ["a", "b"]);
         revoke(&client, long).await;
-        assert_eq!(keys_of(&client.range(all()).await.expect("range").kvs), ["moved"]);
+        assert_eq!(
+            keys_of(&client.range(all()).await.expect("range").kvs),
+            ["moved"]
+        );
     });
 }
 
@@ -250,13 +287,19 @@ fn a_put_racing_the_revoke_of_its_lease_never_dangles() {
         for round in 0..60 {
             let lease = client.lease(60).await;
             let key = format!("k{round}");
-            let request = api::PutRequest { lease, ..put(&key, "v") };
+            let request = api::PutRequest {
+                lease,
+                ..put(&key, "v")
+            };
             let (written, _) = tokio::join!(client.put(request), revoke(&other, lease));
             match written {
                 Ok(_) => applied += 1,
                 Err(status) => assert_eq!(status, refusal::no_lease()),
             }
-            assert!(client.read(&key).await.is_none(), "round {round}: {applied} applied so far");
+            assert!(
+                client.read(&key).await.is_none(),
+                "round {round}: {applied} applied so far"
+            );
         }
         assert_eq!(client.range(all()).await.expect("range").count, 0);
     });
@@ -272,9 +315,18 @@ fn lease_calls_take_no_revision() {
         requests.send(&api::LeaseKeepAliveRequest { id: granted.id });
         let kept = answers.next().await;
         let asked = time_to_live(&client, granted.id).await;
-        let listed = client.lease_leases(api::LeaseLeasesRequest {}).await.expect("list");
+        let listed = client
+            .lease_leases(api::LeaseLeasesRequest {})
+            .await
+            .expect("list");
         let revoked = revoke(&client, granted.id).await;
-        for header in [granted.header, kept.header, asked.header, listed.header, revoked.header] {
+        for header in [
+            granted.header,
+            kept.header,
+            asked.header,
+            listed.header,
+            revoked.header,
+        ] {
             let header = header.expect("header");
             assert!(header.cluster_id != 0 && header.member_id != 0 && header.raft_term > 0);
             assert_eq!(header.revision, now);

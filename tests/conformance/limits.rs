@@ -12,9 +12,17 @@ use kvnode_tests::{Client, Options, Server, Status, code, fresh, fresh_with, htt
 const QUOTA: usize = 8 << 20;
 
 async fn alarm(client: &Client, action: i32, member_id: u64, alarm: i32) -> Vec<(u64, i32)> {
-    let request = api::AlarmRequest { action, member_id, alarm };
+    let request = api::AlarmRequest {
+        action,
+        member_id,
+        alarm,
+    };
     let answer = client.alarm(request).await.expect("alarm");
-    answer.alarms.iter().map(|alarm| (alarm.member_id, alarm.alarm)).collect()
+    answer
+        .alarms
+        .iter()
+        .map(|alarm| (alarm.member_id, alarm.alarm))
+        .collect()
 }
 
 async fn member_id(client: &Client) -> u64 {
@@ -58,12 +66,21 @@ fn over_the_quota_writes_are_refused_and_everything_else_works() {
             status.errors
         );
         refused(client.put(put("small", "v")).await, refusal::no_space());
-        refused(client.txn(then(vec![put("small", "v").op()])).await, refusal::no_space());
+        refused(
+            client.txn(then(vec![put("small", "v").op()])).await,
+            refusal::no_space(),
+        );
         refused(client.lease_grant(grant(60)).await, refusal::no_space());
         assert!(client.range(all()).await.expect("reads work").count > 1);
-        let answer = client.delete_range(delete("fill000")).await.expect("deletes work");
+        let answer = client
+            .delete_range(delete("fill000"))
+            .await
+            .expect("deletes work");
         assert_eq!(answer.deleted, 1);
-        client.txn(then(vec![get("fill001").op()])).await.expect("read transactions work");
+        client
+            .txn(then(vec![get("fill001").op()]))
+            .await
+            .expect("read transactions work");
         let health = http::get(server.address(), "/health").expect("answers");
         assert_eq!(health.status, 503);
         assert!(health.body.contains("ALARM NOSPACE"), "{}", health.body);
@@ -82,7 +99,10 @@ fn leases_live_on_without_space() {
         let (mut requests, mut answers) = client.keep_alive().await;
         requests.send(&api::LeaseKeepAliveRequest { id: lease });
         assert_eq!(answers.next().await.ttl, 60);
-        client.lease_revoke(api::LeaseRevokeRequest { id: lease }).await.expect("revoke");
+        client
+            .lease_revoke(api::LeaseRevokeRequest { id: lease })
+            .await
+            .expect("revoke");
         assert!(client.read("k").await.is_none());
         let now = client.revision().await;
         client.compact(compact(now)).await.expect("compact");
@@ -105,19 +125,42 @@ fn a_txn_that_could_write_in_either_branch_is_refused_without_space() {
 fn the_alarm_stays_until_it_is_disarmed_by_name() {
     full(async |_, client| {
         let id = member_id(&client).await;
-        client.delete_range(delete_span("fill", "film")).await.expect("delete");
+        client
+            .delete_range(delete_span("fill", "film"))
+            .await
+            .expect("delete");
         let revision = client.revision().await;
-        let request = api::CompactionRequest { revision, physical: true };
+        let request = api::CompactionRequest {
+            revision,
+            physical: true,
+        };
         client.compact(request).await.expect("compact");
-        client.defragment(api::DefragmentRequest {}).await.expect("defragment");
+        client
+            .defragment(api::DefragmentRequest {})
+            .await
+            .expect("defragment");
         refused(client.put(put("k", "v")).await, refusal::no_space());
         assert_eq!(alarm(&client, ALARM_DEACTIVATE, 0, NOSPACE).await, []);
         assert_eq!(alarm(&client, ALARM_DEACTIVATE, id, CORRUPT).await, []);
         refused(client.put(put("k", "v")).await, refusal::no_space());
-        assert_eq!(alarm(&client, ALARM_DEACTIVATE, id, NOSPACE).await, [(id, NOSPACE)]);
+        assert_eq!(
+            alarm(&client, ALARM_DEACTIVATE, id, NOSPACE).await,
+            [(id, NOSPACE)]
+        );
         assert_eq!(alarm(&client, ALARM_GET, 0, 0).await, []);
-        client.put(put("k", "v")).await.expect("there is room again");
-        assert_eq!(client.status(api::StatusRequest {}).await.expect("status").errors.len(), 0);
+        client
+            .put(put("k", "v"))
+            .await
+            .expect("there is room again");
+        assert_eq!(
+            client
+                .status(api::StatusRequest {})
+                .await
+                .expect("status")
+                .errors
+                .len(),
+            0
+        );
     });
 }
 
@@ -126,7 +169,10 @@ fn the_alarm_stays_until_it_is_disarmed_by_name() {
 fn an_alarm_disarmed_too_early_comes_back() {
     full(async |_, client| {
         let id = member_id(&client).await;
-        assert_eq!(alarm(&client, ALARM_DEACTIVATE, id, NOSPACE).await, [(id, NOSPACE)]);
+        assert_eq!(
+            alarm(&client, ALARM_DEACTIVATE, id, NOSPACE).await,
+            [(id, NOSPACE)]
+        );
         let big = vec![b'x'; 512 << 10];
         refused(client.put(put("k", &big)).await, refusal::no_space());
         assert_eq!(alarm(&client, ALARM_GET, 0, 0).await, [(id, NOSPACE)]);
@@ -138,7 +184,10 @@ fn an_alarm_disarmed_too_early_comes_back() {
 fn the_quota_is_asked_before_the_arguments() {
     full(async |_, client| {
         refused(client.put(put("", "v")).await, refusal::no_space());
-        refused(client.lease_grant(grant(9_000_000_001)).await, refusal::no_space());
+        refused(
+            client.lease_grant(grant(9_000_000_001)).await,
+            refusal::no_space(),
+        );
         let doubled = then(vec![put("x", "1").op(), put("x", "2").op()]);
         refused(client.txn(doubled).await, refusal::no_space());
     });
@@ -163,13 +212,22 @@ fn a_corrupt_member_reads_but_does_not_write() {
     fresh(async |server, client| {
         let now = client.write("k", "v").await;
         let id = member_id(&client).await;
-        assert_eq!(alarm(&client, ALARM_ACTIVATE, id, CORRUPT).await, [(id, CORRUPT)]);
-        assert_eq!(alarm(&client, ALARM_ACTIVATE, id, CORRUPT).await, [(id, CORRUPT)]);
+        assert_eq!(
+            alarm(&client, ALARM_ACTIVATE, id, CORRUPT).await,
+            [(id, CORRUPT)]
+        );
+        assert_eq!(
+            alarm(&client, ALARM_ACTIVATE, id, CORRUPT).await,
+            [(id, CORRUPT)]
+        );
         assert!(client.read("k").await.is_some());
         refused(client.put(put("k", "w")).await, refusal::corrupt());
         refused(client.delete_range(delete("k")).await, refusal::corrupt());
         refused(client.compact(compact(now)).await, refusal::corrupt());
-        refused(client.txn(then(vec![put("k", "w").op()])).await, refusal::corrupt());
+        refused(
+            client.txn(then(vec![put("k", "w").op()])).await,
+            refusal::corrupt(),
+        );
         refused(client.lease_grant(grant(60)).await, refusal::corrupt());
         let health = async |path: &str| http::get(server.address(), path).expect("answers");
         let answer = health("/health").await;
@@ -201,11 +259,17 @@ fn requests_have_a_size_limit_with_two_texts() {
     idle(async |_, client| {
         let of = |size: usize| put("k", vec![b'x'; size]);
         refused(client.put(of(1_572_864)).await, refusal::too_large());
-        let now = client.put(of(1_572_700)).await.expect("just below the limit");
+        let now = client
+            .put(of(1_572_700))
+            .await
+            .expect("just below the limit");
         let request = of(2_100_000);
         let size = prost::Message::encoded_len(&request);
         let text = format!("grpc: received message larger than max ({size} vs. 2097152)");
-        refused(client.put(request).await, Status::new(code::RESOURCE_EXHAUSTED, text));
+        refused(
+            client.put(request).await,
+            Status::new(code::RESOURCE_EXHAUSTED, text),
+        );
         assert_eq!(client.revision().await, revision_of(&now.header));
         let doubled = then(vec![of(1_000_000).op(), put("l", vec![b'x'; 600_000]).op()]);
         refused(client.txn(doubled).await, refusal::too_large());
@@ -230,7 +294,9 @@ fn a_large_answer_is_sent_whole() {
 #[test]
 fn a_client_that_pings_too_often_is_sent_away() {
     idle(async |server, _| {
-        let socket = tokio::net::TcpStream::connect(server.address()).await.expect("connects");
+        let socket = tokio::net::TcpStream::connect(server.address())
+            .await
+            .expect("connects");
         let (_requests, mut connection): (SendRequest<Bytes>, _) =
             h2::client::handshake(socket).await.expect("handshake");
         let mut pings = connection.ping_pong().expect("taken once");
@@ -246,10 +312,18 @@ fn a_client_that_pings_too_often_is_sent_away() {
             panic!("50 pings in a second were all answered");
         };
         let limit = Duration::from_secs(10);
-        tokio::time::timeout(limit, pinging).await.expect("the server answers or leaves");
-        let end = tokio::time::timeout(limit, ended).await.expect("the connection ends");
+        tokio::time::timeout(limit, pinging)
+            .await
+            .expect("the server answers or leaves");
+        let end = tokio::time::timeout(limit, ended)
+            .await
+            .expect("the connection ends");
         let error = end.expect("no panic").expect_err("a GOAWAY with a reason");
-        assert_eq!(error.reason(), Some(h2::Reason::ENHANCE_YOUR_CALM), "{error:?}");
+        assert_eq!(
+            error.reason(),
+            Some(h2::Reason::ENHANCE_YOUR_CALM),
+            "{error:?}"
+        );
         assert!(format!("{error:?}").contains("too_many_pings"), "{error:?}");
     });
 }

@@ -5,7 +5,10 @@ use kvnode_tests::words::*;
 use kvnode_tests::{Client, Status, code, fresh, http, idle};
 
 async fn hash(client: &Client, revision: i64) -> api::HashKVResponse {
-    client.hash_kv(api::HashKVRequest { revision }).await.expect("hash")
+    client
+        .hash_kv(api::HashKVRequest { revision })
+        .await
+        .expect("hash")
 }
 
 /// case 176
@@ -15,7 +18,10 @@ fn leadership_moves_to_itself_and_to_nobody_unknown() {
         let status = client.status(api::StatusRequest {}).await.expect("status");
         let id = status.header.expect("header").member_id;
         assert_eq!(status.leader, id);
-        client.move_leader(api::MoveLeaderRequest { target_id: id }).await.expect("to itself");
+        client
+            .move_leader(api::MoveLeaderRequest { target_id: id })
+            .await
+            .expect("to itself");
         for target_id in [id ^ 1, 0] {
             let request = api::MoveLeaderRequest { target_id };
             refused(client.move_leader(request).await, refusal::bad_transferee());
@@ -46,11 +52,17 @@ fn the_hash_follows_the_data_and_not_the_moment() {
         client.write("b", "2").await;
         let at_second = hash(&client, 0).await;
         assert_ne!(at_first.hash, at_second.hash);
-        assert_eq!(hash(&client, first).await.hash, at_first.hash, "the past does not change");
+        assert_eq!(
+            hash(&client, first).await.hash,
+            at_first.hash,
+            "the past does not change"
+        );
         assert_eq!(hash(&client, first + 1).await.hash, at_second.hash);
         client.write("c", "3").await;
         assert_eq!(hash(&client, first + 1).await.hash, at_second.hash);
-        let future = api::HashKVRequest { revision: first + 9 };
+        let future = api::HashKVRequest {
+            revision: first + 9,
+        };
         refused(client.hash_kv(future).await, refusal::future());
     });
 }
@@ -60,10 +72,15 @@ fn the_hash_follows_the_data_and_not_the_moment() {
 fn equal_histories_hash_equally() {
     let history = async |client: &Client| {
         for number in 0..30 {
-            client.write(format!("k{}", number % 7), format!("{number}")).await;
+            client
+                .write(format!("k{}", number % 7), format!("{number}"))
+                .await;
         }
         client.remove("k3").await;
-        client.delete_range(delete_span("k5", "k7")).await.expect("delete");
+        client
+            .delete_range(delete_span("k5", "k7"))
+            .await
+            .expect("delete");
         let now = client.revision().await;
         client.compact(compact(now - 4)).await.expect("compact");
         hash(client, now).await
@@ -85,9 +102,14 @@ fn hashes_below_a_compaction_are_refused() {
         client.write("a", "1").await;
         let target = client.write("a", "2").await;
         client.write("a", "3").await;
-        let request = api::CompactionRequest { revision: target, physical: true };
+        let request = api::CompactionRequest {
+            revision: target,
+            physical: true,
+        };
         client.compact(request).await.expect("compact");
-        let below = api::HashKVRequest { revision: target - 1 };
+        let below = api::HashKVRequest {
+            revision: target - 1,
+        };
         refused(client.hash_kv(below).await, refusal::compacted());
         let now = hash(&client, 0).await;
         assert_eq!(now.compact_revision, target);
@@ -121,7 +143,11 @@ fn a_snapshot_ends_with_the_digest_of_all_before() {
         assert!(parts.iter().all(|part| part.header.is_none()));
         let mut left = (total - 32) as u64;
         for part in earlier {
-            assert!(part.blob.len() <= 32 << 10, "{} bytes in one message", part.blob.len());
+            assert!(
+                part.blob.len() <= 32 << 10,
+                "{} bytes in one message",
+                part.blob.len()
+            );
             left -= part.blob.len() as u64;
             assert_eq!(part.remaining_bytes, left);
         }
@@ -130,9 +156,14 @@ fn a_snapshot_ends_with_the_digest_of_all_before() {
             assert!(!earlier[0].version.is_empty());
         }
         let directory = server.home().join("snapshot");
-        let body: Vec<u8> = earlier.iter().flat_map(|part| part.blob.iter().copied()).collect();
+        let body: Vec<u8> = earlier
+            .iter()
+            .flat_map(|part| part.blob.iter().copied())
+            .collect();
         std::fs::write(&directory, body).expect("scratch");
-        let output = std::process::Command::new("sha256sum").arg(&directory).output();
+        let output = std::process::Command::new("sha256sum")
+            .arg(&directory)
+            .output();
         let output = output.expect("coreutils are there");
         let text = String::from_utf8(output.stdout).expect("hex");
         let hex: String = last.blob.iter().map(|byte| format!("{byte:02x}")).collect();
@@ -146,12 +177,22 @@ fn status_tells_version_sizes_leader_and_indexes() {
     idle(async |server, client| {
         client.write("k", "v").await;
         let before = client.status(api::StatusRequest {}).await.expect("status");
-        let parts: Vec<u32> =
-            before.version.split('.').map(|part| part.parse().expect("a number")).collect();
+        let parts: Vec<u32> = before
+            .version
+            .split('.')
+            .map(|part| part.parse().expect("a number"))
+            .collect();
         assert_eq!(parts.len(), 3, "{}", before.version);
-        assert!(parts >= vec![3, 5, 0], "Kubernetes wants 3.5.13 at least: {}", before.version);
+        assert!(
+            parts >= vec![3, 5, 0],
+            "Kubernetes wants 3.5.13 at least: {}",
+            before.version
+        );
         let header = before.header.expect("header");
-        assert_eq!((before.leader, before.raft_term), (header.member_id, header.raft_term));
+        assert_eq!(
+            (before.leader, before.raft_term),
+            (header.member_id, header.raft_term)
+        );
         assert!(before.db_size > 0 && before.db_size_in_use > 0);
         assert!(before.db_size_in_use <= before.db_size, "{before:?}");
         assert!(!before.is_learner && before.errors.is_empty());
@@ -172,7 +213,9 @@ fn status_tells_version_sizes_leader_and_indexes() {
 fn cluster_version(answer: &http::Answer) -> (u32, u32) {
     let json: serde_json::Value = serde_json::from_str(&answer.body).expect("JSON");
     let text = json["etcdcluster"].as_str().expect("there").to_owned();
-    let mut parts = text.split('.').map(|part| part.parse::<u32>().expect("numeric"));
+    let mut parts = text
+        .split('.')
+        .map(|part| part.parse::<u32>().expect("numeric"));
     (parts.next().expect("major"), parts.next().expect("minor"))
 }
 
@@ -193,8 +236,13 @@ fn downgrade_goes_one_minor_down_or_not_at_all() {
             let result = validate(format!("{major}.{wrong}.0")).await;
             refused(result, refusal::downgrade_target());
         }
-        let answer = validate(format!("{major}.{}.0", minor - 1)).await.expect("valid");
-        assert!(answer.version.starts_with(&format!("{major}.{minor}")), "{answer:?}");
+        let answer = validate(format!("{major}.{}.0", minor - 1))
+            .await
+            .expect("valid");
+        assert!(
+            answer.version.starts_with(&format!("{major}.{minor}")),
+            "{answer:?}"
+        );
         assert!(answer.header.is_some());
     });
 }
@@ -204,7 +252,10 @@ fn downgrade_goes_one_minor_down_or_not_at_all() {
 fn cancelling_no_downgrade_is_fine() {
     idle(async |server, client| {
         let action = api::downgrade_request::DowngradeAction::Cancel as i32;
-        let request = api::DowngradeRequest { action, version: String::new() };
+        let request = api::DowngradeRequest {
+            action,
+            version: String::new(),
+        };
         let result = client.downgrade(request).await;
         if server.kind().from_3(6) {
             result.expect("nothing to cancel");
@@ -219,9 +270,15 @@ fn cancelling_no_downgrade_is_fine() {
 #[test]
 fn an_unknown_downgrade_action_is_an_error() {
     idle(async |_, client| {
-        let request = api::DowngradeRequest { action: 7, version: "3.5.0".to_owned() };
+        let request = api::DowngradeRequest {
+            action: 7,
+            version: "3.5.0".to_owned(),
+        };
         let status = client.downgrade(request).await.expect_err("unknown action");
-        assert_eq!(status, Status::new(code::UNKNOWN, "etcdserver: unknown method"));
+        assert_eq!(
+            status,
+            Status::new(code::UNKNOWN, "etcdserver: unknown method")
+        );
     });
 }
 
@@ -230,11 +287,16 @@ fn an_unknown_downgrade_action_is_an_error() {
 fn the_health_service_serves_the_empty_name() {
     idle(async |_, client| {
         let ask = |service: &str| {
-            client.health_check(api::HealthCheckRequest { service: service.to_owned() })
+            client.health_check(api::HealthCheckRequest {
+                service: service.to_owned(),
+            })
         };
         let serving = api::health_check_response::ServingStatus::Serving as i32;
         assert_eq!(ask("").await.expect("known").status, serving);
-        refused(ask("else").await, Status::new(code::NOT_FOUND, "unknown service"));
+        refused(
+            ask("else").await,
+            Status::new(code::NOT_FOUND, "unknown service"),
+        );
     });
 }
 
@@ -258,15 +320,27 @@ fn defragment_changes_nothing_a_client_can_see() {
     idle(async |_, client| {
         let lease = client.lease(100).await;
         for number in 0..200 {
-            client.write_leased(format!("k{number:03}"), vec![b'x'; 2000], lease).await;
+            client
+                .write_leased(format!("k{number:03}"), vec![b'x'; 2000], lease)
+                .await;
         }
         let now = client.revision().await;
-        client.delete_range(delete_span("k050", "k150")).await.expect("delete");
+        client
+            .delete_range(delete_span("k050", "k150"))
+            .await
+            .expect("delete");
         let before = client.range(all()).await.expect("range");
         let hashed = hash(&client, 0).await;
-        client.defragment(api::DefragmentRequest {}).await.expect("defragment");
+        client
+            .defragment(api::DefragmentRequest {})
+            .await
+            .expect("defragment");
         assert_eq!(client.range(all()).await.expect("range"), before);
-        let old = api::RangeRequest { revision: now, count_only: true, ..all() };
+        let old = api::RangeRequest {
+            revision: now,
+            count_only: true,
+            ..all()
+        };
         assert_eq!(client.range(old).await.expect("range").count, 200);
         assert_eq!(hash(&client, 0).await.hash, hashed.hash);
         assert_eq!(client.lease_keys(lease).await.len(), 100);

@@ -15,10 +15,15 @@ const RANGE: &str = "/etcdserverpb.KV/Range";
 fn unknown_methods_and_services_are_unimplemented() {
     idle(async |_, client| {
         for (path, text) in [
-            ("/etcdserverpb.KV/Nothing", "unknown method Nothing for service etcdserverpb.KV"),
+            (
+                "/etcdserverpb.KV/Nothing",
+                "unknown method Nothing for service etcdserverpb.KV",
+            ),
             ("/some.Service/Call", "unknown service some.Service"),
         ] {
-            let result = client.call::<_, api::PutResponse>(path, &put("k", "v")).await;
+            let result = client
+                .call::<_, api::PutResponse>(path, &put("k", "v"))
+                .await;
             refused(result, Status::new(code::UNIMPLEMENTED, text));
         }
     });
@@ -34,7 +39,10 @@ fn grpc_content_types_are_accepted() {
             assert_eq!(answer.http_status, 200, "{kind}: {answer:?}");
             assert_eq!(answer.status().expect("status").code, code::OK, "{kind}");
             let answered = answer.headers.get("content-type").expect("there").to_str();
-            assert!(answered.is_ok_and(|text| text.starts_with("application/grpc")), "{answer:?}");
+            assert!(
+                answered.is_ok_and(|text| text.starts_with("application/grpc")),
+                "{answer:?}"
+            );
         }
     });
 }
@@ -73,7 +81,9 @@ fn calls_that_require_a_leader_work_while_there_is_one() {
 #[test]
 fn tokens_are_ignored_while_auth_is_off() {
     idle(async |_, client| {
-        let client = client.with_metadata("token", "whatever").with_metadata("authorization", "x");
+        let client = client
+            .with_metadata("token", "whatever")
+            .with_metadata("authorization", "x");
         client.write("k", "v").await;
     });
 }
@@ -87,7 +97,10 @@ fn deadlines_are_understood_in_every_unit() {
             let answer = client.raw(request, &frame(&get("k"))).await;
             let status = answer.status().expect("status");
             // The last one is a tenth of a second, which a busy machine may miss.
-            assert!(status.code == code::OK || deadline.ends_with('n'), "{deadline}: {status}");
+            assert!(
+                status.code == code::OK || deadline.ends_with('n'),
+                "{deadline}: {status}"
+            );
         }
     });
 }
@@ -98,7 +111,9 @@ fn a_deadline_ends_a_watch() {
     idle(async |_, client| {
         let request = client.request("/etcdserverpb.Watch/Watch", &[("grpc-timeout", "300m")]);
         let create = api::watch_request::RequestUnion::CreateRequest(watch_key("k"));
-        let message = api::WatchRequest { request_union: Some(create) };
+        let message = api::WatchRequest {
+            request_union: Some(create),
+        };
         let answer = client.raw(request, &frame(&message)).await;
         // The end is told by trailers or by a reset, but it comes.
         match answer.status() {
@@ -128,7 +143,10 @@ fn one_connection_carries_many_calls_at_once() {
             revisions.push(kv.mod_revision);
         }
         revisions.sort();
-        assert!(revisions.windows(2).all(|pair| pair[1] == pair[0] + 1), "one revision each");
+        assert!(
+            revisions.windows(2).all(|pair| pair[1] == pair[0] + 1),
+            "one revision each"
+        );
     });
 }
 
@@ -140,11 +158,16 @@ fn a_request_in_single_bytes_is_put_together() {
         let message = frame(&put("k", "in pieces"));
         let last = message.len() - 1;
         for at in 0..message.len() {
-            stream.send_data(message.slice(at..=at), at == last).expect("open");
+            stream
+                .send_data(message.slice(at..=at), at == last)
+                .expect("open");
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         assert_eq!(response.await.expect("answer").status(), 200);
-        assert_eq!(&client.read("k").await.expect("put").value[..], b"in pieces");
+        assert_eq!(
+            &client.read("k").await.expect("put").value[..],
+            b"in pieces"
+        );
     });
 }
 
@@ -153,7 +176,9 @@ fn a_request_in_single_bytes_is_put_together() {
 fn an_unfinished_request_disturbs_nobody() {
     idle(async |server, client| {
         let (mut stream, _response) = client.half_open(PUT).await;
-        stream.send_data(frame(&put("half", "v")).slice(..7), false).expect("open");
+        stream
+            .send_data(frame(&put("half", "v")).slice(..7), false)
+            .expect("open");
         client.write("k", "v").await;
         let other = Client::connect(server.address()).await;
         assert!(other.read("k").await.is_some());
@@ -168,7 +193,9 @@ fn cancelled_calls_leave_the_connection_usable() {
     idle(async |_, client| {
         for number in 0..100 {
             let (mut stream, response) = client.half_open(PUT).await;
-            stream.send_data(frame(&put("k", "v")), number % 2 == 0).expect("open");
+            stream
+                .send_data(frame(&put("k", "v")), number % 2 == 0)
+                .expect("open");
             stream.send_reset(h2::Reason::CANCEL);
             drop(response);
         }

@@ -30,11 +30,30 @@ fn only_an_effective_write_takes_a_revision_and_the_first_takes_two() {
 #[test]
 fn headers_name_cluster_member_and_term() {
     idle(async |_, client| {
-        let put = client.put(put("k", "v")).await.expect("put").header.expect("header");
-        let read = client.range(get("k")).await.expect("range").header.expect("header");
-        assert!(put.cluster_id != 0 && put.member_id != 0 && put.raft_term > 0, "{put:?}");
-        assert_eq!((read.cluster_id, read.member_id), (put.cluster_id, put.member_id));
-        assert_eq!((read.raft_term, read.revision), (put.raft_term, put.revision));
+        let put = client
+            .put(put("k", "v"))
+            .await
+            .expect("put")
+            .header
+            .expect("header");
+        let read = client
+            .range(get("k"))
+            .await
+            .expect("range")
+            .header
+            .expect("header");
+        assert!(
+            put.cluster_id != 0 && put.member_id != 0 && put.raft_term > 0,
+            "{put:?}"
+        );
+        assert_eq!(
+            (read.cluster_id, read.member_id),
+            (put.cluster_id, put.member_id)
+        );
+        assert_eq!(
+            (read.raft_term, read.revision),
+            (put.raft_term, put.revision)
+        );
     });
 }
 
@@ -46,7 +65,10 @@ fn an_identical_put_is_a_new_revision_and_version() {
         let second = client.write("k", "v").await;
         assert_eq!(second, first + 1);
         let kv = client.read("k").await.expect("there");
-        assert_eq!((kv.create_revision, kv.mod_revision, kv.version), (first, second, 2));
+        assert_eq!(
+            (kv.create_revision, kv.mod_revision, kv.version),
+            (first, second, 2)
+        );
     });
 }
 
@@ -59,7 +81,10 @@ fn a_key_put_again_after_its_delete_starts_a_new_life() {
         client.remove("k").await;
         let reborn = client.write("k", "3").await;
         let kv = client.read("k").await.expect("there");
-        assert_eq!((kv.create_revision, kv.mod_revision, kv.version), (reborn, reborn, 1));
+        assert_eq!(
+            (kv.create_revision, kv.mod_revision, kv.version),
+            (reborn, reborn, 1)
+        );
     });
 }
 
@@ -70,7 +95,10 @@ fn an_empty_key_is_refused_by_put_and_delete() {
         let before = client.revision().await;
         refused(client.put(put("", "v")).await, refusal::no_key());
         refused(client.delete_range(delete("")).await, refusal::no_key());
-        refused(client.delete_range(delete_span("", "z")).await, refusal::no_key());
+        refused(
+            client.delete_range(delete_span("", "z")).await,
+            refusal::no_key(),
+        );
         assert_eq!(client.revision().await, before);
     });
 }
@@ -90,12 +118,19 @@ fn an_empty_value_is_a_value() {
 #[test]
 fn put_returns_the_previous_pair_when_asked_and_there_was_one() {
     idle(async |_, client| {
-        let asking = |value| api::PutRequest { prev_kv: true, ..put("k", value) };
+        let asking = |value| api::PutRequest {
+            prev_kv: true,
+            ..put("k", value)
+        };
         assert_eq!(client.put(asking("1")).await.expect("put").prev_kv, None);
         let before = client.read("k").await.expect("there");
         let answer = client.put(asking("2")).await.expect("put");
         assert_eq!(answer.prev_kv, Some(before));
-        assert_eq!(client.put(put("k", "3")).await.expect("put").prev_kv, None, "not asked for");
+        assert_eq!(
+            client.put(put("k", "3")).await.expect("put").prev_kv,
+            None,
+            "not asked for"
+        );
     });
 }
 
@@ -104,9 +139,16 @@ fn put_returns_the_previous_pair_when_asked_and_there_was_one() {
 fn ignore_flags_exclude_what_they_ignore() {
     idle(async |_, client| {
         let before = client.write("k", "v").await;
-        let request = api::PutRequest { ignore_value: true, ..put("k", "x") };
+        let request = api::PutRequest {
+            ignore_value: true,
+            ..put("k", "x")
+        };
         refused(client.put(request).await, refusal::value_given());
-        let request = api::PutRequest { ignore_lease: true, lease: 5, ..put("k", "x") };
+        let request = api::PutRequest {
+            ignore_lease: true,
+            lease: 5,
+            ..put("k", "x")
+        };
         refused(client.put(request).await, refusal::lease_given());
         assert_eq!(client.revision().await, before);
     });
@@ -117,9 +159,15 @@ fn ignore_flags_exclude_what_they_ignore() {
 fn ignore_flags_need_the_key_to_exist() {
     idle(async |_, client| {
         let before = client.revision().await;
-        let request = api::PutRequest { ignore_value: true, ..put("absent", "") };
+        let request = api::PutRequest {
+            ignore_value: true,
+            ..put("absent", "")
+        };
         refused(client.put(request).await, refusal::key_not_found());
-        let request = api::PutRequest { ignore_lease: true, ..put("absent", "v") };
+        let request = api::PutRequest {
+            ignore_lease: true,
+            ..put("absent", "v")
+        };
         refused(client.put(request).await, refusal::key_not_found());
         assert_eq!(client.revision().await, before);
     });
@@ -130,11 +178,17 @@ fn ignore_flags_need_the_key_to_exist() {
 fn ignore_value_keeps_the_value_in_a_new_version() {
     idle(async |_, client| {
         let first = client.write("k", "kept").await;
-        let request = api::PutRequest { ignore_value: true, ..put("k", "") };
+        let request = api::PutRequest {
+            ignore_value: true,
+            ..put("k", "")
+        };
         let answer = client.put(request).await.expect("put");
         assert_eq!(revision_of(&answer.header), first + 1);
         let kv = client.read("k").await.expect("there");
-        assert_eq!((&kv.value[..], kv.version, kv.mod_revision), (&b"kept"[..], 2, first + 1));
+        assert_eq!(
+            (&kv.value[..], kv.version, kv.mod_revision),
+            (&b"kept"[..], 2, first + 1)
+        );
     });
 }
 
@@ -143,7 +197,10 @@ fn ignore_value_keeps_the_value_in_a_new_version() {
 fn put_under_an_unknown_lease_is_not_found() {
     idle(async |_, client| {
         let before = client.revision().await;
-        let request = api::PutRequest { lease: 0x7001, ..put("k", "v") };
+        let request = api::PutRequest {
+            lease: 0x7001,
+            ..put("k", "v")
+        };
         refused(client.put(request).await, refusal::no_lease());
         assert_eq!(client.read("k").await, None);
         assert_eq!(client.revision().await, before);
@@ -154,7 +211,11 @@ fn put_under_an_unknown_lease_is_not_found() {
 #[test]
 fn an_unknown_lease_is_found_out_before_an_absent_key() {
     idle(async |server, client| {
-        let request = api::PutRequest { lease: 0x7001, ignore_value: true, ..put("absent", "") };
+        let request = api::PutRequest {
+            lease: 0x7001,
+            ignore_value: true,
+            ..put("absent", "")
+        };
         let result = client.put(request).await;
         if server.kind().from_3(7) {
             refused(result, refusal::no_lease());
@@ -175,7 +236,10 @@ fn a_plain_put_takes_the_key_off_its_lease() {
         client.write("k", "2").await;
         assert_eq!(client.read("k").await.expect("there").lease, 0);
         assert!(client.lease_keys(lease).await.is_empty());
-        client.lease_revoke(api::LeaseRevokeRequest { id: lease }).await.expect("revoke");
+        client
+            .lease_revoke(api::LeaseRevokeRequest { id: lease })
+            .await
+            .expect("revoke");
         assert!(client.read("k").await.is_some());
     });
 }
@@ -186,7 +250,10 @@ fn ignore_lease_keeps_the_lease() {
     idle(async |_, client| {
         let lease = client.lease(100).await;
         client.write_leased("k", "1", lease).await;
-        let request = api::PutRequest { ignore_lease: true, ..put("k", "2") };
+        let request = api::PutRequest {
+            ignore_lease: true,
+            ..put("k", "2")
+        };
         client.put(request).await.expect("put");
         let kv = client.read("k").await.expect("there");
         assert_eq!((kv.lease, &kv.value[..]), (lease, &b"2"[..]));
@@ -203,9 +270,15 @@ fn a_key_belongs_to_its_last_lease_only() {
         client.write_leased("k", "2", b).await;
         assert!(client.lease_keys(a).await.is_empty());
         assert_eq!(client.lease_keys(b).await, ["k"]);
-        client.lease_revoke(api::LeaseRevokeRequest { id: a }).await.expect("revoke");
+        client
+            .lease_revoke(api::LeaseRevokeRequest { id: a })
+            .await
+            .expect("revoke");
         assert!(client.read("k").await.is_some());
-        client.lease_revoke(api::LeaseRevokeRequest { id: b }).await.expect("revoke");
+        client
+            .lease_revoke(api::LeaseRevokeRequest { id: b })
+            .await
+            .expect("revoke");
         assert!(client.read("k").await.is_none());
     });
 }
@@ -218,11 +291,22 @@ fn a_range_delete_is_one_revision_with_sorted_previous_pairs() {
             client.write(key, key).await;
         }
         let before = client.revision().await;
-        let request = api::DeleteRangeRequest { prev_kv: true, ..delete_span("d", "e") };
+        let request = api::DeleteRangeRequest {
+            prev_kv: true,
+            ..delete_span("d", "e")
+        };
         let answer = client.delete_range(request).await.expect("delete");
-        assert_eq!((answer.deleted, revision_of(&answer.header)), (3, before + 1));
+        assert_eq!(
+            (answer.deleted, revision_of(&answer.header)),
+            (3, before + 1)
+        );
         assert_eq!(keys_of(&answer.prev_kvs), ["d1", "d2", "d3"]);
-        assert!(answer.prev_kvs.iter().all(|kv| kv.key == kv.value && kv.version == 1));
+        assert!(
+            answer
+                .prev_kvs
+                .iter()
+                .all(|kv| kv.key == kv.value && kv.version == 1)
+        );
     });
 }
 
@@ -232,7 +316,10 @@ fn deleting_a_backward_interval_deletes_nothing() {
     idle(async |_, client| {
         let before = client.write("m", "v").await;
         for end in ["a", "m"] {
-            let answer = client.delete_range(delete_span("m", end)).await.expect("no error");
+            let answer = client
+                .delete_range(delete_span("m", end))
+                .await
+                .expect("no error");
             assert_eq!((answer.deleted, revision_of(&answer.header)), (0, before));
         }
         assert!(client.read("m").await.is_some());
@@ -247,8 +334,14 @@ fn the_whole_key_space_is_deleted_in_one_revision() {
             client.write(key, "v").await;
         }
         let before = client.revision().await;
-        let answer = client.delete_range(delete_span(b"\0", b"\0")).await.expect("delete");
-        assert_eq!((answer.deleted, revision_of(&answer.header)), (4, before + 1));
+        let answer = client
+            .delete_range(delete_span(b"\0", b"\0"))
+            .await
+            .expect("delete");
+        assert_eq!(
+            (answer.deleted, revision_of(&answer.header)),
+            (4, before + 1)
+        );
         assert_eq!(client.range(all()).await.expect("range").count, 0);
     });
 }
@@ -257,11 +350,21 @@ fn the_whole_key_space_is_deleted_in_one_revision() {
 #[test]
 fn defragment_and_move_leader_answer_without_a_header() {
     idle(async |_, client| {
-        let defragmented = client.defragment(api::DefragmentRequest {}).await.expect("defragment");
+        let defragmented = client
+            .defragment(api::DefragmentRequest {})
+            .await
+            .expect("defragment");
         assert_eq!(defragmented.header, None);
-        let own = client.status(api::StatusRequest {}).await.expect("status").leader;
+        let own = client
+            .status(api::StatusRequest {})
+            .await
+            .expect("status")
+            .leader;
         let request = api::MoveLeaderRequest { target_id: own };
-        let moved = client.move_leader(request).await.expect("to itself is fine");
+        let moved = client
+            .move_leader(request)
+            .await
+            .expect("to itself is fine");
         assert_eq!(moved.header, None);
     });
 }
@@ -277,8 +380,13 @@ fn member_list_has_a_header_without_revision() {
             let header = answer.header.expect("header");
             assert_eq!(header.revision, 0);
             assert!(header.cluster_id != 0 && header.raft_term > 0);
-            let [member] = &answer.members[..] else { panic!("one member: {answer:?}") };
-            assert_eq!((member.id, member.name.as_str()), (header.member_id, "test"));
+            let [member] = &answer.members[..] else {
+                panic!("one member: {answer:?}")
+            };
+            assert_eq!(
+                (member.id, member.name.as_str()),
+                (header.member_id, "test")
+            );
             assert_eq!(member.client_urls, [server.url()]);
             assert_eq!(member.peer_urls, [server.peer_url()]);
             assert!(!member.is_learner);

@@ -45,7 +45,11 @@ fn a_backward_interval_is_empty_not_an_error() {
         four_keys(&client).await;
         for end in ["b", "a", "aa"] {
             let answer = client.range(span("b", end)).await.expect("range");
-            assert_eq!((answer.kvs.len(), answer.count, answer.more), (0, 0, false), "end {end}");
+            assert_eq!(
+                (answer.kvs.len(), answer.count, answer.more),
+                (0, 0, false),
+                "end {end}"
+            );
         }
     });
 }
@@ -86,7 +90,10 @@ fn a_limit_cuts_and_says_so_and_count_ignores_it() {
 fn a_negative_limit_is_none() {
     idle(async |_, client| {
         four_keys(&client).await;
-        let answer = client.range(api::RangeRequest { limit: -2, ..all() }).await.expect("range");
+        let answer = client
+            .range(api::RangeRequest { limit: -2, ..all() })
+            .await
+            .expect("range");
         assert_eq!((answer.kvs.len(), answer.more, answer.count), (4, false, 4));
     });
 }
@@ -97,7 +104,11 @@ fn count_only_counts_everything_and_returns_nothing() {
     idle(async |_, client| {
         four_keys(&client).await;
         for limit in [0, 2] {
-            let request = api::RangeRequest { limit, count_only: true, ..all() };
+            let request = api::RangeRequest {
+                limit,
+                count_only: true,
+                ..all()
+            };
             let answer = client.range(request).await.expect("range");
             assert_eq!((answer.kvs.len(), answer.more, answer.count), (0, false, 4));
         }
@@ -114,7 +125,10 @@ fn revisions_below_one_are_now_and_above_now_are_refused() {
         let answer = client.range(at(-5)).await.expect("range");
         assert_eq!((answer.count, revision_of(&answer.header)), (4, now));
         refused(client.range(at(now + 1)).await, refusal::future());
-        let serializable = api::RangeRequest { serializable: true, ..at(now + 1) };
+        let serializable = api::RangeRequest {
+            serializable: true,
+            ..at(now + 1)
+        };
         refused(client.range(serializable).await, refusal::future());
         let answer = client.range(at(now)).await.expect("range");
         assert_eq!(answer.count, 4);
@@ -126,7 +140,13 @@ fn revisions_below_one_are_now_and_above_now_are_refused() {
 fn the_first_revision_is_empty_and_readable() {
     kvnode_tests::fresh(async |_, client| {
         let now = four_keys(&client).await + 4;
-        let answer = client.range(api::RangeRequest { revision: 1, ..all() }).await.expect("range");
+        let answer = client
+            .range(api::RangeRequest {
+                revision: 1,
+                ..all()
+            })
+            .await
+            .expect("range");
         assert_eq!((answer.count, revision_of(&answer.header)), (0, now));
     });
 }
@@ -139,10 +159,21 @@ fn an_old_revision_shows_old_values_under_the_current_header() {
         client.write("k", "new").await;
         client.write("other", "x").await;
         let now = client.revision().await;
-        let answer = client.range(api::RangeRequest { revision: first, ..all() }).await.expect("range");
+        let answer = client
+            .range(api::RangeRequest {
+                revision: first,
+                ..all()
+            })
+            .await
+            .expect("range");
         assert_eq!(revision_of(&answer.header), now);
-        let [kv] = &answer.kvs[..] else { panic!("one key then: {answer:?}") };
-        assert_eq!((&kv.value[..], kv.mod_revision, kv.version), (&b"old"[..], first, 1));
+        let [kv] = &answer.kvs[..] else {
+            panic!("one key then: {answer:?}")
+        };
+        assert_eq!(
+            (&kv.value[..], kv.mod_revision, kv.version),
+            (&b"old"[..], first, 1)
+        );
     });
 }
 
@@ -153,12 +184,25 @@ fn keys_only_leaves_out_the_values_alone() {
         let lease = client.lease(100).await;
         let first = client.write_leased("k", "v", lease).await;
         client.write_leased("k", "w", lease).await;
-        let request = api::RangeRequest { keys_only: true, ..get("k") };
+        let request = api::RangeRequest {
+            keys_only: true,
+            ..get("k")
+        };
         let answer = client.range(request).await.expect("range");
         let kv = &answer.kvs[0];
         assert!(kv.value.is_empty());
-        assert_eq!((kv.create_revision, kv.mod_revision, kv.version), (first, first + 1, 2));
-        assert_eq!(kv.lease, if server.kind().keys_only_keeps_lease() { lease } else { 0 });
+        assert_eq!(
+            (kv.create_revision, kv.mod_revision, kv.version),
+            (first, first + 1, 2)
+        );
+        assert_eq!(
+            kv.lease,
+            if server.kind().keys_only_keeps_lease() {
+                lease
+            } else {
+                0
+            }
+        );
     });
 }
 
@@ -184,7 +228,10 @@ fn sorting_by_value_sees_the_values_that_keys_only_hides() {
 fn a_target_without_order_sorts_ascending() {
     idle(async |_, client| {
         four_keys(&client).await;
-        let request = api::RangeRequest { sort_target: BY_MOD, ..all() };
+        let request = api::RangeRequest {
+            sort_target: BY_MOD,
+            ..all()
+        };
         let answer = client.range(request).await.expect("range");
         assert_eq!(keys_of(&answer.kvs), ["a", "c", "d", "b"]);
     });
@@ -198,10 +245,22 @@ fn a_target_without_order_and_a_limit_considers_the_first_keys_only() {
         for key in ["a", "c", "d", "b"] {
             client.write(key, "v").await;
         }
-        let request = api::RangeRequest { sort_target: BY_MOD, limit: 2, ..all() };
+        let request = api::RangeRequest {
+            sort_target: BY_MOD,
+            limit: 2,
+            ..all()
+        };
         let answer = client.range(request).await.expect("range");
-        assert_eq!(keys_of(&answer.kvs), ["a", "c"], "d is older than b but fourth by key");
-        let request = api::RangeRequest { sort_target: BY_MOD, limit: 1, ..all() };
+        assert_eq!(
+            keys_of(&answer.kvs),
+            ["a", "c"],
+            "d is older than b but fourth by key"
+        );
+        let request = api::RangeRequest {
+            sort_target: BY_MOD,
+            limit: 1,
+            ..all()
+        };
         let answer = client.range(request).await.expect("range");
         assert_eq!(keys_of(&answer.kvs), ["a"]);
         assert_eq!((answer.more, answer.count), (true, 4));
@@ -244,7 +303,11 @@ fn every_target_sorts_both_ways() {
             (BY_VALUE, ["d", "b", "a", "c"]),
         ];
         for (sort_target, mut order) in expected {
-            let request = |sort_order| api::RangeRequest { sort_target, sort_order, ..all() };
+            let request = |sort_order| api::RangeRequest {
+                sort_target,
+                sort_order,
+                ..all()
+            };
             let up = client.range(request(ASCEND)).await.expect("range");
             assert_eq!(keys_of(&up.kvs), order, "target {sort_target} ascending");
             let down = client.range(request(DESCEND)).await.expect("range");
@@ -259,11 +322,19 @@ fn every_target_sorts_both_ways() {
 fn filters_come_before_the_limit_and_do_not_change_the_count() {
     idle(async |_, client| {
         let base = four_keys(&client).await;
-        let request = api::RangeRequest { min_mod_revision: base + 2, limit: 1, ..all() };
+        let request = api::RangeRequest {
+            min_mod_revision: base + 2,
+            limit: 1,
+            ..all()
+        };
         let answer = client.range(request).await.expect("range");
         assert_eq!(keys_of(&answer.kvs), ["b"]);
         assert_eq!((answer.more, answer.count), (true, 4));
-        let request = api::RangeRequest { max_mod_revision: base + 1, limit: 1, ..all() };
+        let request = api::RangeRequest {
+            max_mod_revision: base + 1,
+            limit: 1,
+            ..all()
+        };
         let answer = client.range(request).await.expect("range");
         assert_eq!(keys_of(&answer.kvs), ["a"]);
         assert_eq!((answer.more, answer.count), (false, 4));
@@ -299,9 +370,15 @@ fn unknown_sort_numbers_are_refused() {
         if !server.kind().from_3(6) {
             return;
         }
-        let request = api::RangeRequest { sort_order: 9, ..all() };
+        let request = api::RangeRequest {
+            sort_order: 9,
+            ..all()
+        };
         refused(client.range(request).await, refusal::bad_sort());
-        let request = api::RangeRequest { sort_target: 9, ..all() };
+        let request = api::RangeRequest {
+            sort_target: 9,
+            ..all()
+        };
         refused(client.range(request).await, refusal::bad_sort());
     });
 }
@@ -313,8 +390,11 @@ fn ties_keep_each_version_in_its_place() {
         for key in ["a", "b", "c", "d", "b", "d"] {
             client.write(key, "v").await;
         }
-        let request =
-            api::RangeRequest { sort_order: ASCEND, sort_target: BY_VERSION, ..all() };
+        let request = api::RangeRequest {
+            sort_order: ASCEND,
+            sort_target: BY_VERSION,
+            ..all()
+        };
         let answer = client.range(request).await.expect("range");
         let mut keys = keys_of(&answer.kvs);
         keys[..2].sort();
@@ -329,7 +409,10 @@ fn a_deleted_key_is_there_until_its_deletion() {
     idle(async |_, client| {
         client.write("k", "v").await;
         let deleted = client.remove("k").await;
-        let at = |revision| api::RangeRequest { revision, ..get("k") };
+        let at = |revision| api::RangeRequest {
+            revision,
+            ..get("k")
+        };
         let before = client.range(at(deleted - 1)).await.expect("range");
         assert_eq!((before.kvs.len(), before.count), (1, 1));
         let after = client.range(at(deleted)).await.expect("range");
@@ -342,7 +425,10 @@ fn a_deleted_key_is_there_until_its_deletion() {
 fn a_serializable_read_after_a_write_sees_it() {
     idle(async |_, client| {
         let revision = client.write("k", "v").await;
-        let request = api::RangeRequest { serializable: true, ..get("k") };
+        let request = api::RangeRequest {
+            serializable: true,
+            ..get("k")
+        };
         let answer = client.range(request).await.expect("range");
         assert_eq!((answer.count, revision_of(&answer.header)), (1, revision));
     });

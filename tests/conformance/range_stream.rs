@@ -16,19 +16,27 @@ fn streaming(body: impl AsyncFnOnce(&Server, Client)) {
         }
         let mut stream = client.range_stream(all()).await.expect("opens");
         let text = "unknown method RangeStream for service etcdserverpb.KV";
-        refused(stream.collect().await, Status::new(code::UNIMPLEMENTED, text));
+        refused(
+            stream.collect().await,
+            Status::new(code::UNIMPLEMENTED, text),
+        );
     });
 }
 
 async fn chunks(client: &Client, request: api::RangeRequest) -> Vec<api::RangeResponse> {
     let mut stream = client.range_stream(request).await.expect("opens");
     let messages = stream.collect().await.expect("ends well");
-    messages.into_iter().map(|message| message.range_response.expect("filled")).collect()
+    messages
+        .into_iter()
+        .map(|message| message.range_response.expect("filled"))
+        .collect()
 }
 
 async fn fill(client: &Client, count: usize) {
     for number in 0..count {
-        client.write(format!("s{number:04}"), format!("value {number}")).await;
+        client
+            .write(format!("s{number:04}"), format!("value {number}"))
+            .await;
     }
 }
 
@@ -43,11 +51,17 @@ fn chunks_together_are_the_range_and_only_the_last_sums_up() {
         fill(&client, 25).await;
         let whole = client.range(all()).await.expect("range");
         let chunks = chunks(&client, all()).await;
-        assert!(chunks.len() > 1, "25 keys do not fit the first chunk of at most 10");
+        assert!(
+            chunks.len() > 1,
+            "25 keys do not fit the first chunk of at most 10"
+        );
         assert!(chunks[0].kvs.len() <= 10);
         assert_eq!(joined(&chunks), whole.kvs);
         let (last, earlier) = chunks.split_last().expect("not empty");
-        assert_eq!((last.header, last.count, last.more), (whole.header, 25, false));
+        assert_eq!(
+            (last.header, last.count, last.more),
+            (whole.header, 25, false)
+        );
         for chunk in earlier {
             assert_eq!((chunk.header, chunk.count, chunk.more), (None, 0, false));
         }
@@ -81,10 +95,15 @@ fn writes_between_chunks_stay_unseen() {
         }
         let start = client.revision().await;
         let mut narrow = settings(16 << 10, 64 << 10);
-        let slow = Client::connect_with(server.address(), &mut narrow).await.expect("connects");
+        let slow = Client::connect_with(server.address(), &mut narrow)
+            .await
+            .expect("connects");
         let mut stream = slow.range_stream(all()).await.expect("opens");
         let first = stream.next().await.range_response.expect("filled");
-        client.delete_range(delete_span("s0200", "s0250")).await.expect("delete");
+        client
+            .delete_range(delete_span("s0200", "s0250"))
+            .await
+            .expect("delete");
         client.write("s0255", "changed").await;
         client.write("s9999", "new").await;
         let mut chunks = vec![first];
@@ -105,12 +124,18 @@ fn an_old_revision_can_be_streamed() {
     streaming(async |_, client| {
         fill(&client, 25).await;
         let revision = client.revision().await;
-        client.delete_range(delete_span("s", "t")).await.expect("delete");
+        client
+            .delete_range(delete_span("s", "t"))
+            .await
+            .expect("delete");
         let request = api::RangeRequest { revision, ..all() };
         let whole = client.range(request.clone()).await.expect("range");
         let chunks = chunks(&client, request).await;
         assert_eq!((joined(&chunks), whole.kvs.len()), (whole.kvs, 25));
-        let request = api::RangeRequest { revision: revision + 9, ..all() };
+        let request = api::RangeRequest {
+            revision: revision + 9,
+            ..all()
+        };
         let mut stream = client.range_stream(request).await.expect("opens");
         refused(stream.collect().await, refusal::future());
     });
@@ -122,7 +147,14 @@ fn counts_and_empty_intervals_are_one_message() {
     streaming(async |_, client| {
         fill(&client, 25).await;
         let now = client.revision().await;
-        let counted = chunks(&client, api::RangeRequest { count_only: true, ..all() }).await;
+        let counted = chunks(
+            &client,
+            api::RangeRequest {
+                count_only: true,
+                ..all()
+            },
+        )
+        .await;
         assert_eq!(counted.len(), 1);
         assert_eq!((counted[0].kvs.len(), counted[0].count), (0, 25));
         let empty = chunks(&client, span("x", "y")).await;
@@ -142,16 +174,47 @@ fn sorting_and_filtering_are_unimplemented() {
         let orders = "RangeStream does not support custom sort orders";
         let filters = "RangeStream does not support revision filters";
         let cases = [
-            (api::RangeRequest { sort_order: DESCEND, ..all() }, orders),
-            (api::RangeRequest { sort_order: ASCEND, sort_target: BY_MOD, ..all() }, orders),
-            (api::RangeRequest { min_mod_revision: 1, ..all() }, filters),
-            (api::RangeRequest { max_create_revision: 9, ..all() }, filters),
+            (
+                api::RangeRequest {
+                    sort_order: DESCEND,
+                    ..all()
+                },
+                orders,
+            ),
+            (
+                api::RangeRequest {
+                    sort_order: ASCEND,
+                    sort_target: BY_MOD,
+                    ..all()
+                },
+                orders,
+            ),
+            (
+                api::RangeRequest {
+                    min_mod_revision: 1,
+                    ..all()
+                },
+                filters,
+            ),
+            (
+                api::RangeRequest {
+                    max_create_revision: 9,
+                    ..all()
+                },
+                filters,
+            ),
         ];
         for (request, text) in cases {
             let mut stream = client.range_stream(request).await.expect("opens");
-            refused(stream.collect().await, Status::new(code::UNIMPLEMENTED, text));
+            refused(
+                stream.collect().await,
+                Status::new(code::UNIMPLEMENTED, text),
+            );
         }
-        let ascending = api::RangeRequest { sort_order: ASCEND, ..all() };
+        let ascending = api::RangeRequest {
+            sort_order: ASCEND,
+            ..all()
+        };
         assert_eq!(joined(&chunks(&client, ascending).await).len(), 3);
         let mut stream = client.range_stream(get("")).await.expect("opens");
         refused(stream.collect().await, refusal::no_key());
@@ -167,7 +230,9 @@ fn compaction_above_the_pinned_revision_ends_a_slow_stream() {
             client.write(format!("s{number:04}"), &value).await;
         }
         let mut narrow = settings(16 << 10, 64 << 10);
-        let slow = Client::connect_with(server.address(), &mut narrow).await.expect("connects");
+        let slow = Client::connect_with(server.address(), &mut narrow)
+            .await
+            .expect("connects");
         let mut stream = slow.range_stream(all()).await.expect("opens");
         stream.next().await;
         let now = client.write("later", "v").await;

@@ -21,7 +21,10 @@ fn an_empty_txn_succeeds_without_a_revision() {
         let now = client.revision().await;
         let answer = commit(&client, then(vec![])).await;
         assert!(answer.succeeded);
-        assert_eq!((answer.responses.len(), revision_of(&answer.header)), (0, now));
+        assert_eq!(
+            (answer.responses.len(), revision_of(&answer.header)),
+            (0, now)
+        );
     });
 }
 
@@ -30,7 +33,10 @@ fn an_empty_txn_succeeds_without_a_revision() {
 fn one_branch_puts_a_key_once() {
     idle(async |_, client| {
         let twice = vec![put("x", "1").op(), put("x", "2").op()];
-        refused(client.txn(then(twice.clone())).await, refusal::duplicate_key());
+        refused(
+            client.txn(then(twice.clone())).await,
+            refusal::duplicate_key(),
+        );
         let failing = txn(vec![], vec![], twice);
         refused(client.txn(failing).await, refusal::duplicate_key());
         assert!(client.read("x").await.is_none());
@@ -68,7 +74,11 @@ fn overlapping_deletes_share_what_is_there() {
 #[test]
 fn both_branches_may_put_the_same_key() {
     idle(async |_, client| {
-        let request = txn(vec![], vec![put("x", "yes").op()], vec![put("x", "no").op()]);
+        let request = txn(
+            vec![],
+            vec![put("x", "yes").op()],
+            vec![put("x", "no").op()],
+        );
         assert!(commit(&client, request).await.succeeded);
         assert_eq!(&client.read("x").await.expect("put").value[..], b"yes");
     });
@@ -81,7 +91,11 @@ fn a_nested_put_collides_with_its_parents_put_but_not_across_branches() {
         let inner = then(vec![put("x", "2").op()]);
         let ops = vec![put("x", "1").op(), inner.op()];
         refused(client.txn(then(ops)).await, refusal::duplicate_key());
-        let inner = txn(vec![], vec![put("x", "then").op()], vec![put("x", "else").op()]);
+        let inner = txn(
+            vec![],
+            vec![put("x", "then").op()],
+            vec![put("x", "else").op()],
+        );
         commit(&client, then(vec![inner.op()])).await;
         assert_eq!(&client.read("x").await.expect("put").value[..], b"then");
     });
@@ -106,15 +120,25 @@ fn sibling_txns_put_then_delete_but_not_delete_then_put() {
 #[test]
 fn a_branch_and_the_compares_hold_at_most_128() {
     idle(async |_, client| {
-        let gets = |count: usize| (0..count).map(|n| get(format!("{n}")).op()).collect::<Vec<_>>();
+        let gets = |count: usize| {
+            (0..count)
+                .map(|n| get(format!("{n}")).op())
+                .collect::<Vec<_>>()
+        };
         let compares = |count: usize| {
             (0..count)
                 .map(|n| compare_number(format!("{n}"), EQUAL, VERSION, 0))
                 .collect::<Vec<_>>()
         };
         refused(client.txn(then(gets(129))).await, refusal::too_many_ops());
-        refused(client.txn(txn(vec![], vec![], gets(129))).await, refusal::too_many_ops());
-        refused(client.txn(txn(compares(129), vec![], vec![])).await, refusal::too_many_ops());
+        refused(
+            client.txn(txn(vec![], vec![], gets(129))).await,
+            refusal::too_many_ops(),
+        );
+        refused(
+            client.txn(txn(compares(129), vec![], vec![])).await,
+            refusal::too_many_ops(),
+        );
         let full = txn(compares(128), gets(128), gets(128));
         assert_eq!(commit(&client, full).await.responses.len(), 128);
     });
@@ -156,7 +180,10 @@ fn every_key_is_checked_also_in_the_branch_not_taken() {
             let request = txn(vec![], vec![put("ok", "v").op()], vec![op]);
             refused(client.txn(request).await, refusal::no_key());
         }
-        let bad = api::PutRequest { ignore_value: true, ..put("k", "v") };
+        let bad = api::PutRequest {
+            ignore_value: true,
+            ..put("k", "v")
+        };
         let request = txn(vec![], vec![], vec![bad.op()]);
         refused(client.txn(request).await, refusal::value_given());
         assert_eq!(client.range(all()).await.expect("range").count, 0);
@@ -176,9 +203,18 @@ fn operations_see_the_ones_before_them() {
             span("a", "c").op(),
         ];
         let answer = commit(&client, then(ops)).await;
-        let ranges: Vec<_> = [0, 2, 4].iter().map(|&n| answer.responses[n].as_range()).collect();
-        assert_eq!(ranges.iter().map(|range| range.count).collect::<Vec<_>>(), [0, 1, 2]);
-        let revisions: Vec<_> = ranges.iter().map(|range| revision_of(&range.header)).collect();
+        let ranges: Vec<_> = [0, 2, 4]
+            .iter()
+            .map(|&n| answer.responses[n].as_range())
+            .collect();
+        assert_eq!(
+            ranges.iter().map(|range| range.count).collect::<Vec<_>>(),
+            [0, 1, 2]
+        );
+        let revisions: Vec<_> = ranges
+            .iter()
+            .map(|range| revision_of(&range.header))
+            .collect();
         assert_eq!(revisions, [now, now + 1, now + 1]);
         assert_eq!(revision_of(&answer.responses[1].as_put().header), now + 1);
         assert_eq!(revision_of(&answer.responses[3].as_put().header), now + 1);
@@ -214,7 +250,13 @@ fn inner_headers_carry_no_identity_and_a_nested_one_nothing() {
         assert!(outer.cluster_id != 0 && outer.member_id != 0 && outer.raft_term > 0);
         assert_eq!(outer.revision, now + 1);
         let put_header = answer.responses[0].as_put().header.expect("inner header");
-        assert_eq!(put_header, api::ResponseHeader { revision: now + 1, ..Default::default() });
+        assert_eq!(
+            put_header,
+            api::ResponseHeader {
+                revision: now + 1,
+                ..Default::default()
+            }
+        );
         let nested = answer.responses[1].as_txn();
         assert_eq!(nested.header, Some(api::ResponseHeader::default()));
         assert_eq!(revision_of(&nested.responses[0].as_put().header), now + 1);
@@ -235,7 +277,10 @@ fn a_delete_that_finds_nothing_takes_no_revision() {
         assert_eq!(revision_of(&answer.header), now + 1);
         let ops = vec![put("b", "w").op(), delete("absent").op()];
         let answer = commit(&client, then(ops)).await;
-        assert_eq!(revision_of(&answer.responses[1].as_delete().header), now + 2);
+        assert_eq!(
+            revision_of(&answer.responses[1].as_delete().header),
+            now + 2
+        );
     });
 }
 
@@ -244,14 +289,21 @@ fn a_delete_that_finds_nothing_takes_no_revision() {
 fn a_range_of_the_revision_being_made_fails_the_whole_txn() {
     idle(async |_, client| {
         let now = client.revision().await;
-        let at = |revision| api::RangeRequest { revision, ..get("a") };
+        let at = |revision| api::RangeRequest {
+            revision,
+            ..get("a")
+        };
         let ops = vec![put("a", "v").op(), at(now + 1).op()];
         refused(client.txn(then(ops)).await, refusal::future());
         assert!(client.read("a").await.is_none());
         assert_eq!(client.revision().await, now);
         let ops = vec![put("a", "v").op(), at(now).op()];
         let answer = commit(&client, then(ops)).await;
-        assert_eq!(answer.responses[1].as_range().count, 0, "the state before the put");
+        assert_eq!(
+            answer.responses[1].as_range().count,
+            0,
+            "the state before the put"
+        );
     });
 }
 
@@ -262,8 +314,14 @@ fn a_range_below_the_compaction_fails_the_whole_txn() {
         let first = client.write("old", "v").await;
         let now = client.write("old", "w").await;
         client.compact(compact(now)).await.expect("compact");
-        let below = api::RangeRequest { revision: first, ..get("old") };
-        for ops in [vec![put("a", "v").op(), below.clone().op()], vec![below.op(), put("a", "v").op()]] {
+        let below = api::RangeRequest {
+            revision: first,
+            ..get("old")
+        };
+        for ops in [
+            vec![put("a", "v").op(), below.clone().op()],
+            vec![below.op(), put("a", "v").op()],
+        ] {
             refused(client.txn(then(ops)).await, refusal::compacted());
         }
         assert!(client.read("a").await.is_none());
@@ -276,12 +334,18 @@ fn a_range_below_the_compaction_fails_the_whole_txn() {
 fn an_unknown_lease_fails_the_whole_txn() {
     idle(async |_, client| {
         let now = client.revision().await;
-        let leased = api::PutRequest { lease: 0x7001, ..put("b", "v") };
+        let leased = api::PutRequest {
+            lease: 0x7001,
+            ..put("b", "v")
+        };
         let ops = vec![put("a", "v").op(), leased.op(), put("c", "v").op()];
         refused(client.txn(then(ops)).await, refusal::no_lease());
         assert_eq!(client.range(all()).await.expect("range").count, 0);
         assert_eq!(client.revision().await, now);
-        let absent = api::PutRequest { ignore_value: true, ..put("b", "") };
+        let absent = api::PutRequest {
+            ignore_value: true,
+            ..put("b", "")
+        };
         let ops = vec![put("a", "v").op(), absent.op()];
         refused(client.txn(then(ops)).await, refusal::key_not_found());
         assert_eq!(client.range(all()).await.expect("range").count, 0);
@@ -301,7 +365,11 @@ fn an_absent_key_compares_as_zero_and_its_value_never() {
             (EQUAL, LEASE, 0, true),
         ] {
             let compare = compare_number("absent", result, target, right);
-            assert_eq!(holds(&client, vec![compare.clone()]).await, expected, "{compare:?}");
+            assert_eq!(
+                holds(&client, vec![compare.clone()]).await,
+                expected,
+                "{compare:?}"
+            );
         }
         for result in [EQUAL, GREATER, LESS, NOT_EQUAL] {
             for value in ["", "v"] {
@@ -318,12 +386,21 @@ fn every_result_compares_every_field() {
         let lease = client.lease(100).await;
         let create = client.write("k", "a").await;
         let modified = client.write_leased("k", "m", lease).await;
-        for (target, have) in [(VERSION, 2), (CREATE, create), (MOD, modified), (LEASE, lease)] {
+        for (target, have) in [
+            (VERSION, 2),
+            (CREATE, create),
+            (MOD, modified),
+            (LEASE, lease),
+        ] {
             for (right, order) in [(have - 1, GREATER), (have, EQUAL), (have + 1, LESS)] {
                 for result in [EQUAL, GREATER, LESS, NOT_EQUAL] {
                     let expected = result == order || (result == NOT_EQUAL && order != EQUAL);
                     let compare = compare_number("k", result, target, right);
-                    assert_eq!(holds(&client, vec![compare.clone()]).await, expected, "{compare:?}");
+                    assert_eq!(
+                        holds(&client, vec![compare.clone()]).await,
+                        expected,
+                        "{compare:?}"
+                    );
                 }
             }
         }
@@ -331,10 +408,17 @@ fn every_result_compares_every_field() {
             for result in [EQUAL, GREATER, LESS, NOT_EQUAL] {
                 let expected = result == order || (result == NOT_EQUAL && order != EQUAL);
                 let compare = compare_value("k", result, right);
-                assert_eq!(holds(&client, vec![compare]).await, expected, "{result} {right}");
+                assert_eq!(
+                    holds(&client, vec![compare]).await,
+                    expected,
+                    "{result} {right}"
+                );
             }
         }
-        let both = vec![compare_value("k", EQUAL, "m"), compare_number("k", EQUAL, VERSION, 9)];
+        let both = vec![
+            compare_value("k", EQUAL, "m"),
+            compare_number("k", EQUAL, VERSION, 9),
+        ];
         assert!(!holds(&client, both).await, "all compares have to hold");
     });
 }
@@ -347,7 +431,10 @@ fn a_compared_interval_holds_when_every_key_does() {
         client.write("p2", "v").await;
         let over = |result, target, right| {
             let compare = compare_number("p", result, target, right);
-            api::Compare { range_end: bytes("q"), ..compare }
+            api::Compare {
+                range_end: bytes("q"),
+                ..compare
+            }
         };
         assert!(holds(&client, vec![over(GREATER, CREATE, 0)]).await);
         client.write("p2", "w").await;
@@ -368,7 +455,10 @@ fn a_right_side_of_another_field_counts_as_zero() {
         client.write("k", "v").await;
         let right = api::compare::TargetUnion::ModRevision(1);
         let mismatched = compare("k", EQUAL, VERSION, right.clone());
-        assert!(!holds(&client, vec![mismatched]).await, "version 1 is not 0");
+        assert!(
+            !holds(&client, vec![mismatched]).await,
+            "version 1 is not 0"
+        );
         assert!(holds(&client, vec![compare("k", GREATER, VERSION, right)]).await);
         let without = api::Compare {
             target_union: None,
@@ -396,9 +486,16 @@ fn a_txn_of_a_nested_read_goes_through_the_log() {
         let before = status().await.raft_applied_index;
         let answer = commit(&client, then(vec![get("k").op()])).await;
         assert_eq!(answer.responses[0].as_range().count, 1);
-        assert_eq!(status().await.raft_applied_index, before, "a plain read does not");
+        assert_eq!(
+            status().await.raft_applied_index,
+            before,
+            "a plain read does not"
+        );
         let answer = commit(&client, then(vec![then(vec![get("k").op()]).op()])).await;
-        assert_eq!(answer.responses[0].as_txn().responses[0].as_range().count, 1);
+        assert_eq!(
+            answer.responses[0].as_txn().responses[0].as_range().count,
+            1
+        );
         assert_eq!(revision_of(&answer.header), now);
         assert_eq!(status().await.raft_applied_index, before + 1);
     });
@@ -413,7 +510,11 @@ fn a_txn_is_one_watch_response_in_operation_order() {
         }
         let mut watching = client.watching().await;
         watching.create(watch_span("\0", "\0")).await;
-        let ops = vec![put("z", "1").op(), delete_span("r", "s").op(), put("b", "2").op()];
+        let ops = vec![
+            put("z", "1").op(),
+            delete_span("r", "s").op(),
+            put("b", "2").op(),
+        ];
         let revision = revision_of(&commit(&client, then(ops)).await.header);
         let answer = watching.next().await;
         let expected = ["PUT z", "DELETE r1", "DELETE r2", "DELETE r3", "PUT b"]
@@ -446,7 +547,10 @@ fn absurd_nesting_is_refused_and_the_server_lives() {
         for _ in 0..2000 {
             nested = then(vec![nested.op()]);
         }
-        let status = client.txn(nested).await.expect_err("2000 levels exceed 128 operations");
+        let status = client
+            .txn(nested)
+            .await
+            .expect_err("2000 levels exceed 128 operations");
         assert!(
             status == refusal::too_many_ops()
                 || [code::INTERNAL, code::INVALID_ARGUMENT].contains(&status.code),

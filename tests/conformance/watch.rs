@@ -11,7 +11,10 @@ use kvnode_tests::{Options, fresh_with, idle};
 const QUIET: Duration = Duration::from_millis(250);
 
 fn everything_from(start_revision: i64) -> api::WatchCreateRequest {
-    api::WatchCreateRequest { start_revision, ..watch_span("\0", "\0") }
+    api::WatchCreateRequest {
+        start_revision,
+        ..watch_span("\0", "\0")
+    }
 }
 
 /// case 86
@@ -39,8 +42,15 @@ fn watch_ids_are_counted_around_the_given_ones() {
     idle(async |_, client| {
         let mut watching = client.watching().await;
         for (asked, given) in [(0, 0), (0, 1), (7, 7), (2, 2), (0, 3), (-4, -4), (0, 4)] {
-            let request = api::WatchCreateRequest { watch_id: asked, ..watch_key("k") };
-            assert_eq!(watching.create(request).await.watch_id, given, "asked for {asked}");
+            let request = api::WatchCreateRequest {
+                watch_id: asked,
+                ..watch_key("k")
+            };
+            assert_eq!(
+                watching.create(request).await.watch_id,
+                given,
+                "asked for {asked}"
+            );
         }
     });
 }
@@ -50,7 +60,10 @@ fn watch_ids_are_counted_around_the_given_ones() {
 fn a_watch_id_in_use_is_refused_and_the_stream_lives_on() {
     idle(async |_, client| {
         let mut watching = client.watching().await;
-        let request = api::WatchCreateRequest { watch_id: 5, ..watch_key("k") };
+        let request = api::WatchCreateRequest {
+            watch_id: 5,
+            ..watch_key("k")
+        };
         watching.create(request.clone()).await;
         let answer = watching.create(request).await;
         assert_eq!((answer.watch_id, answer.canceled), (-1, true));
@@ -69,16 +82,29 @@ fn a_cancelled_id_is_free_again_but_not_for_the_counter() {
     idle(async |_, client| {
         let mut watching = client.watching().await;
         watching.create(watch_key("k")).await;
-        let seven = api::WatchCreateRequest { watch_id: 7, ..watch_key("k") };
+        let seven = api::WatchCreateRequest {
+            watch_id: 7,
+            ..watch_key("k")
+        };
         watching.create(seven.clone()).await;
         for id in [7, 0] {
             watching.cancel(id);
             let answer = watching.next().await;
-            assert_eq!((answer.watch_id, answer.canceled, answer.created), (id, true, false));
-            assert_eq!((answer.cancel_reason.as_str(), answer.compact_revision), ("", 0));
+            assert_eq!(
+                (answer.watch_id, answer.canceled, answer.created),
+                (id, true, false)
+            );
+            assert_eq!(
+                (answer.cancel_reason.as_str(), answer.compact_revision),
+                ("", 0)
+            );
         }
         assert_eq!(watching.create(seven).await.watch_id, 7);
-        assert_eq!(watching.create(watch_key("k")).await.watch_id, 1, "0 is not given again");
+        assert_eq!(
+            watching.create(watch_key("k")).await.watch_id,
+            1,
+            "0 is not given again"
+        );
     });
 }
 
@@ -131,7 +157,10 @@ fn an_empty_interval_is_refused() {
 fn a_negative_start_is_refused_as_compacted() {
     idle(async |_, client| {
         let mut watching = client.watching().await;
-        let request = api::WatchCreateRequest { start_revision: -1, ..watch_key("k") };
+        let request = api::WatchCreateRequest {
+            start_revision: -1,
+            ..watch_key("k")
+        };
         let answer = watching.create(request).await;
         assert_eq!((answer.watch_id, answer.canceled), (-1, true));
         assert_eq!(
@@ -150,13 +179,22 @@ fn a_start_below_the_compaction_is_created_and_then_cancelled() {
         client.write("k", "3").await;
         client.compact(compact(target)).await.expect("compact");
         let mut watching = client.watching().await;
-        let request = api::WatchCreateRequest { start_revision: first, ..watch_key("k") };
+        let request = api::WatchCreateRequest {
+            start_revision: first,
+            ..watch_key("k")
+        };
         let created = watching.create(request).await;
         assert!(!created.canceled, "{created:?}");
         let answer = watching.next().await;
         assert!(answer.canceled && !answer.created, "{answer:?}");
-        assert_eq!((answer.watch_id, answer.compact_revision), (created.watch_id, target));
-        assert_eq!((revision_of(&answer.header), answer.cancel_reason.as_str()), (0, ""));
+        assert_eq!(
+            (answer.watch_id, answer.compact_revision),
+            (created.watch_id, target)
+        );
+        assert_eq!(
+            (revision_of(&answer.header), answer.cancel_reason.as_str()),
+            (0, "")
+        );
         watching.answers.quiet(QUIET).await;
     });
 }
@@ -202,16 +240,28 @@ fn a_replay_is_one_batch_under_the_current_revision() {
         }
         let now = client.write("elsewhere", "v").await;
         let mut watching = client.watching().await;
-        let request = api::WatchCreateRequest { start_revision: first, ..watch_key("k") };
+        let request = api::WatchCreateRequest {
+            start_revision: first,
+            ..watch_key("k")
+        };
         watching.create(request).await;
         let answer = watching.next().await;
-        let expected: Vec<_> = (first..now).map(|revision| format!("PUT k@{revision}")).collect();
+        let expected: Vec<_> = (first..now)
+            .map(|revision| format!("PUT k@{revision}"))
+            .collect();
         assert_eq!(briefly(&answer.events), expected);
         assert_eq!(revision_of(&answer.header), now);
-        let values: Vec<_> =
-            answer.events.iter().map(|event| event.kv.clone().expect("kv").value).collect();
+        let values: Vec<_> = answer
+            .events
+            .iter()
+            .map(|event| event.kv.clone().expect("kv").value)
+            .collect();
         assert_eq!(values[..3], ["1", "2", "3"]);
-        let last = answer.events.last().and_then(|event| event.kv.clone()).expect("kv");
+        let last = answer
+            .events
+            .last()
+            .and_then(|event| event.kv.clone())
+            .expect("kv");
         assert_eq!((last.version, last.create_revision), (9, first));
     });
 }
@@ -223,7 +273,11 @@ fn a_live_txn_is_one_response_per_watcher() {
         let mut watching = client.watching().await;
         watching.create(watch_span("a", "z")).await;
         watching.create(watch_span("b", "c")).await;
-        let ops = vec![put("a1", "v").op(), put("b1", "v").op(), put("c1", "v").op()];
+        let ops = vec![
+            put("a1", "v").op(),
+            put("b1", "v").op(),
+            put("c1", "v").op(),
+        ];
         let answer = client.txn(then(ops)).await.expect("txn");
         let now = revision_of(&answer.header);
         let mut answers = [watching.next().await, watching.next().await];
@@ -246,7 +300,11 @@ fn a_delete_event_has_the_key_and_its_revision_only() {
         let now = client.remove("k").await;
         let events = watching.events(1).await;
         assert_eq!(events[0].r#type, DELETE);
-        let expected = api::KeyValue { key: bytes("k"), mod_revision: now, ..Default::default() };
+        let expected = api::KeyValue {
+            key: bytes("k"),
+            mod_revision: now,
+            ..Default::default()
+        };
         assert_eq!(events[0].kv, Some(expected));
         assert_eq!(events[0].prev_kv, None, "not asked for");
     });
@@ -260,12 +318,21 @@ fn previous_pairs_come_with_updates_and_deletes() {
         let check = |events: &[api::Event]| {
             assert_eq!(events[0].prev_kv, None);
             let old = events[1].prev_kv.as_ref().expect("an update has one");
-            assert_eq!((&old.value[..], old.version, old.mod_revision), (&b"1"[..], 1, first));
+            assert_eq!(
+                (&old.value[..], old.version, old.mod_revision),
+                (&b"1"[..], 1, first)
+            );
             let old = events[2].prev_kv.as_ref().expect("a delete has one");
-            assert_eq!((&old.value[..], old.version, old.mod_revision), (&b"2"[..], 2, first + 1));
+            assert_eq!(
+                (&old.value[..], old.version, old.mod_revision),
+                (&b"2"[..], 2, first + 1)
+            );
             assert_eq!(events[3].prev_kv, None, "a new life has no past");
         };
-        let live = api::WatchCreateRequest { prev_kv: true, ..watch_key("k") };
+        let live = api::WatchCreateRequest {
+            prev_kv: true,
+            ..watch_key("k")
+        };
         let mut watching = client.watching().await;
         watching.create(live.clone()).await;
         client.write("k", "1").await;
@@ -274,7 +341,10 @@ fn previous_pairs_come_with_updates_and_deletes() {
         client.write("k", "3").await;
         check(&watching.events(4).await);
         let mut replaying = client.watching().await;
-        let replay = api::WatchCreateRequest { start_revision: first, ..live };
+        let replay = api::WatchCreateRequest {
+            start_revision: first,
+            ..live
+        };
         replaying.create(replay).await;
         check(&replaying.events(4).await);
     });
@@ -285,13 +355,25 @@ fn previous_pairs_come_with_updates_and_deletes() {
 fn filters_drop_what_they_name() {
     idle(async |_, client| {
         let mut puts = client.watching().await;
-        puts.create(api::WatchCreateRequest { filters: vec![NO_DELETE], ..watch_key("k") }).await;
+        puts.create(api::WatchCreateRequest {
+            filters: vec![NO_DELETE],
+            ..watch_key("k")
+        })
+        .await;
         let mut deletes = client.watching().await;
-        deletes.create(api::WatchCreateRequest { filters: vec![NO_PUT], ..watch_key("k") }).await;
+        deletes
+            .create(api::WatchCreateRequest {
+                filters: vec![NO_PUT],
+                ..watch_key("k")
+            })
+            .await;
         let put = client.write("k", "v").await;
         let deleted = client.remove("k").await;
         assert_eq!(briefly(&puts.events(1).await), [format!("PUT k@{put}")]);
-        assert_eq!(briefly(&deletes.events(1).await), [format!("DELETE k@{deleted}")]);
+        assert_eq!(
+            briefly(&deletes.events(1).await),
+            [format!("DELETE k@{deleted}")]
+        );
         puts.answers.quiet(QUIET).await;
         deletes.answers.quiet(QUIET).await;
     });
@@ -303,7 +385,12 @@ fn with_both_filters_only_progress_comes() {
     idle(async |_, client| {
         let mut watching = client.watching().await;
         let filters = vec![NO_PUT, NO_DELETE];
-        watching.create(api::WatchCreateRequest { filters, ..watch_key("k") }).await;
+        watching
+            .create(api::WatchCreateRequest {
+                filters,
+                ..watch_key("k")
+            })
+            .await;
         client.write("k", "v").await;
         let now = client.remove("k").await;
         watching.answers.quiet(QUIET).await;
@@ -400,7 +487,11 @@ fn periodic_progress_comes_when_idle_and_not_right_after_an_event() {
         let begun = std::time::Instant::now();
         let answer = watching.next().await;
         assert_eq!((answer.watch_id, revision_of(&answer.header)), (9, now));
-        assert!(begun.elapsed() > Duration::from_millis(550), "came after {:?}", begun.elapsed());
+        assert!(
+            begun.elapsed() > Duration::from_millis(550),
+            "came after {:?}",
+            begun.elapsed()
+        );
         let mut silent = client.watching().await;
         silent.create(watch_key("k")).await;
         silent.answers.quiet(Duration::from_millis(1200)).await;
@@ -466,8 +557,14 @@ fn a_put_and_a_delete_in_one_txn_are_both_told() {
         watching.create(watch_key("a")).await;
         let putting = then(vec![put("a", "1").op()]).op();
         let deleting = then(vec![delete("a").op()]).op();
-        client.txn(then(vec![putting, deleting])).await.expect("txn");
-        let expected = [format!("PUT a@{}", before + 1), format!("DELETE a@{}", before + 1)];
+        client
+            .txn(then(vec![putting, deleting]))
+            .await
+            .expect("txn");
+        let expected = [
+            format!("PUT a@{}", before + 1),
+            format!("DELETE a@{}", before + 1),
+        ];
         assert_eq!(briefly(&watching.next().await.events), expected);
         let mut replaying = client.watching().await;
         replaying.create(everything_from(before + 1)).await;
@@ -480,7 +577,9 @@ fn a_put_and_a_delete_in_one_txn_are_both_told() {
 fn a_request_that_asks_nothing_is_ignored() {
     idle(async |_, client| {
         let mut watching = client.watching().await;
-        watching.requests.send(&api::WatchRequest { request_union: None });
+        watching.requests.send(&api::WatchRequest {
+            request_union: None,
+        });
         watching.answers.quiet(QUIET).await;
         watching.create(watch_key("k")).await;
     });
@@ -496,7 +595,10 @@ fn intervals_are_half_open() {
             client.write(key, "v").await;
         }
         let events = watching.events(3).await;
-        let keys: Vec<_> = events.iter().map(|event| event.kv.clone().expect("kv").key).collect();
+        let keys: Vec<_> = events
+            .iter()
+            .map(|event| event.kv.clone().expect("kv").key)
+            .collect();
         assert_eq!(keys, ["b", "c", "cz"]);
         watching.answers.quiet(QUIET).await;
     });

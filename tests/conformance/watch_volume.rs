@@ -8,7 +8,10 @@ use kvnode_tests::words::*;
 use kvnode_tests::{Client, Options, Server, fresh_with, idle};
 
 fn from(start_revision: i64) -> api::WatchCreateRequest {
-    api::WatchCreateRequest { start_revision, ..watch_span("\0", "\0") }
+    api::WatchCreateRequest {
+        start_revision,
+        ..watch_span("\0", "\0")
+    }
 }
 
 /// Puts many keys quickly: several calls in flight on one connection.
@@ -18,7 +21,11 @@ async fn fill(client: &Client, count: usize, value: &[u8]) -> i64 {
         let (client, value) = (client.clone(), value.to_vec());
         calls.spawn(async move { client.write(format!("k{number:05}"), value).await });
         if calls.len() >= 64 {
-            calls.join_next().await.expect("not empty").expect("no panic");
+            calls
+                .join_next()
+                .await
+                .expect("not empty")
+                .expect("no panic");
         }
     }
     let mut last = 0;
@@ -31,7 +38,9 @@ async fn fill(client: &Client, count: usize, value: &[u8]) -> i64 {
 /// A connection whose windows are small, so that what is not read stays with the server.
 async fn narrow(server: &Server) -> Client {
     let mut narrow = settings(16 << 10, 64 << 10);
-    Client::connect_with(server.address(), &mut narrow).await.expect("connects")
+    Client::connect_with(server.address(), &mut narrow)
+        .await
+        .expect("connects")
 }
 
 /// case 97
@@ -41,7 +50,10 @@ fn a_long_replay_comes_in_order_and_no_revision_is_split() {
         let first = client.revision().await + 1;
         fill(&client, 1250, b"v").await;
         for number in 0..1250 {
-            let ops = vec![put(format!("t{number}"), "v").op(), put(format!("u{number}"), "v").op()];
+            let ops = vec![
+                put(format!("t{number}"), "v").op(),
+                put(format!("u{number}"), "v").op(),
+            ];
             client.txn(then(ops)).await.expect("txn");
         }
         let now = client.revision().await;
@@ -53,17 +65,26 @@ fn a_long_replay_comes_in_order_and_no_revision_is_split() {
             let answer = watching.next().await;
             assert_eq!(revision_of(&answer.header), now);
             responses += 1;
-            let revisions: Vec<i64> =
-                answer.events.iter().map(|event| event.kv.clone().expect("kv").mod_revision).collect();
+            let revisions: Vec<i64> = answer
+                .events
+                .iter()
+                .map(|event| event.kv.clone().expect("kv").mod_revision)
+                .collect();
             let mut expected = Vec::new();
             while expected.len() < revisions.len() {
                 let changes = if next < first + 1250 { 1 } else { 2 };
                 expected.extend(std::iter::repeat_n(next, changes));
                 next += 1;
             }
-            assert_eq!(revisions, expected, "in order, whole revisions, none missing");
+            assert_eq!(
+                revisions, expected,
+                "in order, whole revisions, none missing"
+            );
         }
-        assert!(responses >= 3, "at most 1000 revisions in a response: {responses}");
+        assert!(
+            responses >= 3,
+            "at most 1000 revisions in a response: {responses}"
+        );
     });
 }
 
@@ -73,10 +94,17 @@ fn a_large_replay_is_fragmented_when_asked() {
     idle(async |_, client| {
         let first = client.revision().await + 1;
         for number in 0..5 {
-            client.write(format!("k{number}"), vec![b'x'; 900_000]).await;
+            client
+                .write(format!("k{number}"), vec![b'x'; 900_000])
+                .await;
         }
         let mut watching = client.watching().await;
-        watching.create(api::WatchCreateRequest { fragment: true, ..from(first) }).await;
+        watching
+            .create(api::WatchCreateRequest {
+                fragment: true,
+                ..from(first)
+            })
+            .await;
         let mut pieces = Vec::new();
         for _ in 0..3 {
             let answer = watching.next().await;
@@ -96,7 +124,11 @@ fn a_single_large_event_is_sent_whole() {
     idle(async |_, client| {
         client.write("k", vec![b'a'; 1_400_000]).await;
         let mut watching = client.watching().await;
-        let request = api::WatchCreateRequest { fragment: true, prev_kv: true, ..watch_key("k") };
+        let request = api::WatchCreateRequest {
+            fragment: true,
+            prev_kv: true,
+            ..watch_key("k")
+        };
         watching.create(request).await;
         client.write("k", vec![b'b'; 1_400_000]).await;
         let answer = watching.next().await;
@@ -114,7 +146,12 @@ fn a_slow_reader_gets_every_event_once_and_in_order() {
         let slow = narrow(server).await;
         let mut watching = slow.watching().await;
         let first = revision_of(&watching.create(watch_span("k", "l")).await.header) + 1;
-        fill(&client, 10_000, b"some value of a moderate size, so that windows fill").await;
+        fill(
+            &client,
+            10_000,
+            b"some value of a moderate size, so that windows fill",
+        )
+        .await;
         let mut next = first;
         while next < first + 10_000 {
             let answer = watching.next().await;
@@ -148,10 +185,17 @@ fn a_watcher_left_behind_by_a_compaction_is_told_so() {
                 break answer;
             }
             for event in answer.events {
-                assert_eq!(event.kv.expect("kv").mod_revision, next, "no gap before the end");
+                assert_eq!(
+                    event.kv.expect("kv").mod_revision,
+                    next,
+                    "no gap before the end"
+                );
                 next += 1;
             }
-            assert!(next <= now, "all 40 MB were kept for a reader who took nothing");
+            assert!(
+                next <= now,
+                "all 40 MB were kept for a reader who took nothing"
+            );
         };
         assert_eq!((cancelled.compact_revision, cancelled.watch_id), (now, 0));
     });

@@ -30,7 +30,9 @@ async fn serves(server: &Server, client: &Client) {
 
 async fn refused_put(client: &Client, body: &[u8]) -> Status {
     let answer = client.raw(client.request(PUT, &[]), body).await;
-    answer.status().unwrap_or_else(|| panic!("an answer with a status, got {answer:?}"))
+    answer
+        .status()
+        .unwrap_or_else(|| panic!("an answer with a status, got {answer:?}"))
 }
 
 #[test]
@@ -57,16 +59,27 @@ fn compression_nobody_agreed_on_is_refused() {
             let status = client.raw(request, &body).await.status().expect("a status");
             // Some builds of etcd link gzip in, and find that this is none.
             let garbage = encoding == "gzip" && !server.kind().is_kvnode();
-            let expected = if garbage { code::INTERNAL } else { code::UNIMPLEMENTED };
+            let expected = if garbage {
+                code::INTERNAL
+            } else {
+                code::UNIMPLEMENTED
+            };
             assert_eq!(status.code, expected, "{encoding}: {status}");
         }
         let status = refused_put(&client, &body).await;
-        assert!([code::INTERNAL, code::UNIMPLEMENTED].contains(&status.code), "{status}");
+        assert!(
+            [code::INTERNAL, code::UNIMPLEMENTED].contains(&status.code),
+            "{status}"
+        );
         // Saying identity, and not compressing although gzip was named, are both fine.
         for encoding in ["identity"] {
             let request = client.request(PUT, &[("grpc-encoding", encoding)]);
             let answer = client.raw(request, &frame(&put("k", "v"))).await;
-            assert_eq!(answer.status().expect("a status").code, code::OK, "{encoding}");
+            assert_eq!(
+                answer.status().expect("a status").code,
+                code::OK,
+                "{encoding}"
+            );
         }
         serves(server, &client).await;
     });
@@ -77,12 +90,12 @@ fn malformed_messages_are_refused() {
     idle(async |server, client| {
         let before = client.revision().await;
         let bad: [&[u8]; 6] = [
-            b"\x0a\xff\xff\xff\xff\x7f",                     // a key longer than the message
-            b"\x0a\x05ab",                                   // the same, by a little
+            b"\x0a\xff\xff\xff\xff\x7f", // a key longer than the message
+            b"\x0a\x05ab",               // the same, by a little
             b"\x18\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff", // a number without end
-            b"\x0f\x00",                                     // wire type 7
-            b"\x00\x00",                                     // field 0
-            b"\x0d",                                         // a fixed number cut off
+            b"\x0f\x00",                 // wire type 7
+            b"\x00\x00",                 // field 0
+            b"\x0d",                     // a fixed number cut off
         ];
         for body in bad {
             let announced = u32::try_from(body.len()).expect("short");
@@ -102,7 +115,12 @@ fn cut_off_and_empty_requests_are_refused() {
     idle(async |server, client| {
         let before = client.revision().await;
         let whole = frame(&put("cut", "off"));
-        for body in [&whole[..3], &whole[..5], &whole[..whole.len() - 1], &b""[..]] {
+        for body in [
+            &whole[..3],
+            &whole[..5],
+            &whole[..whole.len() - 1],
+            &b""[..],
+        ] {
             let answer = client.raw(client.request(PUT, &[]), body).await;
             match answer.status() {
                 Some(status) => assert_ne!(status.code, code::OK, "{body:?}"),
@@ -133,7 +151,11 @@ fn requests_that_are_not_grpc_are_no_puts() {
         *request.method_mut() = http::Method::GET;
         let other = Client::connect(server.address()).await;
         let answer = other.raw(request, &body).await;
-        assert_ne!(answer.status().map(|status| status.code), Some(code::OK), "{answer:?}");
+        assert_ne!(
+            answer.status().map(|status| status.code),
+            Some(code::OK),
+            "{answer:?}"
+        );
         assert_eq!(client.revision().await, before);
         serves(server, &client).await;
     });
@@ -144,8 +166,13 @@ fn a_bad_message_ends_its_stream_and_no_other() {
     idle(async |server, client| {
         let mut healthy = client.watching().await;
         healthy.create(watch_key("k")).await;
-        for path in ["/etcdserverpb.Watch/Watch", "/etcdserverpb.Lease/LeaseKeepAlive"] {
-            let answer = client.raw(client.request(path, &[]), &framed(0, 2, b"\x0f\x00")).await;
+        for path in [
+            "/etcdserverpb.Watch/Watch",
+            "/etcdserverpb.Lease/LeaseKeepAlive",
+        ] {
+            let answer = client
+                .raw(client.request(path, &[]), &framed(0, 2, b"\x0f\x00"))
+                .await;
             match answer.status() {
                 Some(status) => assert_ne!(status.code, code::OK, "{path}"),
                 None => assert!(answer.error.is_some(), "{path}: {answer:?}"),
@@ -166,7 +193,11 @@ fn headers_without_measure_are_refused_or_ignored() {
         let answer = victim.raw(request, &frame(&put("huge", "v"))).await;
         // Go's library takes up to 16 MiB of metadata.
         if server.kind().is_kvnode() {
-            assert_ne!(answer.status().map(|status| status.code), Some(code::OK), "{answer:?}");
+            assert_ne!(
+                answer.status().map(|status| status.code),
+                Some(code::OK),
+                "{answer:?}"
+            );
             assert!(client.read("huge").await.is_none());
         }
         serves(server, &client).await;
@@ -179,7 +210,9 @@ fn noise(server: &Server, bytes: &[u8]) {
     let mut socket = TcpStream::connect(server.address()).expect("connects");
     let wait = Some(Duration::from_millis(300));
     socket.set_read_timeout(wait).expect("a socket option");
-    socket.set_write_timeout(Some(Duration::from_secs(5))).expect("a socket option");
+    socket
+        .set_write_timeout(Some(Duration::from_secs(5)))
+        .expect("a socket option");
     // The server may hang up while we still talk.
     let _ = socket.write_all(bytes);
     let _ = socket.read(&mut [0; 4096]);
@@ -191,7 +224,9 @@ fn noise_on_the_port_disturbs_nobody() {
     idle(async |server, client| {
         let mut dice = crate::load::Dice::new(42);
         let mut random = |count: usize| -> Vec<u8> {
-            (0..count).map(|_| u8::try_from(dice.roll(256)).expect("a byte")).collect()
+            (0..count)
+                .map(|_| u8::try_from(dice.roll(256)).expect("a byte"))
+                .collect()
         };
         let settings = b"\0\0\0\x04\0\0\0\0\0";
         let mut cases: Vec<Vec<u8>> = vec![
@@ -200,8 +235,14 @@ fn noise_on_the_port_disturbs_nobody() {
             b"GET / HTTP/1.1\r\n".to_vec(),
             b"GET / HTTP/9.9\r\n\r\n".to_vec(),
             b"NONSENSE\r\n\r\n".to_vec(),
-            [b"GET /".as_slice(), &vec![b'a'; 1 << 20], b" HTTP/1.1\r\n\r\n"].concat(),
-            b"POST /health HTTP/1.1\r\nhost: x\r\ncontent-length: 99999999999999999999\r\n\r\n".to_vec(),
+            [
+                b"GET /".as_slice(),
+                &vec![b'a'; 1 << 20],
+                b" HTTP/1.1\r\n\r\n",
+            ]
+            .concat(),
+            b"POST /health HTTP/1.1\r\nhost: x\r\ncontent-length: 99999999999999999999\r\n\r\n"
+                .to_vec(),
             PREFACE[..10].to_vec(),
             PREFACE.to_vec(),
             [PREFACE, &[0xff; 64]].concat(),
@@ -233,7 +274,9 @@ fn thousands_of_broken_off_requests_leave_nothing_behind() {
                 for number in 0..10 {
                     let (mut stream, answer) = connection.half_open(PUT).await;
                     let half = frame(&put("half", vec![b'x'; 1000]));
-                    stream.send_data(half.slice(..500 + number), false).expect("open");
+                    stream
+                        .send_data(half.slice(..500 + number), false)
+                        .expect("open");
                     open.push((stream, answer));
                 }
                 // Watch streams given up with the connection, too.

@@ -32,7 +32,9 @@ fn ten_thousand_idle_connections_cost_little_and_disturb_nobody() {
         let before = server.anonymous_memory_bytes();
         let mut idle = Vec::new();
         for number in 0..count {
-            let mut socket = TcpStream::connect(server.address()).await.expect("connects");
+            let mut socket = TcpStream::connect(server.address())
+                .await
+                .expect("connects");
             if number % 2 == 0 {
                 // Half of them have said hello in HTTP/2, the others say nothing at all.
                 let hello = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
@@ -42,14 +44,24 @@ fn ten_thousand_idle_connections_cost_little_and_disturb_nobody() {
         }
         tokio::time::sleep(Duration::from_millis(500)).await;
         let grown = server.anonymous_memory_bytes().saturating_sub(before);
-        println!("{count} idle connections: {} bytes each", grown / count.max(1));
+        println!(
+            "{count} idle connections: {} bytes each",
+            grown / count.max(1)
+        );
         // etcd takes about 45 kB each; nobody should take three times as much.
-        assert!(grown < count * 150_000 + (64 << 20), "grew by {grown} bytes");
+        assert!(
+            grown < count * 150_000 + (64 << 20),
+            "grew by {grown} bytes"
+        );
         let begun = std::time::Instant::now();
         for number in 0..100 {
             client.write(format!("k{number}"), "v").await;
         }
-        assert!(begun.elapsed() < Duration::from_secs(5), "100 puts took {:?}", begun.elapsed());
+        assert!(
+            begun.elapsed() < Duration::from_secs(5),
+            "100 puts took {:?}",
+            begun.elapsed()
+        );
         let late = kvnode_tests::Client::connect(server.address()).await;
         assert!(late.read("k").await.is_some(), "newcomers are served");
         drop(idle);

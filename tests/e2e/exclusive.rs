@@ -16,15 +16,29 @@ fn a_second_process_on_the_data_directory_fails_fast_and_names_the_holder() {
         let Err(failure) = Server::try_start(options) else {
             panic!("two servers on one data directory");
         };
-        assert!(failure.status.is_some_and(|status| !status.success()), "{failure:?}");
-        assert!(failure.after < Duration::from_secs(5), "took {:?}", failure.after);
+        assert!(
+            failure.status.is_some_and(|status| !status.success()),
+            "{failure:?}"
+        );
+        assert!(
+            failure.after < Duration::from_secs(5),
+            "took {:?}",
+            failure.after
+        );
         let holder = server.pid().to_string();
-        assert!(failure.output.contains(&holder), "pid {holder} in: {}", failure.output);
+        assert!(
+            failure.output.contains(&holder),
+            "pid {holder} in: {}",
+            failure.output
+        );
         client.write("k", "the first is not disturbed").await;
         server.kill();
         server.restart();
         let client = Client::connect(server.address()).await;
-        assert!(client.read("k").await.is_some(), "a killed holder's lock is free");
+        assert!(
+            client.read("k").await.is_some(),
+            "a killed holder's lock is free"
+        );
     });
 }
 
@@ -35,23 +49,46 @@ fn a_port_in_use_is_said_so() {
         let Err(failure) = Server::try_start(Options::default().client_port(port)) else {
             panic!("two servers on one port");
         };
-        assert!(failure.status.is_some_and(|status| !status.success()), "{failure:?}");
-        assert!(failure.after < Duration::from_secs(10), "took {:?}", failure.after);
-        assert!(failure.output.contains("ddress already in use"), "{}", failure.output);
-        assert!(failure.output.contains(&port.to_string()), "{}", failure.output);
+        assert!(
+            failure.status.is_some_and(|status| !status.success()),
+            "{failure:?}"
+        );
+        assert!(
+            failure.after < Duration::from_secs(10),
+            "took {:?}",
+            failure.after
+        );
+        assert!(
+            failure.output.contains("ddress already in use"),
+            "{}",
+            failure.output
+        );
+        assert!(
+            failure.output.contains(&port.to_string()),
+            "{}",
+            failure.output
+        );
         client.write("k", "v").await;
     });
 }
 
 #[test]
 fn a_bad_command_line_is_said_so() {
-    for (argument, word) in
-        [("--no-such-flag=1", "no-such-flag"), ("--election-timeout=x", "election-timeout")]
-    {
+    for (argument, word) in [
+        ("--no-such-flag=1", "no-such-flag"),
+        ("--election-timeout=x", "election-timeout"),
+    ] {
         let Err(failure) = Server::try_start(Options::default().arg(argument)) else {
             panic!("{argument} was accepted");
         };
-        assert!(failure.status.is_some_and(|status| !status.success()), "{failure:?}");
-        assert!(failure.output.contains(word), "{argument}: {}", failure.output);
+        assert!(
+            failure.status.is_some_and(|status| !status.success()),
+            "{failure:?}"
+        );
+        assert!(
+            failure.output.contains(word),
+            "{argument}: {}",
+            failure.output
+        );
     }
 }

@@ -15,7 +15,13 @@ impl SmallDisk {
     fn mount(path: &Path, mebibytes: u32) -> Result<SmallDisk, String> {
         std::fs::create_dir_all(path).map_err(|error| error.to_string())?;
         let output = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", &format!("size={mebibytes}m"), "kvnode-test"])
+            .args([
+                "-t",
+                "tmpfs",
+                "-o",
+                &format!("size={mebibytes}m"),
+                "kvnode-test",
+            ])
             .arg(path)
             .output()
             .map_err(|error| format!("mount: {error}"))?;
@@ -95,9 +101,15 @@ fn a_full_disk_refuses_writes_serves_reads_and_loses_nothing() {
         if kind.is_kvnode() {
             assert!(server.ended().is_none(), "the server goes on");
             verify(&client, &acknowledged).await;
-            let status = client.txn(then(vec![put("k", "v").op()])).await.expect_err("full");
+            let status = client
+                .txn(then(vec![put("k", "v").op()]))
+                .await
+                .expect_err("full");
             assert_eq!(status.code, code::RESOURCE_EXHAUSTED, "{status}");
-            client.delete_range(delete(key(0))).await.expect("deletes make room, not need it");
+            client
+                .delete_range(delete(key(0)))
+                .await
+                .expect("deletes make room, not need it");
             acknowledged.remove(0);
         } else if server.ended().is_none() {
             // etcd ends itself on a failed write; give it the time.
@@ -129,21 +141,34 @@ fn value(number: u32) -> Vec<u8> {
 /// Every acknowledged write is there, as it was acknowledged.
 async fn verify(client: &Client, acknowledged: &[(u32, i64)]) {
     for (number, revision) in acknowledged {
-        let kv = client.read(key(*number)).await.unwrap_or_else(|| panic!("{number} is lost"));
-        assert_eq!((kv.mod_revision, kv.value == value(*number)), (*revision, true), "{number}");
+        let kv = client
+            .read(key(*number))
+            .await
+            .unwrap_or_else(|| panic!("{number} is lost"));
+        assert_eq!(
+            (kv.mod_revision, kv.value == value(*number)),
+            (*revision, true),
+            "{number}"
+        );
     }
 }
 
 /// Takes back every alarm that is raised.
 async fn disarm(client: &Client) {
     use kvnode_api as api;
-    let listed = client.alarm(api::AlarmRequest::default()).await.expect("alarms are listed");
+    let listed = client
+        .alarm(api::AlarmRequest::default())
+        .await
+        .expect("alarms are listed");
     for raised in listed.alarms {
         let request = api::AlarmRequest {
             action: number::ALARM_DEACTIVATE,
             member_id: raised.member_id,
             alarm: raised.alarm,
         };
-        client.alarm(request).await.expect("an alarm can be disarmed");
+        client
+            .alarm(request)
+            .await
+            .expect("an alarm can be disarmed");
     }
 }

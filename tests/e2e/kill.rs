@@ -15,7 +15,9 @@ use crate::load::{Dice, client, log_from, observer};
 const CLIENTS: u32 = 6;
 
 fn from_environment(name: &str) -> Option<u64> {
-    std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name}={text}")))
+    std::env::var(name)
+        .ok()
+        .map(|text| text.parse().unwrap_or_else(|_| panic!("{name}={text}")))
 }
 
 /// `KVNODE_KILL_ROUNDS` (8) and `KVNODE_KILL_SEED` (the clock) decide how often and when.
@@ -37,13 +39,23 @@ fn no_acknowledged_write_is_lost_and_none_is_invented_by_kill_nine() {
         let kept = kvnode_tests::build::target_directory().join("kill-history.jsonl");
         for round in 0..rounds {
             let time = Duration::from_millis(50 + dice.roll(700));
-            one_life(&mut server, &recorder, seed ^ (round << 32), time, &mut history).await;
+            one_life(
+                &mut server,
+                &recorder,
+                seed ^ (round << 32),
+                time,
+                &mut history,
+            )
+            .await;
             // The whole history every few rounds and at the end: judging it all each time is quadratic.
             if round % 10 == 9 || round + 1 == rounds {
                 history.operations = recorder.operations();
                 let summary = demand(&history, &kept);
                 println!("after {} kills: {summary:?}", round + 1);
-                assert!(summary.writes > 0 && summary.reads > 0, "no load, no test: {summary:?}");
+                assert!(
+                    summary.writes > 0 && summary.reads > 0,
+                    "no load, no test: {summary:?}"
+                );
             }
         }
         let whole = log_from(&Client::connect(server.address()).await, 2).await;
@@ -66,7 +78,13 @@ async fn one_life(
     let mut clients = Vec::new();
     for number in 0..CLIENTS {
         let recorder = Arc::clone(recorder);
-        clients.push(tokio::spawn(client(number, address, recorder, seed, stopped.clone())));
+        clients.push(tokio::spawn(client(
+            number,
+            address,
+            recorder,
+            seed,
+            stopped.clone(),
+        )));
     }
     tokio::time::sleep(time).await;
     server.kill();
@@ -82,8 +100,15 @@ async fn one_life(
     let log = log_from(&connection, next).await;
     history.log.extend(log);
     let revision = history.log.last().map_or(1, |change| change.revision);
-    assert_eq!(connection.revision().await, revision, "log and store end at the same revision");
-    history.barriers.push(Barrier { time: died, revision });
+    assert_eq!(
+        connection.revision().await,
+        revision,
+        "log and store end at the same revision"
+    );
+    history.barriers.push(Barrier {
+        time: died,
+        revision,
+    });
     // What a watcher saw before the crash is still true after it.
     if let Err(why) = check_watch(&history.log, next, &told) {
         panic!("a watch told what did not last: {why}");
@@ -112,7 +137,13 @@ fn concurrent_clients_see_one_order() {
         let mut clients = Vec::new();
         for number in 0..12 {
             let recorder = Arc::clone(&recorder);
-            clients.push(tokio::spawn(client(number, server.address(), recorder, 7, stopped.clone())));
+            clients.push(tokio::spawn(client(
+                number,
+                server.address(),
+                recorder,
+                7,
+                stopped.clone(),
+            )));
         }
         tokio::time::sleep(Duration::from_millis(1500)).await;
         stop.send(true).expect("clients listen");
@@ -121,12 +152,20 @@ fn concurrent_clients_see_one_order() {
         }
         let connection = Client::connect(server.address()).await;
         let log = log_from(&connection, 2).await;
-        let history = History { operations: recorder.operations(), log, barriers: vec![] };
+        let history = History {
+            operations: recorder.operations(),
+            log,
+            barriers: vec![],
+        };
         let kept = kvnode_tests::build::target_directory().join("order-history.jsonl");
         let summary = demand(&history, &kept);
         println!("{summary:?}");
         assert!(summary.writes > 100 && summary.reads > 100, "{summary:?}");
-        assert_eq!(summary.unknown_done + summary.unknown_not_done, 0, "{summary:?}");
+        assert_eq!(
+            summary.unknown_done + summary.unknown_not_done,
+            0,
+            "{summary:?}"
+        );
         check_state(&connection, &history.log).await;
     });
 }
@@ -146,7 +185,9 @@ fn the_last_answer_before_a_kill_counts() {
             let connection = Client::connect(server.address()).await;
             let kv = connection.read("last").await.expect("acknowledged");
             assert_eq!(kv.value, format!("{round}"));
-            let Answer::Put(answer) = answer else { panic!("a put answers a put") };
+            let Answer::Put(answer) = answer else {
+                panic!("a put answers a put")
+            };
             assert_eq!(kv.mod_revision, revision_of(&answer.header));
         }
     });

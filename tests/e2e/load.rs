@@ -37,7 +37,9 @@ pub async fn client(
     stop: watch::Receiver<bool>,
 ) {
     let mut dice = Dice::new(seed ^ u64::from(number));
-    let Ok(connection) = Client::try_connect(address).await else { return };
+    let Ok(connection) = Client::try_connect(address).await else {
+        return;
+    };
     let connection = connection.with_patience(Duration::from_secs(5));
     let mut known = 1;
     for sequence in 0u64.. {
@@ -65,13 +67,23 @@ fn any_request(dice: &mut Dice, tag: &str, known: i64) -> Request {
     match dice.roll(16) {
         0..=5 => {
             let prev_kv = dice.roll(4) == 0;
-            Request::Put(api::PutRequest { prev_kv, ..put(key, value) })
+            Request::Put(api::PutRequest {
+                prev_kv,
+                ..put(key, value)
+            })
         }
-        6 => Request::Delete(api::DeleteRangeRequest { prev_kv: true, ..delete(key) }),
+        6 => Request::Delete(api::DeleteRangeRequest {
+            prev_kv: true,
+            ..delete(key)
+        }),
         7 if dice.roll(4) == 0 => Request::Delete(delete_span("key 1", "key 2")),
         7 | 8 => Request::Txn(txn(
             vec![compare_number(&key, number::LESS, number::MOD, known)],
-            vec![put(&key, &value).op(), get(&key).op(), put("both", &value).op()],
+            vec![
+                put(&key, &value).op(),
+                get(&key).op(),
+                put("both", &value).op(),
+            ],
             vec![get(&key).op()],
         )),
         9 => Request::Txn(txn(
@@ -80,8 +92,14 @@ fn any_request(dice: &mut Dice, tag: &str, known: i64) -> Request {
             vec![put(&key, &value).op(), then(vec![get(&key).op()]).op()],
         )),
         10 => Request::Range(api::RangeRequest { limit: 3, ..all() }),
-        11 => Request::Range(api::RangeRequest { revision: recent, ..span("key", "kez") }),
-        12 => Request::Range(api::RangeRequest { serializable: true, ..get(key) }),
+        11 => Request::Range(api::RangeRequest {
+            revision: recent,
+            ..span("key", "kez")
+        }),
+        12 => Request::Range(api::RangeRequest {
+            serializable: true,
+            ..get(key)
+        }),
         _ => Request::Range(get(key)),
     }
 }
@@ -106,7 +124,10 @@ pub async fn log_from(client: &Client, start: i64) -> Vec<Change> {
             let revision = event.kv.as_ref().expect("events have keys").mod_revision;
             match changes.last_mut() {
                 Some(last) if last.revision == revision => last.events.push(event),
-                _ => changes.push(Change { revision, events: vec![event] }),
+                _ => changes.push(Change {
+                    revision,
+                    events: vec![event],
+                }),
             }
         }
     }
@@ -116,11 +137,21 @@ pub async fn log_from(client: &Client, start: i64) -> Vec<Change> {
 /// Watches everything from `start` until the connection breaks, and returns what it was told.
 pub async fn observer(address: SocketAddr, start: i64) -> Vec<api::WatchResponse> {
     let mut told = Vec::new();
-    let Ok(connection) = Client::try_connect(address).await else { return told };
+    let Ok(connection) = Client::try_connect(address).await else {
+        return told;
+    };
     let (mut requests, mut answers) = connection.watch().await;
-    let create = api::WatchCreateRequest { start_revision: start, ..watch_span("\0", "\0") };
+    let create = api::WatchCreateRequest {
+        start_revision: start,
+        ..watch_span("\0", "\0")
+    };
     let union = api::watch_request::RequestUnion::CreateRequest(create);
-    if requests.try_send(&api::WatchRequest { request_union: Some(union) }).is_err() {
+    if requests
+        .try_send(&api::WatchRequest {
+            request_union: Some(union),
+        })
+        .is_err()
+    {
         return told;
     }
     let limit = Duration::from_secs(20);

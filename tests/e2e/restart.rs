@@ -15,7 +15,10 @@ async fn visible(client: &Client, from: i64, compacted: i64) -> String {
         let answer = client.range(request).await.expect("readable");
         seen += &format!("{revision}: {:?}\n", answer.kvs);
     }
-    let request = api::RangeRequest { revision: compacted - 1, ..all() };
+    let request = api::RangeRequest {
+        revision: compacted - 1,
+        ..all()
+    };
     seen += &format!("below: {:?}\n", client.range(request).await);
     let mut leases: Vec<i64> = client
         .lease_leases(api::LeaseLeasesRequest {})
@@ -29,14 +32,33 @@ async fn visible(client: &Client, from: i64, compacted: i64) -> String {
     for id in leases {
         let request = api::LeaseTimeToLiveRequest { id, keys: true };
         let answer = client.lease_time_to_live(request).await.expect("lease");
-        seen += &format!("lease {id}: {} {:?}\n", answer.granted_ttl, client.lease_keys(id).await);
+        seen += &format!(
+            "lease {id}: {} {:?}\n",
+            answer.granted_ttl,
+            client.lease_keys(id).await
+        );
     }
-    let alarms = api::AlarmRequest { action: ALARM_GET, ..Default::default() };
-    seen += &format!("alarms {:?}\n", client.alarm(alarms).await.expect("alarms").alarms);
-    let members = client.member_list(api::MemberListRequest::default()).await.expect("members");
+    let alarms = api::AlarmRequest {
+        action: ALARM_GET,
+        ..Default::default()
+    };
+    seen += &format!(
+        "alarms {:?}\n",
+        client.alarm(alarms).await.expect("alarms").alarms
+    );
+    let members = client
+        .member_list(api::MemberListRequest::default())
+        .await
+        .expect("members");
     let header = members.header.expect("header");
-    seen += &format!("{:?} {} {}\n", members.members, header.cluster_id, header.member_id);
-    let hash = client.hash_kv(api::HashKVRequest { revision: now }).await.expect("hash");
+    seen += &format!(
+        "{:?} {} {}\n",
+        members.members, header.cluster_id, header.member_id
+    );
+    let hash = client
+        .hash_kv(api::HashKVRequest { revision: now })
+        .await
+        .expect("hash");
     seen + &format!("hash {} {}\n", hash.hash, hash.compact_revision)
 }
 
@@ -45,25 +67,46 @@ fn a_restart_keeps_everything_a_client_can_see() {
     fresh_with(Options::default().fsync(), async |server, client| {
         let lease = client.lease(3600).await;
         for number in 0..60 {
-            client.write(format!("k{}", number % 9), format!("{number}")).await;
+            client
+                .write(format!("k{}", number % 9), format!("{number}"))
+                .await;
         }
         client.write_leased("leased", "v", lease).await;
         client.write("big", vec![b'b'; 1_000_000]).await;
         client.remove("k3").await;
         client.remove("big").await;
-        let ops = vec![put("t1", "v").op(), delete_span("k4", "k6").op(), put("t2", "v").op()];
+        let ops = vec![
+            put("t1", "v").op(),
+            delete_span("k4", "k6").op(),
+            put("t2", "v").op(),
+        ];
         client.txn(then(ops)).await.expect("txn");
         let compacted = client.revision().await - 20;
         client.compact(compact(compacted)).await.expect("compact");
         for number in 0..10 {
-            client.write(format!("k{}", number % 9), format!("after {number}")).await;
+            client
+                .write(format!("k{}", number % 9), format!("after {number}"))
+                .await;
         }
-        let member = client.status(api::StatusRequest {}).await.expect("status").leader;
-        let request =
-            api::AlarmRequest { action: ALARM_ACTIVATE, member_id: member, alarm: NOSPACE };
+        let member = client
+            .status(api::StatusRequest {})
+            .await
+            .expect("status")
+            .leader;
+        let request = api::AlarmRequest {
+            action: ALARM_ACTIVATE,
+            member_id: member,
+            alarm: NOSPACE,
+        };
         client.alarm(request).await.expect("alarm");
         let before = visible(&client, 2, compacted).await;
-        let term = client.range(get("k")).await.expect("range").header.expect("header").raft_term;
+        let term = client
+            .range(get("k"))
+            .await
+            .expect("range")
+            .header
+            .expect("header")
+            .raft_term;
         for kill in [false, true, false] {
             if kill {
                 server.kill();
@@ -73,7 +116,12 @@ fn a_restart_keeps_everything_a_client_can_see() {
             server.restart();
             let client = Client::connect(server.address()).await;
             assert_eq!(visible(&client, 2, compacted).await, before);
-            let now = client.range(get("k")).await.expect("range").header.expect("header");
+            let now = client
+                .range(get("k"))
+                .await
+                .expect("range")
+                .header
+                .expect("header");
             assert!(now.raft_term >= term, "terms do not fall");
         }
     });
@@ -88,7 +136,10 @@ fn many_short_lives_add_up() {
             let client = Client::connect(server.address()).await;
             for number in 0..20 {
                 expected += 1;
-                assert_eq!(client.write(format!("{life}-{number}"), "v").await, expected);
+                assert_eq!(
+                    client.write(format!("{life}-{number}"), "v").await,
+                    expected
+                );
             }
             if life % 2 == 0 {
                 server.kill();
@@ -118,8 +169,10 @@ fn a_watch_resumes_over_a_restart_without_gap_or_repeat() {
         let client = Client::connect(server.address()).await;
         client.write("d", "4").await;
         let mut watching = client.watching().await;
-        let request =
-            api::WatchCreateRequest { start_revision: last + 1, ..watch_span("\0", "\0") };
+        let request = api::WatchCreateRequest {
+            start_revision: last + 1,
+            ..watch_span("\0", "\0")
+        };
         watching.create(request).await;
         let expected = [format!("PUT c@{}", last + 1), format!("PUT d@{}", last + 2)];
         assert_eq!(briefly(&watching.events(2).await), expected);
@@ -129,7 +182,11 @@ fn a_watch_resumes_over_a_restart_without_gap_or_repeat() {
 #[test]
 fn the_server_says_when_it_serves_and_leaves_on_sigterm() {
     fresh_with(Options::default(), async |server, client| {
-        assert!(server.output().contains("ready to serve client requests"), "{}", server.output());
+        assert!(
+            server.output().contains("ready to serve client requests"),
+            "{}",
+            server.output()
+        );
         client.write("k", "v").await;
         let mut watching = client.watching().await;
         watching.create(watch_key("k")).await;

@@ -16,8 +16,9 @@ fn watchers_that_do_not_read_are_bounded_and_miss_nothing() {
         let mut slow = Vec::new();
         for _ in 0..SLOW {
             let mut narrow = settings(16 << 10, 64 << 10);
-            let connection =
-                Client::connect_with(server.address(), &mut narrow).await.expect("connects");
+            let connection = Client::connect_with(server.address(), &mut narrow)
+                .await
+                .expect("connects");
             let mut watching = connection.watching().await;
             watching.create(watch_span("k", "l")).await;
             slow.push((connection, watching));
@@ -47,9 +48,15 @@ fn watchers_that_do_not_read_are_bounded_and_miss_nothing() {
         tokio::join!(writing, reading);
         let took = begun.elapsed();
         let grown = server.anonymous_memory_bytes().saturating_sub(before);
-        println!("{} MiB more with {SLOW} slow watchers, in {took:?}", grown >> 20);
+        println!(
+            "{} MiB more with {SLOW} slow watchers, in {took:?}",
+            grown >> 20
+        );
         assert!(grown < 400 << 20, "grew by {grown} bytes");
-        assert!(took < Duration::from_secs(30), "the slow held the quick up: {took:?}");
+        assert!(
+            took < Duration::from_secs(30),
+            "the slow held the quick up: {took:?}"
+        );
         // Now they read after all: everything is there, once and in order.
         for (_connection, watching) in slow.iter_mut().take(3) {
             let mut next = first;
@@ -78,16 +85,22 @@ fn large_reads_nobody_takes_are_bounded() {
         let mut waiting = Vec::new();
         for _ in 0..20 {
             let mut narrow = settings(16 << 10, 64 << 10);
-            let connection =
-                Client::connect_with(server.address(), &mut narrow).await.expect("connects");
+            let connection = Client::connect_with(server.address(), &mut narrow)
+                .await
+                .expect("connects");
             let (mut stream, answer) = connection.half_open("/etcdserverpb.KV/Range").await;
-            stream.send_data(kvnode_tests::client::frame(&all()), true).expect("open");
+            stream
+                .send_data(kvnode_tests::client::frame(&all()), true)
+                .expect("open");
             waiting.push((connection, answer));
         }
         tokio::time::sleep(Duration::from_millis(500)).await;
         client.write("k", "others are served").await;
         let grown = server.anonymous_memory_bytes().saturating_sub(before);
-        println!("20 answers of 16 MiB that nobody takes: {} MiB more", grown >> 20);
+        println!(
+            "20 answers of 16 MiB that nobody takes: {} MiB more",
+            grown >> 20
+        );
         // One copy each (320 MiB) and as much again of garbage is the worst to put up with.
         assert!(grown < 900 << 20, "grew by {grown} bytes");
         drop(waiting);

@@ -24,7 +24,10 @@ pub fn subject() -> &'static Subject {
         None if std::env::var("KVNODE_TEST_SERVER").as_deref() == Ok("etcd") => {
             given(PathBuf::from("etcd"))
         }
-        None => Subject { path: built(), kind: Kind::Kvnode },
+        None => Subject {
+            path: built(),
+            kind: Kind::Kvnode,
+        },
     })
 }
 
@@ -43,7 +46,11 @@ pub fn scratch() -> &'static Path {
 /// The cargo target directory that holds the running test binary (`<target>/<profile>/deps/<test>`).
 pub fn target_directory() -> PathBuf {
     let executable = std::env::current_exe().expect("a process knows its own path");
-    executable.ancestors().nth(3).expect("test binaries live in <target>/<profile>/deps").into()
+    executable
+        .ancestors()
+        .nth(3)
+        .expect("test binaries live in <target>/<profile>/deps")
+        .into()
 }
 
 fn given(path: PathBuf) -> Subject {
@@ -52,11 +59,19 @@ fn given(path: PathBuf) -> Subject {
         .output()
         .unwrap_or_else(|error| panic!("cannot run {} --version: {error}", path.display()));
     let text = String::from_utf8_lossy(&output.stdout);
-    let kind = match text.lines().find_map(|line| line.strip_prefix("etcd Version: ")) {
+    let kind = match text
+        .lines()
+        .find_map(|line| line.strip_prefix("etcd Version: "))
+    {
         None => Kind::Kvnode,
         Some(version) => {
-            let minor = version.split('.').nth(1).and_then(|minor| minor.parse().ok());
-            Kind::Etcd { minor: minor.unwrap_or_else(|| panic!("odd version {version:?}")) }
+            let minor = version
+                .split('.')
+                .nth(1)
+                .and_then(|minor| minor.parse().ok());
+            Kind::Etcd {
+                minor: minor.unwrap_or_else(|| panic!("odd version {version:?}")),
+            }
         }
     };
     Subject { path, kind }
@@ -65,7 +80,10 @@ fn given(path: PathBuf) -> Subject {
 fn built() -> PathBuf {
     let target = target_directory();
     let executable = std::env::current_exe().expect("a process knows its own path");
-    let profile = executable.ancestors().nth(2).expect("as in target_directory");
+    let profile = executable
+        .ancestors()
+        .nth(2)
+        .expect("as in target_directory");
     let binary = profile.join("kvnode");
     let Some(cargo) = std::env::var_os("CARGO") else {
         assert!(
@@ -79,7 +97,15 @@ fn built() -> PathBuf {
     let mut command = Command::new(cargo);
     command
         .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
-        .args(["build", "--quiet", "--package", "kvnode", "--bin", "kvnode", "--target-dir"])
+        .args([
+            "build",
+            "--quiet",
+            "--package",
+            "kvnode",
+            "--bin",
+            "kvnode",
+            "--target-dir",
+        ])
         .arg(target);
     if profile.file_name().is_some_and(|name| name == "release") {
         command.arg("--release");
@@ -95,14 +121,23 @@ fn built() -> PathBuf {
 
 /// Removes the scratch directories of test processes that no longer run.
 fn sweep(base: &Path) {
-    let Ok(entries) = std::fs::read_dir(base) else { return };
+    let Ok(entries) = std::fs::read_dir(base) else {
+        return;
+    };
     for entry in entries.flatten() {
         let name = entry.file_name();
         let alive = Path::new("/proc").join(&name).exists();
-        if !alive && name.to_str().is_some_and(|name| name.parse::<u32>().is_ok()) {
+        if !alive
+            && name
+                .to_str()
+                .is_some_and(|name| name.parse::<u32>().is_ok())
+        {
             // A full-disk test that was killed may have left its mounts behind.
             if let Ok(runs) = std::fs::read_dir(entry.path()) {
-                for run in runs.flatten().filter(|run| run.path().ends_with("small-disk")) {
+                for run in runs
+                    .flatten()
+                    .filter(|run| run.path().ends_with("small-disk"))
+                {
                     let _ = Command::new("umount").arg(run.path()).output();
                 }
             }

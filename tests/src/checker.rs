@@ -29,21 +29,47 @@ use crate::words::briefly;
 #[derive(Clone, Debug, PartialEq)]
 pub enum Violation {
     /// Two effective writes were told the same revision.
-    RevisionTwice { revision: i64, first: usize, second: usize },
+    RevisionTwice {
+        revision: i64,
+        first: usize,
+        second: usize,
+    },
     /// The store's log leaves out a revision, or does not begin at 2.
     Hole { expected: i64, found: i64 },
     /// An answered revision is beyond the end of the log: the write is lost or never was.
-    Lost { operation: usize, revision: i64, log_ends: i64 },
+    Lost {
+        operation: usize,
+        revision: i64,
+        log_ends: i64,
+    },
     /// An answer older than what was known when it was asked for.
-    Stale { operation: usize, revision: i64, known: i64 },
+    Stale {
+        operation: usize,
+        revision: i64,
+        known: i64,
+    },
     /// The answer is not the model's.
-    Wrong { operation: usize, revision: i64, expected: String, got: String },
+    Wrong {
+        operation: usize,
+        revision: i64,
+        expected: String,
+        got: String,
+    },
     /// The log's events at a revision are not what its write does.
-    Differs { operation: usize, revision: i64, expected: Vec<String>, got: Vec<String> },
+    Differs {
+        operation: usize,
+        revision: i64,
+        expected: Vec<String>,
+        got: Vec<String>,
+    },
     /// Nobody asked for this change.
     Invented { revision: i64, events: Vec<String> },
     /// A member's term fell.
-    TermBack { operation: usize, term: u64, known: u64 },
+    TermBack {
+        operation: usize,
+        term: u64,
+        known: u64,
+    },
     /// The history holds something the model does not know.
     NotModelled { operation: usize, why: &'static str },
 }
@@ -120,7 +146,9 @@ fn check_order(history: &History, known: &[i64]) -> Result<(), Violation> {
     by_call.sort_unstable_by_key(|&index| history.operations[index].called);
     for index in by_call {
         let operation = &history.operations[index];
-        let Outcome::Answered(answer) = &operation.outcome else { continue };
+        let Outcome::Answered(answer) = &operation.outcome else {
+            continue;
+        };
         let revision = told(answer);
         let seen = own.entry(operation.client).or_insert((0, 1));
         let floor = if is_serializable(operation) {
@@ -130,8 +158,16 @@ fn check_order(history: &History, known: &[i64]) -> Result<(), Violation> {
             known[index] + i64::from(answer.claims_effect())
         };
         if revision < floor {
-            let known = if is_serializable(operation) { seen.1 } else { known[index] };
-            return Err(Violation::Stale { operation: index, revision, known });
+            let known = if is_serializable(operation) {
+                seen.1
+            } else {
+                known[index]
+            };
+            return Err(Violation::Stale {
+                operation: index,
+                revision,
+                known,
+            });
         }
         if revision >= seen.1 {
             *seen = (operation.returned, revision);
@@ -165,7 +201,11 @@ fn check_terms(history: &History) -> Result<(), Violation> {
         }
         let known = highest.get(&member).copied().unwrap_or(0);
         if term < known {
-            return Err(Violation::TermBack { operation, term, known });
+            return Err(Violation::TermBack {
+                operation,
+                term,
+                known,
+            });
         }
     }
     Ok(())
@@ -175,11 +215,17 @@ fn check_terms(history: &History) -> Result<(), Violation> {
 fn owners(history: &History) -> Result<BTreeMap<i64, usize>, Violation> {
     let mut owners = BTreeMap::new();
     for (second, operation) in history.operations.iter().enumerate() {
-        let Outcome::Answered(answer) = &operation.outcome else { continue };
+        let Outcome::Answered(answer) = &operation.outcome else {
+            continue;
+        };
         if answer.claims_effect() {
             let revision = told(answer);
             if let Some(first) = owners.insert(revision, second) {
-                return Err(Violation::RevisionTwice { revision, first, second });
+                return Err(Violation::RevisionTwice {
+                    revision,
+                    first,
+                    second,
+                });
             }
         }
     }
@@ -189,16 +235,25 @@ fn owners(history: &History) -> Result<BTreeMap<i64, usize>, Violation> {
 fn check_log(history: &History) -> Result<(), Violation> {
     for (expected, change) in (2..).zip(&history.log) {
         if change.revision != expected {
-            return Err(Violation::Hole { expected, found: change.revision });
+            return Err(Violation::Hole {
+                expected,
+                found: change.revision,
+            });
         }
     }
-    let Some(last) = history.log.last() else { return Ok(()) };
+    let Some(last) = history.log.last() else {
+        return Ok(());
+    };
     for (index, operation) in history.operations.iter().enumerate() {
         if let Outcome::Answered(answer) = &operation.outcome
             && told(answer) > last.revision
         {
             let revision = told(answer);
-            return Err(Violation::Lost { operation: index, revision, log_ends: last.revision });
+            return Err(Violation::Lost {
+                operation: index,
+                revision,
+                log_ends: last.revision,
+            });
         }
     }
     Ok(())
@@ -268,8 +323,15 @@ impl<'a> Replay<'a> {
     }
 
     fn run(mut self) -> Result<Summary, Violation> {
-        let last_owned = self.owners.last_key_value().map_or(1, |(revision, _)| *revision);
-        let last = self.history.log.last().map_or(last_owned, |change| change.revision);
+        let last_owned = self
+            .owners
+            .last_key_value()
+            .map_or(1, |(revision, _)| *revision);
+        let last = self
+            .history
+            .log
+            .last()
+            .map_or(last_owned, |change| change.revision);
         self.look(1)?;
         for revision in 2..=last {
             let position = usize::try_from(revision - 2).expect("starts at 2");
@@ -282,9 +344,11 @@ impl<'a> Replay<'a> {
             self.look(revision)?;
         }
         match self.looks.pop_last() {
-            Some((revision, looks)) => {
-                Err(Violation::Lost { operation: looks[0], revision, log_ends: last })
-            }
+            Some((revision, looks)) => Err(Violation::Lost {
+                operation: looks[0],
+                revision,
+                log_ends: last,
+            }),
             None => Ok(self.summary),
         }
     }
@@ -302,7 +366,12 @@ impl<'a> Replay<'a> {
             && !same_events(&change.events, &events)
         {
             let (expected, got) = (briefly(&events), briefly(&change.events));
-            return Err(Violation::Differs { operation: owner, revision, expected, got });
+            return Err(Violation::Differs {
+                operation: owner,
+                revision,
+                expected,
+                got,
+            });
         }
         Ok(events)
     }
@@ -314,10 +383,19 @@ impl<'a> Replay<'a> {
         change: Option<&Change>,
     ) -> Result<Vec<api::Event>, Violation> {
         let invented = |events: &[api::Event]| {
-            Err(Violation::Invented { revision, events: briefly(events) })
+            Err(Violation::Invented {
+                revision,
+                events: briefly(events),
+            })
         };
-        let Some(change) = change else { return invented(&[]) };
-        let key = change.events.first().and_then(|event| event.kv.as_ref()).map(|kv| &kv.key);
+        let Some(change) = change else {
+            return invented(&[]);
+        };
+        let key = change
+            .events
+            .first()
+            .and_then(|event| event.kv.as_ref())
+            .map(|kv| &kv.key);
         let Some(key) = key else { return invented(&[]) };
         let named = self.candidates.get(key).into_iter().flatten();
         let found = named.chain(&self.wide).copied().find(|&index| {
@@ -327,7 +405,9 @@ impl<'a> Replay<'a> {
                     .answer(&self.history.operations[index].request)
                     .is_ok_and(|(_, events)| same_events(&change.events, &events))
         });
-        let Some(index) = found else { return invented(&change.events) };
+        let Some(index) = found else {
+            return invented(&change.events);
+        };
         for waiting in self.candidates.values_mut() {
             waiting.retain(|&other| other != index);
         }
@@ -352,16 +432,25 @@ impl<'a> Replay<'a> {
         for index in self.looks.remove(&revision).unwrap_or_default() {
             let (mut expected, events) = self.ask(index)?;
             let operation = &self.history.operations[index];
-            let Outcome::Answered(got) = &operation.outcome else { continue };
+            let Outcome::Answered(got) = &operation.outcome else {
+                continue;
+            };
             if let (Answer::Range(expected), Answer::Range(got)) = (&mut expected, got)
                 && let Some(header) = &mut expected.header
             {
                 // A read of the past carries the present revision.
-                header.revision = header.revision.max(got.header.map_or(0, |got| got.revision));
+                header.revision = header
+                    .revision
+                    .max(got.header.map_or(0, |got| got.revision));
             }
             if !events.is_empty() {
                 let (expected, got) = (format!("{expected:?}"), format!("{got:?}"));
-                return Err(Violation::Wrong { operation: index, revision, expected, got });
+                return Err(Violation::Wrong {
+                    operation: index,
+                    revision,
+                    expected,
+                    got,
+                });
             }
             self.compare(index, revision, expected)?;
         }
@@ -372,7 +461,10 @@ impl<'a> Replay<'a> {
         let request = &self.history.operations[index].request;
         self.model
             .answer(request)
-            .map_err(|why| Violation::NotModelled { operation: index, why: why.0 })
+            .map_err(|why| Violation::NotModelled {
+                operation: index,
+                why: why.0,
+            })
     }
 
     fn compare(&self, index: usize, revision: i64, expected: Answer) -> Result<(), Violation> {
@@ -384,7 +476,12 @@ impl<'a> Replay<'a> {
             return Ok(());
         }
         let (expected, got) = (format!("{expected:?}"), format!("{got:?}"));
-        Err(Violation::Wrong { operation: index, revision, expected, got })
+        Err(Violation::Wrong {
+            operation: index,
+            revision,
+            expected,
+            got,
+        })
     }
 }
 
@@ -431,7 +528,10 @@ pub fn check_watch(
     responses: &[api::WatchResponse],
 ) -> Result<i64, String> {
     let mut next = start;
-    let mut expected = log.iter().skip_while(|change| change.revision < start).peekable();
+    let mut expected = log
+        .iter()
+        .skip_while(|change| change.revision < start)
+        .peekable();
     for response in responses {
         let mut events = &response.events[..];
         while !events.is_empty() {
@@ -442,14 +542,20 @@ pub fn check_watch(
             let (now, rest) = events.split_at(count);
             if !same_events(now, &change.events) {
                 let (got, want) = (briefly(now), briefly(&change.events));
-                return Err(format!("at revision {}: got {got:?}, log {want:?}", change.revision));
+                return Err(format!(
+                    "at revision {}: got {got:?}, log {want:?}",
+                    change.revision
+                ));
             }
             next = change.revision + 1;
             events = rest;
         }
         let header = response.header.as_ref().map_or(0, |header| header.revision);
         if !response.events.is_empty() && header < next - 1 {
-            return Err(format!("header {header} below its own events up to {}", next - 1));
+            return Err(format!(
+                "header {header} below its own events up to {}",
+                next - 1
+            ));
         }
     }
     Ok(next)

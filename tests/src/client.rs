@@ -4,7 +4,7 @@
 //! on their own. Every wait has a limit and a test that runs into it fails with what it waited for.
 
 use std::collections::HashMap;
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::marker::PhantomData;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -50,7 +50,10 @@ pub struct Status {
 
 impl Status {
     pub fn new(code: u32, message: impl Into<String>) -> Status {
-        Status { code, message: message.into() }
+        Status {
+            code,
+            message: message.into(),
+        }
     }
 
     fn broken(error: impl std::fmt::Display) -> Status {
@@ -87,7 +90,9 @@ pub struct Client {
 impl Client {
     /// Connects; panics when there is nobody, for tests that know there is.
     pub async fn connect(address: SocketAddr) -> Client {
-        Client::try_connect(address).await.unwrap_or_else(|error| panic!("{address}: {error}"))
+        Client::try_connect(address)
+            .await
+            .unwrap_or_else(|error| panic!("{address}: {error}"))
     }
 
     pub async fn try_connect(address: SocketAddr) -> Result<Client, Status> {
@@ -137,7 +142,8 @@ impl Client {
         let calling = async {
             let mut incoming = self.open::<R>(path, Some(frame(message))).await?.1;
             let answer = incoming.pull().await?;
-            let answer = answer.ok_or_else(|| Status::broken("ended well but without a message"))?;
+            let answer =
+                answer.ok_or_else(|| Status::broken("ended well but without a message"))?;
             match incoming.pull().await? {
                 None => Ok(answer),
                 Some(_) => Err(Status::broken("two messages to a unary call")),
@@ -165,7 +171,13 @@ impl Client {
         path: &'static str,
     ) -> Result<(Outgoing<Q>, Incoming<R>), Status> {
         let (stream, incoming) = self.open(path, None).await?;
-        Ok((Outgoing { stream, message: PhantomData }, incoming))
+        Ok((
+            Outgoing {
+                stream,
+                message: PhantomData,
+            },
+            incoming,
+        ))
     }
 
     /// Opens a stream; a body given is the whole request.
@@ -175,9 +187,15 @@ impl Client {
         body: Option<Bytes>,
     ) -> Result<(SendStream<Bytes>, Incoming<R>), Status> {
         let request = self.request(path, &[]);
-        let mut requests = self.requests.clone().ready().await.map_err(Status::broken)?;
-        let (response, mut stream) =
-            requests.send_request(request, false).map_err(Status::broken)?;
+        let mut requests = self
+            .requests
+            .clone()
+            .ready()
+            .await
+            .map_err(Status::broken)?;
+        let (response, mut stream) = requests
+            .send_request(request, false)
+            .map_err(Status::broken)?;
         if let Some(body) = body {
             // A server may refuse before it has read the body; its answer tells.
             let _ = stream.send_data(body, true);
@@ -188,7 +206,11 @@ impl Client {
     /// The head of a proper gRPC request; `replace` puts other values (or more headers) in place.
     pub fn request(&self, path: &str, replace: &[(&str, &str)]) -> Request<()> {
         let mut headers = HashMap::from([("content-type", "application/grpc"), ("te", "trailers")]);
-        headers.extend(self.metadata.iter().map(|(name, value)| (*name, value.as_str())));
+        headers.extend(
+            self.metadata
+                .iter()
+                .map(|(name, value)| (*name, value.as_str())),
+        );
         headers.extend(replace.iter().copied());
         let uri = format!("http://{}{path}", self.authority);
         let mut request = Request::builder().method(Method::POST).uri(uri);
@@ -221,18 +243,24 @@ impl Client {
         };
         match limited("a raw answer", asking).await {
             Ok(answer) => answer,
-            Err(error) => RawAnswer { error: Some(error), ..RawAnswer::default() },
+            Err(error) => RawAnswer {
+                error: Some(error),
+                ..RawAnswer::default()
+            },
         }
     }
 
     /// Starts a request and leaves its body open, for tests that misbehave half-way.
-    pub async fn half_open(
-        &self,
-        path: &'static str,
-    ) -> (SendStream<Bytes>, ResponseFuture) {
-        let mut requests = self.requests.clone().ready().await.expect("a live connection");
-        let (response, stream) =
-            requests.send_request(self.request(path, &[]), false).expect("a live connection");
+    pub async fn half_open(&self, path: &'static str) -> (SendStream<Bytes>, ResponseFuture) {
+        let mut requests = self
+            .requests
+            .clone()
+            .ready()
+            .await
+            .expect("a live connection");
+        let (response, stream) = requests
+            .send_request(self.request(path, &[]), false)
+            .expect("a live connection");
         (stream, response)
     }
 }
@@ -263,17 +291,23 @@ pub struct Outgoing<Q> {
 impl<Q: Message> Outgoing<Q> {
     /// Sends a message; panics when the call is over, for tests that know it is not.
     pub fn send(&mut self, message: &Q) {
-        self.stream.send_data(frame(message), false).expect("the call is still open");
+        self.stream
+            .send_data(frame(message), false)
+            .expect("the call is still open");
     }
 
     /// As [`Outgoing::send`], where the other side may have ended.
     pub fn try_send(&mut self, message: &Q) -> Result<(), Status> {
-        self.stream.send_data(frame(message), false).map_err(Status::broken)
+        self.stream
+            .send_data(frame(message), false)
+            .map_err(Status::broken)
     }
 
     /// No more requests; answers may go on.
     pub fn half_close(&mut self) {
-        self.stream.send_data(Bytes::new(), true).expect("the call is still open");
+        self.stream
+            .send_data(Bytes::new(), true)
+            .expect("the call is still open");
     }
 
     /// Cancels the call.
@@ -398,7 +432,11 @@ impl<R> Incoming<R> {
 }
 
 fn verdict<R>(status: Status) -> Result<Option<R>, Status> {
-    if status.code == code::OK { Ok(None) } else { Err(status) }
+    if status.code == code::OK {
+        Ok(None)
+    } else {
+        Err(status)
+    }
 }
 
 /// A message with the 5-byte gRPC prefix.
@@ -412,10 +450,14 @@ pub fn frame(message: &impl Message) -> Bytes {
 }
 
 fn take_frame(buffer: &mut BytesMut) -> Result<Option<Bytes>, Status> {
-    let Some((prefix, rest)) = buffer.split_first_chunk::<5>() else { return Ok(None) };
+    let Some((prefix, rest)) = buffer.split_first_chunk::<5>() else {
+        return Ok(None);
+    };
     let [flag, size @ ..] = prefix;
     if *flag != 0 {
-        return Err(Status::broken(format!("compressed flag {flag} in an answer")));
+        return Err(Status::broken(format!(
+            "compressed flag {flag} in an answer"
+        )));
     }
     let size = usize::try_from(u32::from_be_bytes(*size)).expect("usize has 32 bits at least");
     if rest.len() < size {
@@ -427,7 +469,9 @@ fn take_frame(buffer: &mut BytesMut) -> Result<Option<Bytes>, Status> {
 
 fn status_of(headers: &HeaderMap) -> Option<Status> {
     let code = headers.get("grpc-status")?.to_str().ok()?.parse().ok()?;
-    let text = headers.get("grpc-message").map_or(&b""[..], |value| value.as_bytes());
+    let text = headers
+        .get("grpc-message")
+        .map_or(&b""[..], |value| value.as_bytes());
     Some(Status::new(code, unpercent(text)))
 }
 
@@ -455,12 +499,6 @@ async fn limited<T>(what: &str, future: impl Future<Output = T>) -> T {
         Ok(output) => output,
         Err(_) => panic!("waited {PATIENCE:?} for {what}"),
     }
-}
-
-/// Keeps a slow reader's promise: waits until at least one byte could be sent, without sending.
-pub async fn writable(stream: &mut SendStream<Bytes>) -> bool {
-    stream.reserve_capacity(1);
-    matches!(poll_fn(|context| stream.poll_capacity(context)).await, Some(Ok(_)))
 }
 
 macro_rules! unary {
@@ -498,26 +536,35 @@ unary! {
 /// The streaming calls, by name.
 impl Client {
     pub async fn watch(&self) -> (Outgoing<api::WatchRequest>, Incoming<api::WatchResponse>) {
-        self.both_ways("/etcdserverpb.Watch/Watch").await.expect("a watch stream opens")
+        self.both_ways("/etcdserverpb.Watch/Watch")
+            .await
+            .expect("a watch stream opens")
     }
 
     pub async fn keep_alive(
         &self,
-    ) -> (Outgoing<api::LeaseKeepAliveRequest>, Incoming<api::LeaseKeepAliveResponse>) {
+    ) -> (
+        Outgoing<api::LeaseKeepAliveRequest>,
+        Incoming<api::LeaseKeepAliveResponse>,
+    ) {
         let path = "/etcdserverpb.Lease/LeaseKeepAlive";
-        self.both_ways(path).await.expect("a keepalive stream opens")
+        self.both_ways(path)
+            .await
+            .expect("a keepalive stream opens")
     }
 
     pub async fn range_stream(
         &self,
         request: api::RangeRequest,
     ) -> Result<Incoming<api::RangeStreamResponse>, Status> {
-        self.server_stream("/etcdserverpb.KV/RangeStream", &request).await
+        self.server_stream("/etcdserverpb.KV/RangeStream", &request)
+            .await
     }
 
     pub async fn snapshot(&self) -> Result<Incoming<api::SnapshotResponse>, Status> {
         let request = api::SnapshotRequest::default();
-        self.server_stream("/etcdserverpb.Maintenance/Snapshot", &request).await
+        self.server_stream("/etcdserverpb.Maintenance/Snapshot", &request)
+            .await
     }
 }
 

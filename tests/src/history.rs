@@ -50,7 +50,10 @@ impl Answer {
             Answer::Txn(answer) => &mut answer.header,
         };
         if let Some(header) = header {
-            *header = api::ResponseHeader { revision: header.revision, ..Default::default() };
+            *header = api::ResponseHeader {
+                revision: header.revision,
+                ..Default::default()
+            };
         }
         self
     }
@@ -125,7 +128,10 @@ pub struct Recorder {
 
 impl Default for Recorder {
     fn default() -> Self {
-        Recorder { begun: Instant::now(), operations: Mutex::new(Vec::new()) }
+        Recorder {
+            begun: Instant::now(),
+            operations: Mutex::new(Vec::new()),
+        }
     }
 }
 
@@ -155,8 +161,17 @@ impl Recorder {
             Err(status) if surely_not_done(status) => Outcome::Refused(status.clone()),
             Err(_) => Outcome::Unknown,
         };
-        let operation = Operation { client, called, returned, request, outcome };
-        self.operations.lock().expect("no holder panics").push(operation);
+        let operation = Operation {
+            client,
+            called,
+            returned,
+            request,
+            outcome,
+        };
+        self.operations
+            .lock()
+            .expect("no holder panics")
+            .push(operation);
         result
     }
 
@@ -188,12 +203,23 @@ impl History {
             writeln!(file, "{}", operation_to_json(operation))?;
         }
         for change in &self.log {
-            let events: Vec<String> =
-                change.events.iter().map(|event| hex(&event.encode_to_vec())).collect();
-            writeln!(file, "{}", json!({ "revision": change.revision, "events": events }))?;
+            let events: Vec<String> = change
+                .events
+                .iter()
+                .map(|event| hex(&event.encode_to_vec()))
+                .collect();
+            writeln!(
+                file,
+                "{}",
+                json!({ "revision": change.revision, "events": events })
+            )?;
         }
         for barrier in &self.barriers {
-            writeln!(file, "{}", json!({ "barrier": barrier.time, "revision": barrier.revision }))?;
+            writeln!(
+                file,
+                "{}",
+                json!({ "barrier": barrier.time, "revision": barrier.revision })
+            )?;
         }
         file.flush()
     }
@@ -202,7 +228,9 @@ impl History {
     pub fn load(path: &Path) -> std::io::Result<Option<History>> {
         let mut history = History::default();
         for line in BufReader::new(std::fs::File::open(path)?).lines() {
-            let Ok(value) = serde_json::from_str::<Value>(&line?) else { return Ok(None) };
+            let Ok(value) = serde_json::from_str::<Value>(&line?) else {
+                return Ok(None);
+            };
             if history.take_line(&value).is_none() {
                 return Ok(None);
             }
@@ -213,11 +241,21 @@ impl History {
     fn take_line(&mut self, line: &Value) -> Option<()> {
         if let Some(time) = line.get("barrier") {
             let revision = line.get("revision")?.as_i64()?;
-            self.barriers.push(Barrier { time: time.as_u64()?, revision });
+            self.barriers.push(Barrier {
+                time: time.as_u64()?,
+                revision,
+            });
         } else if let Some(events) = line.get("events") {
             let decode = |event: &Value| api::Event::decode(unhex(event)?).ok();
-            let events = events.as_array()?.iter().map(decode).collect::<Option<_>>()?;
-            self.log.push(Change { revision: line.get("revision")?.as_i64()?, events });
+            let events = events
+                .as_array()?
+                .iter()
+                .map(decode)
+                .collect::<Option<_>>()?;
+            self.log.push(Change {
+                revision: line.get("revision")?.as_i64()?,
+                events,
+            });
         } else {
             self.operations.push(operation_from_json(line)?);
         }
@@ -255,7 +293,11 @@ fn operation_to_json(operation: &Operation) -> Value {
 fn operation_from_json(line: &Value) -> Option<Operation> {
     let request = unhex(line.get("request")?)?;
     let outcome = line.get("outcome")?;
-    let answer = if outcome == "unknown" { None } else { unhex(outcome) };
+    let answer = if outcome == "unknown" {
+        None
+    } else {
+        unhex(outcome)
+    };
     let (request, answer) = match line.get("kind")?.as_str()? {
         "range" => (
             Request::Range(Message::decode(request).ok()?),
@@ -298,9 +340,15 @@ fn hex(bytes: &[u8]) -> String {
 
 fn unhex(text: &Value) -> Option<Bytes> {
     let text = text.as_str()?.as_bytes();
-    let (pairs, []) = text.as_chunks::<2>() else { return None };
+    let (pairs, []) = text.as_chunks::<2>() else {
+        return None;
+    };
     let byte = |pair: &[u8; 2]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
-    pairs.iter().map(byte).collect::<Option<Vec<u8>>>().map(Bytes::from)
+    pairs
+        .iter()
+        .map(byte)
+        .collect::<Option<Vec<u8>>>()
+        .map(Bytes::from)
 }
 
 #[cfg(test)]
@@ -311,10 +359,17 @@ mod tests {
     #[test]
     fn a_saved_history_is_read_back_the_same() {
         let answered = Outcome::Answered(Answer::Put(api::PutResponse {
-            header: Some(api::ResponseHeader { revision: 2, ..Default::default() }),
+            header: Some(api::ResponseHeader {
+                revision: 2,
+                ..Default::default()
+            }),
             prev_kv: None,
         }));
-        let outcomes = [answered, Outcome::Unknown, Outcome::Refused(refusal::no_key())];
+        let outcomes = [
+            answered,
+            Outcome::Unknown,
+            Outcome::Refused(refusal::no_key()),
+        ];
         let operations = outcomes.into_iter().map(|outcome| Operation {
             client: 3,
             called: 10,
@@ -322,11 +377,20 @@ mod tests {
             request: Request::Put(put("k", "v")),
             outcome,
         });
-        let event = api::Event { kv: Some(api::KeyValue::default()), ..Default::default() };
+        let event = api::Event {
+            kv: Some(api::KeyValue::default()),
+            ..Default::default()
+        };
         let history = History {
             operations: operations.collect(),
-            log: vec![Change { revision: 2, events: vec![event] }],
-            barriers: vec![Barrier { time: 15, revision: 2 }],
+            log: vec![Change {
+                revision: 2,
+                events: vec![event],
+            }],
+            barriers: vec![Barrier {
+                time: 15,
+                revision: 2,
+            }],
         };
         let directory = tempfile::tempdir().expect("a temporary directory");
         let path = directory.path().join("history.jsonl");

@@ -47,7 +47,10 @@ pub fn request(
     socket.read_to_end(&mut bytes)?;
     parse(&bytes).ok_or_else(|| {
         let start = String::from_utf8_lossy(&bytes[..bytes.len().min(200)]).into_owned();
-        Error::new(ErrorKind::InvalidData, format!("not an HTTP answer: {start:?}"))
+        Error::new(
+            ErrorKind::InvalidData,
+            format!("not an HTTP answer: {start:?}"),
+        )
     })
 }
 
@@ -61,17 +64,28 @@ fn parse(bytes: &[u8]) -> Option<Answer> {
         let (name, value) = line.split_once(':')?;
         headers.push((name.to_ascii_lowercase(), value.trim().to_owned()));
     }
-    let chunked = headers.iter().any(|(name, value)| name == "transfer-encoding" && value == "chunked");
+    let chunked = headers
+        .iter()
+        .any(|(name, value)| name == "transfer-encoding" && value == "chunked");
     let rest = &bytes[end + 4..];
-    let body = if chunked { dechunk(rest)? } else { rest.to_vec() };
-    Some(Answer { status, headers, body: String::from_utf8(body).ok()? })
+    let body = if chunked {
+        dechunk(rest)?
+    } else {
+        rest.to_vec()
+    };
+    Some(Answer {
+        status,
+        headers,
+        body: String::from_utf8(body).ok()?,
+    })
 }
 
 fn dechunk(mut rest: &[u8]) -> Option<Vec<u8>> {
     let mut body = Vec::new();
     loop {
         let line = rest.windows(2).position(|window| window == b"\r\n")?;
-        let size = usize::from_str_radix(std::str::from_utf8(&rest[..line]).ok()?.trim(), 16).ok()?;
+        let size =
+            usize::from_str_radix(std::str::from_utf8(&rest[..line]).ok()?.trim(), 16).ok()?;
         rest = &rest[line + 2..];
         if size == 0 {
             return Some(body);

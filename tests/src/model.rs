@@ -28,7 +28,10 @@ pub struct Model {
 impl Default for Model {
     /// The empty store, at revision 1.
     fn default() -> Self {
-        Model { keys: BTreeMap::new(), revision: 1 }
+        Model {
+            keys: BTreeMap::new(),
+            revision: 1,
+        }
     }
 }
 
@@ -44,7 +47,11 @@ impl Model {
     /// What the request answers in this state, and the events it causes (none: it takes no revision).
     /// Headers carry the revision only.
     pub fn answer(&self, request: &Request) -> Result<(Answer, Vec<api::Event>), NotModelled> {
-        let mut run = Run { model: self, changed: BTreeMap::new(), events: Vec::new() };
+        let mut run = Run {
+            model: self,
+            changed: BTreeMap::new(),
+            events: Vec::new(),
+        };
         let answer = match request {
             Request::Range(range) => Answer::Range(run.range(range)?),
             Request::Put(put) => Answer::Put(run.put(put)?),
@@ -111,9 +118,15 @@ impl Run<'_> {
     }
 
     fn header(&self) -> Option<api::ResponseHeader> {
-        let revision =
-            if self.events.is_empty() { self.model.revision } else { self.writing() };
-        Some(api::ResponseHeader { revision, ..Default::default() })
+        let revision = if self.events.is_empty() {
+            self.model.revision
+        } else {
+            self.writing()
+        };
+        Some(api::ResponseHeader {
+            revision,
+            ..Default::default()
+        })
     }
 
     fn current(&self, key: &Bytes) -> Option<&api::KeyValue> {
@@ -124,8 +137,9 @@ impl Run<'_> {
     }
 
     fn interval(&self, key: &Bytes, end: &Bytes) -> Vec<api::KeyValue> {
-        let mut found: BTreeMap<&Bytes, &api::KeyValue> =
-            within(&self.model.keys, key, end).map(|kv| (&kv.key, kv)).collect();
+        let mut found: BTreeMap<&Bytes, &api::KeyValue> = within(&self.model.keys, key, end)
+            .map(|kv| (&kv.key, kv))
+            .collect();
         for (key, changed) in span_of(&self.changed, key, end) {
             match changed {
                 Some(kv) => found.insert(key, kv),
@@ -143,14 +157,28 @@ impl Run<'_> {
         let count = i64::try_from(all.len()).expect("a test's key count");
         let header = self.header();
         if request.count_only {
-            return Ok(api::RangeResponse { header, count, ..Default::default() });
+            return Ok(api::RangeResponse {
+                header,
+                count,
+                ..Default::default()
+            });
         }
         let bounded = |value, low, high| (low == 0 || value >= low) && (high == 0 || value <= high);
         let mut kvs: Vec<api::KeyValue> = all
             .into_iter()
-            .filter(|kv| bounded(kv.mod_revision, request.min_mod_revision, request.max_mod_revision))
             .filter(|kv| {
-                bounded(kv.create_revision, request.min_create_revision, request.max_create_revision)
+                bounded(
+                    kv.mod_revision,
+                    request.min_mod_revision,
+                    request.max_mod_revision,
+                )
+            })
+            .filter(|kv| {
+                bounded(
+                    kv.create_revision,
+                    request.min_create_revision,
+                    request.max_create_revision,
+                )
             })
             .collect();
         if request.sort_order == DESCEND {
@@ -167,7 +195,12 @@ impl Run<'_> {
         if request.keys_only {
             kvs.iter_mut().for_each(|kv| kv.value = Bytes::new());
         }
-        Ok(api::RangeResponse { header, kvs, more, count })
+        Ok(api::RangeResponse {
+            header,
+            kvs,
+            more,
+            count,
+        })
     }
 
     fn put(&mut self, request: &api::PutRequest) -> Result<api::PutResponse, NotModelled> {
@@ -190,9 +223,16 @@ impl Run<'_> {
             },
         };
         self.changed.insert(request.key.clone(), Some(new.clone()));
-        self.events.push(api::Event { r#type: PUT, kv: Some(new), prev_kv: old.clone() });
+        self.events.push(api::Event {
+            r#type: PUT,
+            kv: Some(new),
+            prev_kv: old.clone(),
+        });
         let prev_kv = old.filter(|_| request.prev_kv);
-        Ok(api::PutResponse { header: self.header(), prev_kv })
+        Ok(api::PutResponse {
+            header: self.header(),
+            prev_kv,
+        })
     }
 
     fn delete(&mut self, request: &api::DeleteRangeRequest) -> api::DeleteRangeResponse {
@@ -205,7 +245,11 @@ impl Run<'_> {
             };
             self.changed.insert(old.key.clone(), None);
             let prev_kv = Some(old.clone());
-            self.events.push(api::Event { r#type: DELETE, kv: Some(kv), prev_kv });
+            self.events.push(api::Event {
+                r#type: DELETE,
+                kv: Some(kv),
+                prev_kv,
+            });
         }
         api::DeleteRangeResponse {
             header: self.header(),
@@ -224,7 +268,11 @@ impl Run<'_> {
         use api::response_op::Response;
         let succeeded = branches.next().expect("decided before");
         let mut responses = Vec::new();
-        for op in if succeeded { &request.success } else { &request.failure } {
+        for op in if succeeded {
+            &request.success
+        } else {
+            &request.failure
+        } {
             let response = match &op.request {
                 None => return Err(NotModelled("an empty operation is refused")),
                 Some(Request::RequestRange(range)) if range.revision > 0 => {
@@ -237,10 +285,16 @@ impl Run<'_> {
                 }
                 Some(Request::RequestTxn(txn)) => Response::ResponseTxn(self.txn(txn, branches)?),
             };
-            responses.push(api::ResponseOp { response: Some(response) });
+            responses.push(api::ResponseOp {
+                response: Some(response),
+            });
         }
         let header = Some(api::ResponseHeader::default());
-        Ok(api::TxnResponse { header, succeeded, responses })
+        Ok(api::TxnResponse {
+            header,
+            succeeded,
+            responses,
+        })
     }
 }
 

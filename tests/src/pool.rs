@@ -29,7 +29,9 @@ pub fn idle(body: impl AsyncFnOnce(&Server, Client)) {
         body(&server, client).await;
     });
     // Not reached when the test failed: such a server is printed and dropped, not handed on.
-    IDLE.lock().unwrap_or_else(PoisonError::into_inner).push(server);
+    IDLE.lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .push(server);
 }
 
 /// Runs a test on a new, empty server.
@@ -68,11 +70,23 @@ pub fn run_within<T>(limit: Duration, body: impl Future<Output = T>) -> T {
 }
 
 async fn wipe(client: &Client) {
-    let leases = client.lease_leases(api::LeaseLeasesRequest {}).await.expect("leases are listed");
+    let leases = client
+        .lease_leases(api::LeaseLeasesRequest {})
+        .await
+        .expect("leases are listed");
     for lease in leases.leases {
-        let _ = client.lease_revoke(api::LeaseRevokeRequest { id: lease.id }).await;
+        let _ = client
+            .lease_revoke(api::LeaseRevokeRequest { id: lease.id })
+            .await;
     }
     let (key, range_end) = everything();
-    let request = api::DeleteRangeRequest { key, range_end, ..Default::default() };
-    client.delete_range(request).await.expect("everything can be deleted");
+    let request = api::DeleteRangeRequest {
+        key,
+        range_end,
+        ..Default::default()
+    };
+    client
+        .delete_range(request)
+        .await
+        .expect("everything can be deleted");
 }

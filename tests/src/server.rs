@@ -57,27 +57,12 @@ impl Kind {
 }
 
 /// How to start a server.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Options {
     arguments: Vec<String>,
-    environment: Vec<(String, String)>,
     fsync: bool,
     data_dir: Option<PathBuf>,
     client_port: Option<u16>,
-    max_fds: Option<u64>,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Options {
-            arguments: Vec::new(),
-            environment: Vec::new(),
-            fsync: false,
-            data_dir: None,
-            client_port: None,
-            max_fds: None,
-        }
-    }
 }
 
 impl Options {
@@ -164,7 +149,10 @@ impl Server {
             child: None,
             client: SocketAddr::from((Ipv4Addr::LOCALHOST, client_port)),
             peer: SocketAddr::from((Ipv4Addr::LOCALHOST, free_port())),
-            data_dir: options.data_dir.clone().unwrap_or_else(|| home.join("data")),
+            data_dir: options
+                .data_dir
+                .clone()
+                .unwrap_or_else(|| home.join("data")),
             log: home.join("output.txt"),
             home,
             options,
@@ -221,7 +209,11 @@ impl Server {
 
     /// The exit status if the server has ended by itself.
     pub fn ended(&mut self) -> Option<ExitStatus> {
-        let status = self.child.as_mut()?.try_wait().expect("our own child can be asked");
+        let status = self
+            .child
+            .as_mut()?
+            .try_wait()
+            .expect("our own child can be asked");
         if status.is_some() {
             self.child = None;
         }
@@ -272,8 +264,16 @@ impl Server {
     pub fn anonymous_memory_bytes(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid()))
             .expect("a running child has /proc/<pid>/status");
-        let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"));
-        let kib = line.and_then(|rest| rest.trim().trim_end_matches(" kB").trim().parse::<u64>().ok());
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix("RssAnon:"));
+        let kib = line.and_then(|rest| {
+            rest.trim()
+                .trim_end_matches(" kB")
+                .trim()
+                .parse::<u64>()
+                .ok()
+        });
         kib.expect("RssAnon is listed in kB") * 1024
     }
 
@@ -282,7 +282,11 @@ impl Server {
         let output = self.output();
         let lines: Vec<&str> = output.lines().collect();
         let tail = &lines[lines.len().saturating_sub(60)..];
-        println!("--- the server's output, last {} of {} lines ---", tail.len(), lines.len());
+        println!(
+            "--- the server's output, last {} of {} lines ---",
+            tail.len(),
+            lines.len()
+        );
         for line in tail {
             println!("{}", line.chars().take(400).collect::<String>());
         }
@@ -304,12 +308,13 @@ impl Server {
         let subject = build::subject();
         let begun = Instant::now();
         let before = self.output().len();
-        let log = File::options().create(true).append(true).open(&self.log).expect("scratch");
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(&self.log)
+            .expect("scratch");
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL", "--"]);
-        if let Some(limit) = self.options.max_fds {
-            command.arg("prlimit").arg(format!("--nofile={limit}"));
-        }
         command.arg(&subject.path);
         command
             .arg("--name=test")
@@ -330,7 +335,12 @@ impl Server {
                 command.env_remove(&name);
             }
         }
-        command.envs(self.options.environment.iter().map(|(name, value)| (name, value)));
+        command.envs(
+            self.options
+                .environment
+                .iter()
+                .map(|(name, value)| (name, value)),
+        );
         command.current_dir(&self.home);
         command.stdin(Stdio::null());
         command.stdout(log.try_clone().expect("a file can be cloned"));
@@ -342,7 +352,9 @@ impl Server {
             }
             // Its own word first: another process may be answering on a port it failed to get.
             let output = self.output();
-            if output.get(before..).is_some_and(|output| output.contains(READY))
+            if output
+                .get(before..)
+                .is_some_and(|output| output.contains(READY))
                 && http::get(self.client, "/health").is_ok_and(|answer| serves(&answer))
             {
                 break;
@@ -359,7 +371,11 @@ impl Server {
     }
 
     fn failure(&self, status: Option<ExitStatus>, begun: Instant) -> StartFailure {
-        StartFailure { status, output: self.output(), after: begun.elapsed() }
+        StartFailure {
+            status,
+            output: self.output(),
+            after: begun.elapsed(),
+        }
     }
 }
 
@@ -431,7 +447,10 @@ fn spawn(command: Command) -> Child {
         Mutex::new(jobs)
     });
     let (reply, answer) = mpsc::channel();
-    let sent = spawner.lock().expect("the lock holder cannot panic").send((command, reply));
+    let sent = spawner
+        .lock()
+        .expect("the lock holder cannot panic")
+        .send((command, reply));
     sent.expect("the spawner never ends");
     let child = answer.recv().expect("the spawner answers");
     child.expect("setpriv (util-linux) and the server binary can be started")
@@ -444,5 +463,8 @@ fn describe(failure: &StartFailure) -> String {
     };
     let lines: Vec<&str> = failure.output.lines().collect();
     let tail = lines[lines.len().saturating_sub(40)..].join("\n");
-    format!("the server {ending} after {:?}; its output ends:\n{tail}", failure.after)
+    format!(
+        "the server {ending} after {:?}; its output ends:\n{tail}",
+        failure.after
+    )
 }

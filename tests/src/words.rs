@@ -87,11 +87,18 @@ pub fn everything() -> (Bytes, Bytes) {
 }
 
 pub fn get(key: impl AsRef<[u8]>) -> api::RangeRequest {
-    api::RangeRequest { key: bytes(key), ..Default::default() }
+    api::RangeRequest {
+        key: bytes(key),
+        ..Default::default()
+    }
 }
 
 pub fn span(key: impl AsRef<[u8]>, end: impl AsRef<[u8]>) -> api::RangeRequest {
-    api::RangeRequest { key: bytes(key), range_end: bytes(end), ..Default::default() }
+    api::RangeRequest {
+        key: bytes(key),
+        range_end: bytes(end),
+        ..Default::default()
+    }
 }
 
 pub fn all() -> api::RangeRequest {
@@ -99,15 +106,26 @@ pub fn all() -> api::RangeRequest {
 }
 
 pub fn put(key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> api::PutRequest {
-    api::PutRequest { key: bytes(key), value: bytes(value), ..Default::default() }
+    api::PutRequest {
+        key: bytes(key),
+        value: bytes(value),
+        ..Default::default()
+    }
 }
 
 pub fn delete(key: impl AsRef<[u8]>) -> api::DeleteRangeRequest {
-    api::DeleteRangeRequest { key: bytes(key), ..Default::default() }
+    api::DeleteRangeRequest {
+        key: bytes(key),
+        ..Default::default()
+    }
 }
 
 pub fn delete_span(key: impl AsRef<[u8]>, end: impl AsRef<[u8]>) -> api::DeleteRangeRequest {
-    api::DeleteRangeRequest { key: bytes(key), range_end: bytes(end), ..Default::default() }
+    api::DeleteRangeRequest {
+        key: bytes(key),
+        range_end: bytes(end),
+        ..Default::default()
+    }
 }
 
 pub fn grant(ttl: i64) -> api::LeaseGrantRequest {
@@ -115,7 +133,10 @@ pub fn grant(ttl: i64) -> api::LeaseGrantRequest {
 }
 
 pub fn compact(revision: i64) -> api::CompactionRequest {
-    api::CompactionRequest { revision, physical: false }
+    api::CompactionRequest {
+        revision,
+        physical: false,
+    }
 }
 
 /// A request that can be an operation of a transaction.
@@ -142,7 +163,10 @@ ops! {
 
 /// A transaction without compares: its success branch always runs.
 pub fn then(success: Vec<api::RequestOp>) -> api::TxnRequest {
-    api::TxnRequest { success, ..Default::default() }
+    api::TxnRequest {
+        success,
+        ..Default::default()
+    }
 }
 
 pub fn txn(
@@ -150,7 +174,11 @@ pub fn txn(
     success: Vec<api::RequestOp>,
     failure: Vec<api::RequestOp>,
 ) -> api::TxnRequest {
-    api::TxnRequest { compare, success, failure }
+    api::TxnRequest {
+        compare,
+        success,
+        failure,
+    }
 }
 
 pub fn compare(
@@ -160,7 +188,13 @@ pub fn compare(
     right: api::compare::TargetUnion,
 ) -> api::Compare {
     let key = bytes(key);
-    api::Compare { result, target, key, target_union: Some(right), ..Default::default() }
+    api::Compare {
+        result,
+        target,
+        key,
+        target_union: Some(right),
+        ..Default::default()
+    }
 }
 
 /// Compares a number field with the number that belongs to it.
@@ -177,7 +211,12 @@ pub fn compare_number(key: impl AsRef<[u8]>, result: i32, target: i32, right: i6
 }
 
 pub fn compare_value(key: impl AsRef<[u8]>, result: i32, right: impl AsRef<[u8]>) -> api::Compare {
-    compare(key, result, number::VALUE, api::compare::TargetUnion::Value(bytes(right)))
+    compare(
+        key,
+        result,
+        number::VALUE,
+        api::compare::TargetUnion::Value(bytes(right)),
+    )
 }
 
 /// The parts of answers inside a transaction; panics when it is another kind.
@@ -216,7 +255,9 @@ pub fn revision_of(header: &Option<api::ResponseHeader>) -> i64 {
 
 /// Keys as text, in the order answered.
 pub fn keys_of(kvs: &[api::KeyValue]) -> Vec<String> {
-    kvs.iter().map(|kv| String::from_utf8_lossy(&kv.key).into_owned()).collect()
+    kvs.iter()
+        .map(|kv| String::from_utf8_lossy(&kv.key).into_owned())
+        .collect()
 }
 
 /// Calls that only matter by what they leave behind: they must succeed.
@@ -233,7 +274,12 @@ impl Client {
 
     /// The key's newest state.
     pub async fn read(&self, key: impl AsRef<[u8]>) -> Option<api::KeyValue> {
-        self.range(get(key)).await.expect("range").kvs.into_iter().next()
+        self.range(get(key))
+            .await
+            .expect("range")
+            .kvs
+            .into_iter()
+            .next()
     }
 
     /// The newest revision.
@@ -243,21 +289,38 @@ impl Client {
 
     /// Grants a lease and returns its id.
     pub async fn lease(&self, ttl_seconds: i64) -> i64 {
-        self.lease_grant(grant(ttl_seconds)).await.expect("grant").id
+        self.lease_grant(grant(ttl_seconds))
+            .await
+            .expect("grant")
+            .id
     }
 
     /// Puts under a lease.
-    pub async fn write_leased(&self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>, lease: i64) -> i64 {
-        let request = api::PutRequest { lease, ..put(key, value) };
+    pub async fn write_leased(
+        &self,
+        key: impl AsRef<[u8]>,
+        value: impl AsRef<[u8]>,
+        lease: i64,
+    ) -> i64 {
+        let request = api::PutRequest {
+            lease,
+            ..put(key, value)
+        };
         revision_of(&self.put(request).await.expect("put under a lease").header)
     }
 
     /// The keys attached to a lease, sorted.
     pub async fn lease_keys(&self, id: i64) -> Vec<String> {
         let request = api::LeaseTimeToLiveRequest { id, keys: true };
-        let answer = self.lease_time_to_live(request).await.expect("time to live");
-        let mut keys: Vec<String> =
-            answer.keys.iter().map(|key| String::from_utf8_lossy(key).into_owned()).collect();
+        let answer = self
+            .lease_time_to_live(request)
+            .await
+            .expect("time to live");
+        let mut keys: Vec<String> = answer
+            .keys
+            .iter()
+            .map(|key| String::from_utf8_lossy(key).into_owned())
+            .collect();
         keys.sort();
         keys
     }
@@ -271,12 +334,19 @@ impl Client {
 
 /// Watches one key from the next revision on.
 pub fn watch_key(key: impl AsRef<[u8]>) -> api::WatchCreateRequest {
-    api::WatchCreateRequest { key: bytes(key), ..Default::default() }
+    api::WatchCreateRequest {
+        key: bytes(key),
+        ..Default::default()
+    }
 }
 
 /// Watches an interval from the next revision on.
 pub fn watch_span(key: impl AsRef<[u8]>, end: impl AsRef<[u8]>) -> api::WatchCreateRequest {
-    api::WatchCreateRequest { key: bytes(key), range_end: bytes(end), ..Default::default() }
+    api::WatchCreateRequest {
+        key: bytes(key),
+        range_end: bytes(end),
+        ..Default::default()
+    }
 }
 
 /// One watch stream.
@@ -318,24 +388,42 @@ impl Watching {
         let mut events = Vec::new();
         while events.len() < count {
             let answer = self.next().await;
-            assert!(!answer.created && !answer.canceled, "only events expected: {answer:?}");
+            assert!(
+                !answer.created && !answer.canceled,
+                "only events expected: {answer:?}"
+            );
             events.extend(answer.events);
         }
-        assert_eq!(events.len(), count, "more events than expected: {:?}", briefly(&events));
+        assert_eq!(
+            events.len(),
+            count,
+            "more events than expected: {:?}",
+            briefly(&events)
+        );
         events
     }
 
     fn send(&mut self, union: api::watch_request::RequestUnion) {
-        self.requests.send(&api::WatchRequest { request_union: Some(union) });
+        self.requests.send(&api::WatchRequest {
+            request_union: Some(union),
+        });
     }
 }
 
 /// `PUT key@revision` / `DELETE key@revision` of each event.
 pub fn briefly(events: &[api::Event]) -> Vec<String> {
     let one = |event: &api::Event| {
-        let kind = if event.r#type == number::PUT { "PUT" } else { "DELETE" };
+        let kind = if event.r#type == number::PUT {
+            "PUT"
+        } else {
+            "DELETE"
+        };
         let kv = event.kv.as_ref().expect("an event has a key");
-        format!("{kind} {}@{}", String::from_utf8_lossy(&kv.key), kv.mod_revision)
+        format!(
+            "{kind} {}@{}",
+            String::from_utf8_lossy(&kv.key),
+            kv.mod_revision
+        )
     };
     events.iter().map(one).collect()
 }

@@ -180,10 +180,16 @@ fn the_pure_crates_forbid_clocks_files_and_threads_by_lint() {
 fn is_module_of_ours(code: &str, name: &str) -> bool {
     code.contains(&format!("mod {name};"))
         || code.split(';').any(|statement| {
-            let Some(at) = statement.rfind("use ") else { return false };
+            let Some(at) = statement.rfind("use ") else {
+                return false;
+            };
             let path = &statement[at + 4..];
-            let ours = ["crate::", "self::", "super::"].iter().any(|own| path.starts_with(own));
-            ours && path.split(|c: char| !c.is_alphanumeric() && c != '_').any(|word| word == name)
+            let ours = ["crate::", "self::", "super::"]
+                .iter()
+                .any(|own| path.starts_with(own));
+            ours && path
+                .split(|c: char| !c.is_alphanumeric() && c != '_')
+                .any(|word| word == name)
         })
 }
 
@@ -333,10 +339,19 @@ fn comments_strings_and_characters_are_not_code() {
 
 #[test]
 fn an_import_of_our_module_is_known_from_the_crate_of_that_name() {
-    assert!(is_module_of_ours("use crate::engine::{Space, fjall};", "fjall"));
-    assert!(is_module_of_ours("use a;\nuse super::fjall::{\n X };", "fjall"));
+    assert!(is_module_of_ours(
+        "use crate::engine::{Space, fjall};",
+        "fjall"
+    ));
+    assert!(is_module_of_ours(
+        "use a;\nuse super::fjall::{\n X };",
+        "fjall"
+    ));
     assert!(is_module_of_ours("pub mod fjall;", "fjall"));
-    assert!(!is_module_of_ours("use fjall::Keyspace; use crate::fjallish;", "fjall"));
+    assert!(!is_module_of_ours(
+        "use fjall::Keyspace; use crate::fjallish;",
+        "fjall"
+    ));
 }
 
 #[test]

@@ -35,16 +35,15 @@ fn bare(home: &Path) -> Result<(), Box<dyn std::error::Error>> {
     let file = OpenOptions::new().write(true).open(&path)?;
     file.sync_all()?;
     let block = vec![7u8; 4096];
+    let before = cpu();
     let times = (0..ROUNDS).map(|round| {
         let start = Instant::now();
         file.write_at(&block, round * 4096)?;
         file.sync_data()?;
         Ok(start.elapsed())
     });
-    report(
-        "bare write + fdatasync",
-        times.collect::<std::io::Result<_>>()?,
-    );
+    let times = times.collect::<std::io::Result<_>>()?;
+    report("bare write + fdatasync", cpu() - before, times);
     Ok(())
 }
 
@@ -55,7 +54,7 @@ fn one_in_flight(home: &Path) -> Result<(), Box<dyn std::error::Error>> {
     println!("create with a 64 MiB segment: {:?}", start.elapsed());
     // The spare is made meanwhile; let it finish.
     std::thread::sleep(Duration::from_secs(1));
-    let mut times = Vec::new();
+    let (before, mut times) = (cpu(), Vec::new());
     for index in 1..=ROUNDS {
         let entry = [entry(index, 256)];
         let hard_state = HardState {
@@ -67,7 +66,7 @@ fn one_in_flight(home: &Path) -> Result<(), Box<dyn std::error::Error>> {
         log.append(&entry, Some(hard_state), true, 0)?;
         times.push(start.elapsed());
     }
-    report("append of 256 bytes, one in flight", times);
+    report("append of 256 bytes, one in flight", cpu() - before, times);
     drop(log);
     std::fs::remove_dir_all(&wal)?;
     Ok(())
@@ -88,18 +87,19 @@ fn million(home: &Path) -> Result<(), Box<dyn std::error::Error>> {
     log.close(0)?;
     drop(log);
     for keep_after in [0, 999_000] {
-        let start = Instant::now();
+        let (start, before) = (Instant::now(), cpu());
         let floors = Floors {
             keep_after,
             ..Floors::default()
         };
         let found = dir::recover(&wal, &IDENTITY, floors)?;
         println!(
-            "recovered {} entries, kept {}, {} MiB: {:?}",
+            "recovered {} entries, kept {}, {} MiB: {:?}, cpu {:?}",
             found.report.entries,
             found.entries.len(),
             found.report.bytes >> 20,
-            start.elapsed()
+            start.elapsed(),
+            cpu() - before
         );
     }
     Ok(())
@@ -129,8 +129,20 @@ fn entry(index: u64, bytes: usize) -> Entry {
     }
 }
 
-fn report(what: &str, mut times: Vec<Duration>) {
+/// Processor time of this process so far: tells on a busy machine, too.
+fn cpu() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec as u32)
+}
+
+fn report(what: &str, cpu: Duration, mut times: Vec<Duration>) {
     times.sort();
     let at = |percent: usize| times[(times.len() - 1) * percent / 100];
-    println!("{what}: p50 {:?} p90 {:?} p99 {:?}", at(50), at(90), at(99));
+    let cpu = cpu / ROUNDS as u32;
+    println!(
+        "{what}: p50 {:?} p90 {:?} p99 {:?}, cpu {cpu:?}",
+        at(50),
+        at(90),
+        at(99)
+    );
 }

@@ -32,6 +32,9 @@ impl NodeService {
 
     /// Checks that hold for every RPC, in etcd's order.
     fn gate(&self, call: &Call) -> Result<(), Status> {
+        if call.peer.listener >= self.core.shared.client_listeners {
+            return Err(not_served(call.method));
+        }
         if self.core.shared.vitals.stopping.load(Ordering::Relaxed) {
             return Err(Status::server_stopped());
         }

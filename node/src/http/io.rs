@@ -134,9 +134,18 @@ impl Wire {
         Ok(())
     }
 
-    /// Ends the sending direction.
+    /// Ends the sending direction and waits for the peer to end its own: closing a socket with
+    /// unread bytes would take back what was sent last.
     pub(super) async fn close(&self) -> io::Result<()> {
-        poll_fn(|cx| self.stream.borrow_mut().poll_close(cx)).await
+        poll_fn(|cx| self.stream.borrow_mut().poll_close(cx)).await?;
+        loop {
+            self.begin_turn();
+            let mut read = 0;
+            poll_fn(|cx| self.poll_read_with(cx, READ_BYTES, |bytes| read = bytes.len())).await?;
+            if read == 0 {
+                return Ok(());
+            }
+        }
     }
 
     /// Reads at most `limit` bytes and gives them to `take`.

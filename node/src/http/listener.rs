@@ -469,3 +469,49 @@ fn due(last: &mut Option<Instant>) -> bool {
     }
     due
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::TcpStream;
+
+    #[test]
+    fn connections_go_to_the_executor_with_the_fewest() {
+        let bound = bind(&Address::Tcp("127.0.0.1:0".parse().unwrap())).unwrap();
+        let Address::Tcp(address) = *bound.address() else {
+            unreachable!("it was bound as TCP")
+        };
+        let (ways, mut doors): (Vec<_>, Vec<_>) = [0, 3, 0].into_iter().map(door).unzip();
+        let acceptor = Acceptor::start(vec![bound], ways, 100).unwrap();
+        let clients: Vec<_> = (0..9)
+            .map(|_| TcpStream::connect(address).unwrap())
+            .collect();
+        while acceptor.connections() < clients.len() {
+            std::thread::yield_now();
+        }
+        let mut taken: Vec<Vec<Arrival>> = vec![Vec::new(), Vec::new(), Vec::new()];
+        let mut wait = |counts: [usize; 3]| {
+            while taken.iter().map(Vec::len).ne(counts) {
+                for (door, taken) in doors.iter_mut().zip(&mut taken) {
+                    let mut more = Vec::new();
+                    door.receiver.try_take(&mut more);
+                    taken.append(&mut more);
+                }
+                assert!(taken.iter().map(Vec::len).sum::<usize>() <= counts.iter().sum());
+                std::thread::yield_now();
+            }
+            if counts == [4, 1, 4] {
+                // One of them loses its connections and gets the next.
+                taken[0].clear();
+            }
+        };
+        wait([4, 1, 4]);
+        let more: Vec<_> = (0..3)
+            .map(|_| TcpStream::connect(address).unwrap())
+            .collect();
+        wait([3, 1, 4]);
+        drop((clients, more));
+        acceptor.stop();
+        assert!(TcpStream::connect(address).is_err());
+    }
+}

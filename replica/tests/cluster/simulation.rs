@@ -206,6 +206,10 @@ fn calm_down(world: &mut World) {
 }
 
 /// A fixed set of seeds. `KVNODE_SEEDS=20000` runs more of them, `KVNODE_SEED=58551` only that one.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a test run has no other way to be told"
+)]
 fn seeds(from: u64, count: u64) -> std::ops::Range<u64> {
     let number = |name| std::env::var(name).ok().and_then(|text| text.parse().ok());
     match number("KVNODE_SEED") {

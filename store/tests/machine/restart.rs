@@ -135,7 +135,7 @@ fn a_failed_commit_is_an_error_and_nothing_of_it_is_seen_after_reopening() {
     disk.fail(Failure::NoSpace);
     let next = entry(2, Kind::Put, &put("k", "2"));
     assert!(matches!(
-        machine.store.apply(&[next.clone()]),
+        machine.store.apply(std::slice::from_ref(&next)),
         Err(Error::Engine(_))
     ));
     drop(machine);

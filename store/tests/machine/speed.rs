@@ -1,6 +1,11 @@
 //! Figures, not promises: `cargo test --release -p kvnode-store --test machine speed -- --ignored
 //! --nocapture --test-threads 1`.
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "a measurement looks at clock and counters"
+)]
+
 use std::time::Instant;
 
 use kvnode_api::{KeyRange, RangeRequest};

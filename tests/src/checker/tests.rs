@@ -45,13 +45,26 @@ fn good(seed: u64, steps: u64) -> History {
         let done = !unknown || dice.roll(2) == 0;
         if !events.is_empty() && done {
             model.advance(model.revision() + 1, &events);
-            history.log.push(Change { revision: model.revision(), events });
+            history.log.push(Change {
+                revision: model.revision(),
+                events,
+            });
             states.push(model.clone());
         }
         set_header(&mut answer, model.revision());
-        let outcome = if unknown { Outcome::Unknown } else { Outcome::Answered(answer) };
+        let outcome = if unknown {
+            Outcome::Unknown
+        } else {
+            Outcome::Answered(answer)
+        };
         let client = client as u32;
-        history.operations.push(Operation { client, called, returned, request, outcome });
+        history.operations.push(Operation {
+            client,
+            called,
+            returned,
+            request,
+            outcome,
+        });
     }
     history
 }
@@ -60,8 +73,14 @@ fn any_request(dice: &mut Dice, step: u64, revision: i64) -> Request {
     let key = format!("k{}", dice.roll(5));
     let value = format!("value {step}");
     match dice.roll(10) {
-        0..=2 => Request::Put(api::PutRequest { prev_kv: dice.roll(2) == 0, ..put(key, value) }),
-        3 => Request::Delete(api::DeleteRangeRequest { prev_kv: true, ..delete(key) }),
+        0..=2 => Request::Put(api::PutRequest {
+            prev_kv: dice.roll(2) == 0,
+            ..put(key, value)
+        }),
+        3 => Request::Delete(api::DeleteRangeRequest {
+            prev_kv: true,
+            ..delete(key)
+        }),
         4 => Request::Delete(delete_span("k0", "k2")),
         5 => Request::Txn(txn(
             vec![compare_number(&key, number::GREATER, number::VERSION, 0)],
@@ -74,7 +93,10 @@ fn any_request(dice: &mut Dice, step: u64, revision: i64) -> Request {
             vec![get(&key).op()],
         )),
         7 => Request::Range(api::RangeRequest { limit: 2, ..all() }),
-        8 => Request::Range(api::RangeRequest { revision: 1.max(revision - 3), ..all() }),
+        8 => Request::Range(api::RangeRequest {
+            revision: 1.max(revision - 3),
+            ..all()
+        }),
         _ => Request::Range(get(key)),
     }
 }
@@ -96,12 +118,14 @@ fn set_header(answer: &mut Answer, revision: i64) {
 
 /// Index of the n-th answered operation of this kind.
 fn find(history: &History, n: usize, fits: impl Fn(&Request, &Answer) -> bool) -> usize {
-    let fitting = history.operations.iter().enumerate().filter_map(|(index, operation)| {
-        match &operation.outcome {
+    let fitting = history
+        .operations
+        .iter()
+        .enumerate()
+        .filter_map(|(index, operation)| match &operation.outcome {
             Outcome::Answered(answer) if fits(&operation.request, answer) => Some(index),
             _ => None,
-        }
-    });
+        });
     fitting.clone().nth(n).expect("the history is long enough")
 }
 
@@ -133,15 +157,23 @@ fn correct_histories_pass() {
 #[test]
 fn a_history_without_unknown_outcomes_needs_no_log() {
     let mut history = good(3, 300);
-    history.operations.retain(|operation| operation.outcome != Outcome::Unknown);
+    history
+        .operations
+        .retain(|operation| operation.outcome != Outcome::Unknown);
     let owned: Vec<i64> = owners(&history).expect("distinct").into_keys().collect();
-    let contiguous = owned.iter().zip(2..).take_while(|(have, want)| **have == *want).count();
+    let contiguous = owned
+        .iter()
+        .zip(2..)
+        .take_while(|(have, want)| **have == *want)
+        .count();
     let end = i64::try_from(contiguous).expect("small") + 1;
     history.log.clear();
-    history.operations.retain(|operation| match &operation.outcome {
-        Outcome::Answered(answer) => told(answer) <= end,
-        _ => false,
-    });
+    history
+        .operations
+        .retain(|operation| match &operation.outcome {
+            Outcome::Answered(answer) => told(answer) <= end,
+            _ => false,
+        });
     check(&history).expect("good");
 }
 
@@ -150,7 +182,11 @@ fn a_lost_acknowledged_write_is_found() {
     let mut history = good(1, 300);
     let last = history.log.len() - 1;
     history.log.truncate(last - 3);
-    assert!(matches!(check(&history), Err(Violation::Lost { .. })), "{:?}", check(&history));
+    assert!(
+        matches!(check(&history), Err(Violation::Lost { .. })),
+        "{:?}",
+        check(&history)
+    );
 }
 
 #[test]
@@ -176,8 +212,14 @@ fn a_revision_out_of_nothing_is_found() {
         version: 1,
         lease: 0,
     };
-    let event = api::Event { kv: Some(kv), ..Default::default() };
-    history.log.push(Change { revision, events: vec![event] });
+    let event = api::Event {
+        kv: Some(kv),
+        ..Default::default()
+    };
+    history.log.push(Change {
+        revision,
+        events: vec![event],
+    });
     assert!(matches!(check(&history), Err(Violation::Invented { .. })));
 }
 
@@ -186,7 +228,13 @@ fn a_hole_in_the_log_is_found() {
     let mut history = good(1, 300);
     history.log.remove(40);
     let found = check(&history);
-    assert_eq!(found, Err(Violation::Hole { expected: 42, found: 43 }));
+    assert_eq!(
+        found,
+        Err(Violation::Hole {
+            expected: 42,
+            found: 43
+        })
+    );
 }
 
 #[test]
@@ -195,7 +243,10 @@ fn a_refused_write_that_happened_is_found() {
     let victim = find(&history, 20, is_put);
     history.operations[victim].outcome = Outcome::Refused(refusal::no_lease());
     let found = check(&history);
-    assert!(matches!(found, Err(Violation::Invented { .. })), "{found:?}");
+    assert!(
+        matches!(found, Err(Violation::Invented { .. })),
+        "{found:?}"
+    );
 }
 
 #[test]
@@ -209,15 +260,23 @@ fn an_unknown_write_explains_its_revision_once_only() {
     assert!(before.unknown_done > 0);
     let mut twice = history.clone();
     let last = twice.log.last().expect("not empty").revision;
-    let Request::Put(request) = twice.operations[victim].request.clone() else { panic!("put") };
+    let Request::Put(request) = twice.operations[victim].request.clone() else {
+        panic!("put")
+    };
     let mut model = Model::default();
     for change in &twice.log {
         model.advance(change.revision, &change.events);
     }
     let (_, events) = model.answer(&Request::Put(request)).expect("modelled");
-    twice.log.push(Change { revision: last + 1, events });
+    twice.log.push(Change {
+        revision: last + 1,
+        events,
+    });
     let found = check(&twice);
-    assert!(matches!(found, Err(Violation::Invented { .. })), "{found:?}");
+    assert!(
+        matches!(found, Err(Violation::Invented { .. })),
+        "{found:?}"
+    );
 }
 
 #[test]
@@ -227,12 +286,24 @@ fn an_unknown_write_from_before_a_crash_does_not_happen_after_it() {
     let revision = told(answer_of(&mut history, victim));
     let called = history.operations[victim].called;
     history.operations[victim].outcome = Outcome::Unknown;
-    history.barriers = vec![Barrier { time: called + 1, revision }];
+    history.barriers = vec![Barrier {
+        time: called + 1,
+        revision,
+    }];
     check(&history).expect("it happened before the crash");
-    history.barriers = vec![Barrier { time: called + 1, revision: revision - 1 }];
+    history.barriers = vec![Barrier {
+        time: called + 1,
+        revision: revision - 1,
+    }];
     let found = check(&history);
-    assert!(matches!(found, Err(Violation::Invented { .. })), "{found:?}");
-    history.barriers = vec![Barrier { time: called, revision: revision - 1 }];
+    assert!(
+        matches!(found, Err(Violation::Invented { .. })),
+        "{found:?}"
+    );
+    history.barriers = vec![Barrier {
+        time: called,
+        revision: revision - 1,
+    }];
     check(&history).expect("it was called after the crash");
 }
 
@@ -240,7 +311,12 @@ fn an_unknown_write_from_before_a_crash_does_not_happen_after_it() {
 fn an_effect_before_its_call_is_found() {
     let mut history = good(1, 300);
     let victim = find(&history, 20, is_put);
-    let end = history.operations.iter().map(|operation| operation.returned).max().expect("some");
+    let end = history
+        .operations
+        .iter()
+        .map(|operation| operation.returned)
+        .max()
+        .expect("some");
     history.operations[victim].called = end + 1;
     history.operations[victim].returned = end + 2;
     assert!(matches!(check(&history), Err(Violation::Stale { .. })));
@@ -254,7 +330,12 @@ fn a_stale_read_is_found() {
     let mut history = good(1, 300);
     let early = find(&history, 5, is_newest_read_with_keys);
     let mut late = history.operations[early].clone();
-    let end = history.operations.iter().map(|operation| operation.returned).max().expect("some");
+    let end = history
+        .operations
+        .iter()
+        .map(|operation| operation.returned)
+        .max()
+        .expect("some");
     (late.called, late.returned) = (end + 1, end + 2);
     history.operations.push(late);
     let found = check(&history);
@@ -274,7 +355,9 @@ fn a_read_of_a_wrong_value_or_too_few_keys_is_found() {
     ] {
         let mut history = good(1, 300);
         let victim = find(&history, 8, is_newest_read_with_keys);
-        let Answer::Range(answer) = answer_of(&mut history, victim) else { panic!("a range") };
+        let Answer::Range(answer) = answer_of(&mut history, victim) else {
+            panic!("a range")
+        };
         spoil(answer);
         let found = check(&history);
         assert!(
@@ -291,9 +374,13 @@ fn a_wrong_read_of_the_past_is_found() {
         matches!((request, answer), (Request::Range(range), Answer::Range(answer))
             if range.revision > 0 && !answer.kvs.is_empty())
     });
-    let Answer::Range(answer) = answer_of(&mut history, victim) else { panic!("a range") };
+    let Answer::Range(answer) = answer_of(&mut history, victim) else {
+        panic!("a range")
+    };
     answer.kvs[0].value = bytes("wrong");
-    assert!(matches!(check(&history), Err(Violation::Wrong { operation, .. }) if operation == victim));
+    assert!(
+        matches!(check(&history), Err(Violation::Wrong { operation, .. }) if operation == victim)
+    );
 }
 
 #[test]
@@ -304,7 +391,10 @@ fn a_revision_given_twice_is_found() {
     set_header(answer_of(&mut history, b), revision);
     history.operations[b].called = history.operations[a].called;
     let found = check(&history);
-    let twice = matches!(found, Err(Violation::RevisionTwice { .. } | Violation::Stale { .. }));
+    let twice = matches!(
+        found,
+        Err(Violation::RevisionTwice { .. } | Violation::Stale { .. })
+    );
     assert!(twice, "{found:?}");
 }
 
@@ -312,8 +402,10 @@ fn a_revision_given_twice_is_found() {
 fn swapped_revisions_are_found() {
     let mut history = good(1, 300);
     let (a, b) = (find(&history, 20, is_put), find(&history, 30, is_put));
-    let (first, second) =
-        (told(answer_of(&mut history, a)), told(answer_of(&mut history, b)));
+    let (first, second) = (
+        told(answer_of(&mut history, a)),
+        told(answer_of(&mut history, b)),
+    );
     set_header(answer_of(&mut history, a), second);
     set_header(answer_of(&mut history, b), first);
     assert!(check(&history).is_err());
@@ -323,16 +415,24 @@ fn swapped_revisions_are_found() {
 fn a_wrong_branch_and_a_wrong_delete_count_are_found() {
     let mut history = good(1, 400);
     let victim = find(&history, 5, |request, _| matches!(request, Request::Txn(_)));
-    let Answer::Txn(answer) = answer_of(&mut history, victim) else { panic!("a txn") };
+    let Answer::Txn(answer) = answer_of(&mut history, victim) else {
+        panic!("a txn")
+    };
     answer.succeeded = !answer.succeeded;
-    assert!(matches!(check(&history), Err(Violation::Wrong { operation, .. }) if operation == victim));
+    assert!(
+        matches!(check(&history), Err(Violation::Wrong { operation, .. }) if operation == victim)
+    );
     let mut history = good(1, 400);
     let victim = find(&history, 3, |request, answer| {
         matches!(request, Request::Delete(_)) && answer.claims_effect()
     });
-    let Answer::Delete(answer) = answer_of(&mut history, victim) else { panic!("a delete") };
+    let Answer::Delete(answer) = answer_of(&mut history, victim) else {
+        panic!("a delete")
+    };
     answer.deleted += 1;
-    assert!(matches!(check(&history), Err(Violation::Wrong { operation, .. }) if operation == victim));
+    assert!(
+        matches!(check(&history), Err(Violation::Wrong { operation, .. }) if operation == victim)
+    );
 }
 
 #[test]
@@ -352,7 +452,14 @@ fn a_falling_term_is_found() {
         Answer::Delete(answer) => answer.header.as_mut().expect("header").raft_term = 1,
         Answer::Txn(answer) => answer.header.as_mut().expect("header").raft_term = 1,
     }
-    assert!(matches!(check(&history), Err(Violation::TermBack { term: 1, known: 2, .. })));
+    assert!(matches!(
+        check(&history),
+        Err(Violation::TermBack {
+            term: 1,
+            known: 2,
+            ..
+        })
+    ));
 }
 
 #[test]
@@ -371,7 +478,10 @@ fn no_single_wrong_revision_goes_unnoticed() {
             }
             let revision = told(answer);
             set_header(answer, revision + step);
-            assert!(check(&history).is_err(), "operation {index} moved by {step}");
+            assert!(
+                check(&history).is_err(),
+                "operation {index} moved by {step}"
+            );
             tried += 1;
         }
     }
@@ -382,14 +492,20 @@ fn no_single_wrong_revision_goes_unnoticed() {
 fn watches_are_held_against_the_log() {
     let history = good(1, 300);
     let response = |change: &Change| api::WatchResponse {
-        header: Some(api::ResponseHeader { revision: change.revision, ..Default::default() }),
+        header: Some(api::ResponseHeader {
+            revision: change.revision,
+            ..Default::default()
+        }),
         events: change.events.clone(),
         ..Default::default()
     };
     let whole: Vec<_> = history.log[8..].iter().map(response).collect();
     let end = history.log.last().expect("not empty").revision + 1;
     assert_eq!(check_watch(&history.log, 10, &whole), Ok(end));
-    assert!(check_watch(&history.log, 9, &whole).is_err(), "the first event is missing");
+    assert!(
+        check_watch(&history.log, 9, &whole).is_err(),
+        "the first event is missing"
+    );
     let mut gap = whole.clone();
     gap.remove(5);
     assert!(check_watch(&history.log, 10, &gap).is_err());

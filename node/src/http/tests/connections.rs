@@ -192,3 +192,38 @@ fn port_in_use_is_said_clearly() {
         format!("cannot listen on {address}: Address already in use (os error 98)")
     );
 }
+
+#[test]
+fn flood_of_resets_ends_the_connection_and_harms_nobody() {
+    let server = Server::start(Options::default());
+    let mut raw = Raw::greet(server.address, 65_535);
+    let mut stream = 1;
+    // How many fall into one turn of the server is the kernel's to decide; most do.
+    let away = (0..100).find_map(|_| {
+        let mut flood = Vec::new();
+        for _ in 0..1000 {
+            flood.extend_from_slice(&raw::call_frame(stream, WATCH));
+            flood.extend_from_slice(&raw::bytes(raw::RST_STREAM, 0, stream, &[0, 0, 0, 8]));
+            stream += 2;
+        }
+        // The server may be gone already.
+        raw.0.write_all(&flood).err().map(|_| None).or_else(|| {
+            raw.0
+                .set_read_timeout(Some(Duration::from_millis(50)))
+                .unwrap();
+            raw.until(raw::GOAWAY).map(Some)
+        })
+    });
+    let away = away.expect("the flood is noticed");
+    assert!(away.is_none_or(|away| away.payload[4..8] == 11u32.to_be_bytes()));
+    run(async {
+        let client = Client::connect(server.address).await;
+        assert_eq!(client.call(RANGE, frame(b"x"), &[]).await.status(), "0");
+    });
+    drop(raw);
+    eventually("no handler is left", || {
+        let seen = &server.seen;
+        server.connections() == 0
+            && seen.entered.load(Ordering::SeqCst) == seen.dropped.load(Ordering::SeqCst)
+    });
+}

@@ -52,33 +52,14 @@ impl Raw {
     }
 
     pub(super) fn frame(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
-        let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
-        let mut frame = length[1..].to_vec();
-        frame.extend_from_slice(&[kind, flags]);
-        frame.extend_from_slice(&stream.to_be_bytes());
-        frame.extend_from_slice(payload);
-        self.0.write_all(&frame).unwrap();
+        self.0
+            .write_all(&bytes(kind, flags, stream, payload))
+            .unwrap();
     }
 
     /// Opens a gRPC call.
     pub(super) fn open(&mut self, stream: u32, path: &str) {
-        let mut block = Vec::new();
-        for (name, value) in [
-            (":method", "POST"),
-            (":scheme", "http"),
-            (":path", path),
-            (":authority", "host"),
-            ("content-type", "application/grpc"),
-            ("te", "trailers"),
-        ] {
-            // A literal that enters no table, lengths below 127, no Huffman code.
-            block.push(0);
-            for text in [name, value] {
-                block.push(u8::try_from(text.len()).unwrap());
-                block.extend_from_slice(text.as_bytes());
-            }
-        }
-        self.frame(HEADERS, END_HEADERS, stream, &block);
+        self.0.write_all(&call_frame(stream, path)).unwrap();
     }
 
     /// The next frame; `None` at the end of the connection.
@@ -113,4 +94,35 @@ impl Raw {
         let end = self.0.read(&mut [0]);
         !matches!(end, Err(error) if error.kind() == std::io::ErrorKind::WouldBlock)
     }
+}
+
+/// A frame as bytes.
+pub(super) fn bytes(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    let mut frame = length[1..].to_vec();
+    frame.extend_from_slice(&[kind, flags]);
+    frame.extend_from_slice(&stream.to_be_bytes());
+    frame.extend_from_slice(payload);
+    frame
+}
+
+/// The headers that open a gRPC call.
+pub(super) fn call_frame(stream: u32, path: &str) -> Vec<u8> {
+    let mut block = Vec::new();
+    for (name, value) in [
+        (":method", "POST"),
+        (":scheme", "http"),
+        (":path", path),
+        (":authority", "host"),
+        ("content-type", "application/grpc"),
+        ("te", "trailers"),
+    ] {
+        // A literal that enters no table, lengths below 127, no Huffman code.
+        block.push(0);
+        for text in [name, value] {
+            block.push(u8::try_from(text.len()).unwrap());
+            block.extend_from_slice(text.as_bytes());
+        }
+    }
+    bytes(HEADERS, END_HEADERS, stream, &block)
 }

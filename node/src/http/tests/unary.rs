@@ -283,3 +283,35 @@ fn lost_connection_drops_the_handlers() {
         server.connections() == 0
     });
 }
+
+#[test]
+fn requests_that_arrive_in_part_are_bounded_together() {
+    let server = Server::start(Options {
+        partial_bytes_max: 1000,
+        ..Options::default()
+    });
+    run(async {
+        let client = Client::connect(server.address).await;
+        let message = frame(&[1; 900]);
+        let (first, mut first_body) = client.open(PUT, &[], false).await;
+        first_body.send_data(message.slice(..800), false).unwrap();
+        // On another connection, so that only the order of arrival counts.
+        client.call(RANGE, frame(b""), &[]).await;
+        let other = Client::connect(server.address).await;
+        let (second, mut second_body) = other.open(PUT, &[], false).await;
+        second_body.send_data(message.slice(..800), false).unwrap();
+        let refused = read_all(second).await;
+        assert_eq!(
+            (refused.status(), refused.message()),
+            ("8", "etcdserver: too many requests")
+        );
+        first_body.send_data(message.slice(800..), true).unwrap();
+        assert_eq!(read_all(first).await.body, message);
+        // The room is free again.
+        let (third, mut third_body) = other.open(PUT, &[], false).await;
+        third_body.send_data(message.slice(..800), false).unwrap();
+        other.call(RANGE, frame(b""), &[]).await;
+        third_body.send_data(message.slice(800..), true).unwrap();
+        assert_eq!(read_all(third).await.status(), "0");
+    });
+}

@@ -1,0 +1,128 @@
+//! What one run of a load amounts to, and the meter that takes CPU times around it.
+
+use std::time::Instant;
+
+use rustix::time::{ClockId, clock_gettime};
+use serde::Serialize;
+
+use crate::histogram::Histogram;
+use crate::process;
+
+/// One run of a load against one server.
+#[derive(Clone, Debug, Serialize)]
+pub struct Outcome {
+    /// Calls (or events) that succeeded.
+    pub ops: u64,
+    pub errors: u64,
+    /// In the server's words.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub first_error: Option<String>,
+    pub seconds: f64,
+    pub ops_per_second: f64,
+    pub p50_us: f64,
+    pub p99_us: f64,
+    pub p999_us: f64,
+    pub max_us: f64,
+    /// User and system time of the server per operation; absent without a process id.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub server_cpu_us_per_op: Option<f64>,
+    /// The part of it spent in the kernel.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub server_system_us_per_op: Option<f64>,
+    /// The loader's own, to see that it is not what is measured.
+    pub loader_cpu_us_per_op: f64,
+    /// Resident memory of the server at the end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub server_rss_bytes: Option<u64>,
+}
+
+/// Gathers latencies and errors between [`Meter::start`] and [`Meter::stop`]; what comes before
+/// or after is not counted.
+pub struct Meter {
+    pid: Option<u32>,
+    latencies: Histogram,
+    ops: u64,
+    errors: u64,
+    first_error: Option<String>,
+    started: Option<Mark>,
+}
+
+struct Mark {
+    at: Instant,
+    server: Option<process::Cpu>,
+    loader: f64,
+}
+
+impl Mark {
+    fn take(pid: Option<u32>) -> Mark {
+        let own = clock_gettime(ClockId::ProcessCPUTime);
+        Mark {
+            at: Instant::now(),
+            server: pid.and_then(process::cpu),
+            loader: own.tv_sec as f64 + own.tv_nsec as f64 / 1e9,
+        }
+    }
+}
+
+impl Meter {
+    /// `pid` is the server's process, if it runs here.
+    pub fn new(pid: Option<u32>) -> Meter {
+        Meter {
+            pid,
+            latencies: Histogram::new(),
+            ops: 0,
+            errors: 0,
+            first_error: None,
+            started: None,
+        }
+    }
+
+    /// The warm-up is over.
+    pub fn start(&mut self) {
+        self.latencies.clear();
+        self.ops = 0;
+        // Errors while warming up are errors too.
+        self.started = Some(Mark::take(self.pid));
+    }
+
+    pub fn is_started(&self) -> bool {
+        self.started.is_some()
+    }
+
+    pub fn succeeded(&mut self, nanos: u64) {
+        self.ops += 1;
+        self.latencies.record(nanos);
+    }
+
+    pub fn failed(&mut self, reason: impl FnOnce() -> String) {
+        self.errors += 1;
+        if self.first_error.is_none() {
+            self.first_error = Some(reason());
+        }
+    }
+
+    /// The sum of it.
+    pub fn stop(self) -> Outcome {
+        let end = Mark::take(self.pid);
+        let started = self.started.unwrap_or_else(|| Mark::take(self.pid));
+        let seconds = (end.at - started.at).as_secs_f64().max(1e-9);
+        let ops = self.ops.max(1) as f64;
+        let micros = |nanos: u64| nanos as f64 / 1e3;
+        let server = started.server.zip(end.server);
+        Outcome {
+            ops: self.ops,
+            errors: self.errors,
+            first_error: self.first_error,
+            seconds,
+            ops_per_second: self.ops as f64 / seconds,
+            p50_us: micros(self.latencies.quantile(0.5)),
+            p99_us: micros(self.latencies.quantile(0.99)),
+            p999_us: micros(self.latencies.quantile(0.999)),
+            max_us: micros(self.latencies.max()),
+            server_cpu_us_per_op: server.map(|(a, b)| (b.total() - a.total()) * 1e6 / ops),
+            server_system_us_per_op: server.map(|(a, b)| (b.system - a.system) * 1e6 / ops),
+            loader_cpu_us_per_op: (end.loader - started.loader) * 1e6 / ops,
+            server_rss_bytes: self.pid.and_then(process::memory).map(|memory| memory.resident),
+        }
+    }
+}
