@@ -127,20 +127,19 @@ impl DiskThread {
         }
     }
 
-    /// Appends, waiting out a full disk: the entries are in the log's hands after the first try, only the next segment
-    /// has no room yet. Nothing is acknowledged meanwhile, reads go on.
+    /// Appends, waiting out a disk without room for the next segment. Nothing is acknowledged meanwhile, reads go on.
     fn append(&mut self, turn: &Turn) {
-        let mut entries = &turn.entries[..];
-        let mut hard_state = turn.hard_state;
         loop {
             let now_ms = self.shared.unix_ms();
-            match self.log.append(entries, hard_state, turn.sync, now_ms) {
+            match self
+                .log
+                .append(&turn.entries, turn.hard_state, turn.sync, now_ms)
+            {
                 Ok(_) => return,
                 Err(error @ kvnode_wal::Error::NoSpace { .. }) => {
                     if !self.shared.vitals.disk_low.swap(true, Ordering::Relaxed) {
                         log::error!("{error}; writes wait until there is room, reads go on");
                     }
-                    (entries, hard_state) = (&[], None);
                     std::thread::sleep(NO_SPACE_RETRY);
                 }
                 Err(error) => exit::fatal(

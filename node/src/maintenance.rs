@@ -23,6 +23,8 @@ const SAMPLE_INTERVAL: Duration = Duration::from_secs(1);
 /// Time between two full checkpoints of the engine (memtables to tables). The log is only released up to the last one:
 /// a damaged engine journal is cut back, at most to there, and the log must be able to replay what was cut.
 const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(300);
+/// Time from the start to the first one.
+const FIRST_CHECKPOINT: Duration = Duration::from_secs(10);
 /// Entries after which a checkpoint is made earlier, so that a busy log does not grow for five minutes.
 const CHECKPOINT_ENTRIES: u64 = 500_000;
 
@@ -40,7 +42,9 @@ pub fn spawn(
 fn run(shared: &Shared, persister: &FjallPersister, replica: &Sender<ReplicaMessage>) {
     let vitals = &shared.vitals;
     let mut persisted = 0;
-    let mut checkpointed = (vitals.applied.load(Ordering::Acquire), Instant::now());
+    // Every start opens a new log segment: the first checkpoint comes soon, so that restarts do not pile them up.
+    let mut checkpointed = (0, Instant::now());
+    let mut patience = FIRST_CHECKPOINT;
     let mut sampled: Option<Instant> = None;
     loop {
         let stopping = vitals.stopping.load(Ordering::Acquire);
@@ -55,11 +59,10 @@ fn run(shared: &Shared, persister: &FjallPersister, replica: &Sender<ReplicaMess
             persisted = applied;
         }
         let behind = applied - checkpointed.0;
-        if behind > 0
-            && (behind >= CHECKPOINT_ENTRIES || checkpointed.1.elapsed() >= CHECKPOINT_INTERVAL)
-        {
+        if behind > 0 && (behind >= CHECKPOINT_ENTRIES || checkpointed.1.elapsed() >= patience) {
             must(shared, "flushing the store", persister.checkpoint());
             checkpointed = (applied, Instant::now());
+            patience = CHECKPOINT_INTERVAL;
             post(replica, ReplicaMessage::Durable(applied));
             log::debug!("store flushed at index {applied}");
         }

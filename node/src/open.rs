@@ -93,7 +93,7 @@ fn create(config: &Config, incarnation: u64, open_files: u64) -> Result<Opened, 
     let log = Log::create(
         &wal,
         wal_identity(&identity),
-        wal_options(config),
+        wal_options(config)?,
         random_u64()?,
         membership.clone(),
         unix_ms(),
@@ -187,7 +187,7 @@ fn reopen(config: &Config, incarnation: u64, open_files: u64) -> Result<Opened, 
     let log = Log::resume(
         &data.wal(),
         &recovered,
-        wal_options(config),
+        wal_options(config)?,
         random_u64()?,
         unix_ms(),
     )
@@ -263,8 +263,8 @@ fn wal_identity(identity: &datadir::Identity) -> WalIdentity {
     }
 }
 
-fn wal_options(config: &Config) -> WalOptions {
-    WalOptions {
+fn wal_options(config: &Config) -> Result<WalOptions, Exit> {
+    let options = WalOptions {
         segment_bytes: config.wal_segment_bytes,
         sync: if config.unsafe_no_fsync {
             SyncMethod::None
@@ -272,7 +272,21 @@ fn wal_options(config: &Config) -> WalOptions {
             SyncMethod::Fdatasync
         },
         ..WalOptions::default()
+    };
+    let options = options.validated().map_err(wal_exit)?;
+    let wanted = entry_bytes_max(config);
+    if options.entry_bytes_max < wanted {
+        let what = format!(
+            "--wal-segment-bytes={}: entries of at most {} bytes fit, --max-request-bytes asks for {wanted}",
+            config.wal_segment_bytes, options.entry_bytes_max
+        );
+        return Err(Exit::new(
+            Code::Usage,
+            what,
+            "make the segments at least three times as large as a request",
+        ));
     }
+    Ok(options)
 }
 
 /// Table files the engine keeps open: a quarter of what the process may have, at most 900.
@@ -306,6 +320,11 @@ fn lease_ttl_min_seconds(config: &Config) -> i64 {
     i64::try_from(ms.div_ceil(1000)).unwrap_or(i64::MAX).max(1)
 }
 
+/// Largest payload of an entry: a request and what goes in front of it.
+fn entry_bytes_max(config: &Config) -> usize {
+    (config.limits.request_bytes_max + ENVELOPE_BYTES).min(kvnode_wal::ENTRY_BYTES_MAX)
+}
+
 fn replica_config(config: &Config, data: &DataDir, incarnation: u64) -> kvnode_replica::Config {
     let ticks = config.election_timeout.as_millis() / config.heartbeat_interval.as_millis().max(1);
     kvnode_replica::Config {
@@ -313,7 +332,7 @@ fn replica_config(config: &Config, data: &DataDir, incarnation: u64) -> kvnode_r
         seed: incarnation,
         election_ticks: usize::try_from(ticks).unwrap_or(10).max(2),
         pre_vote: config.pre_vote,
-        entry_bytes_max: (config.limits.request_bytes_max + ENVELOPE_BYTES).min(12 << 20),
+        entry_bytes_max: entry_bytes_max(config),
         ..kvnode_replica::Config::new(data.identity().member_id)
     }
 }

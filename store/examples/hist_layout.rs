@@ -10,7 +10,6 @@
 //! not exist and is left behind.
 
 #![expect(
-    clippy::disallowed_types,
     clippy::disallowed_methods,
     reason = "a measuring program, no part of the store"
 )]

@@ -14,17 +14,20 @@ const STEPS: usize = 64;
 /// step, and most need no more than a look at their key.
 const SCANNED: usize = 256;
 
-/// The change at `revision`, which must be above the compact revision.
+/// The change at `revision`, which must not be below the compact revision.
 pub(crate) fn change<V: Reader>(reader: &V, revision: Revision) -> Result<Undo, Error> {
+    Ok(record(reader, revision)?.1)
+}
+
+/// The same, with the record as stored.
+pub(crate) fn record<V: Reader>(reader: &V, revision: Revision) -> Result<(Bytes, Undo), Error> {
     let key = revision.to_bytes();
-    match reader.get(Space::Hist, &key)? {
-        Some(record) => Undo::decode(revision, &record),
-        None => Err(Error::record(
-            Space::Hist,
-            &key,
-            "is missing, a later change refers to it",
-        )),
-    }
+    let Some(record) = reader.get(Space::Hist, &key)? else {
+        let detail = "is missing, a later change refers to it";
+        return Err(Error::record(Space::Hist, &key, detail));
+    };
+    let undo = Undo::decode(revision, &record)?;
+    Ok((record, undo))
 }
 
 /// The first change of `key` whose main revision is above `at`, where `newest` is its last one and

@@ -12,7 +12,8 @@
 //!    long the chains are and how far apart a key's changes lie, and so how far a scan pays. Busy
 //!    keys are met soon by the scan, quiet ones have short chains.
 //!
-//! A larger window is cheaper per event.
+//! A larger window is cheaper per event. For a single key the chain alone gives its changes, unless
+//! the key is so busy that the scan is shorter.
 
 use std::collections::HashMap;
 
@@ -21,7 +22,7 @@ use kvnode_api::{Event, EventType, KeyRange, Status};
 
 use crate::chain;
 use crate::change::Change;
-use crate::engine::{EngineError, Reader, Space};
+use crate::engine::{EngineError, Reader, Scan, Space};
 use crate::error::{Error, Failure};
 use crate::mvcc::event;
 use crate::revision::Revision;
@@ -81,8 +82,15 @@ pub(crate) fn history<V: Reader>(
         open: HashMap::new(),
         bytes: 0,
     };
-    let start = Revision::new(from, 0).to_bytes();
-    let mut records = source.reader.scan(Space::Hist, &start, None, false);
+    let own = match range.single() {
+        // At the compact revision itself the chain may be cut: what a delete there left is removed.
+        Some(key) if from > source.compact_revision => own_changes(source, key, from, to)?,
+        _ => None,
+    };
+    let mut records = own.unwrap_or_else(|| {
+        let start = Revision::new(from, 0).to_bytes();
+        source.reader.scan(Space::Hist, &start, None, false)
+    });
     let (next, ahead) = replay.window(&mut records, to, revisions_max.max(1))?;
     replay.heads()?;
     replay.ahead(ahead.into_iter().map(Ok).chain(records))?;
@@ -95,6 +103,28 @@ pub(crate) fn history<V: Reader>(
 }
 
 type Record = (Bytes, Bytes);
+
+/// All changes of one key from `from` on, collected down its chain; `None` if that is longer than
+/// scanning the window is.
+fn own_changes<'a, V: Reader>(
+    source: &Source<'a, V>,
+    key: &[u8],
+    from: i64,
+    to: i64,
+) -> Result<Option<Scan<'a>>, Error> {
+    let window = u64::try_from(to - from).unwrap_or(0).saturating_add(1);
+    let mut records: Vec<Result<Record, EngineError>> = Vec::new();
+    let mut place = source.head(key)?.map(|head| head.modified);
+    while let Some(revision) = place.filter(|revision| revision.main >= from) {
+        if records.len() as u64 * STEP_COST > window * SCAN_COST {
+            return Ok(None);
+        }
+        let (record, undo) = chain::record(source.reader, revision)?;
+        records.push(Ok((Bytes::copy_from_slice(&revision.to_bytes()), record)));
+        place = undo.previous;
+    }
+    Ok(Some(Box::new(records.into_iter().rev())))
+}
 
 struct Replay<'a, V> {
     source: &'a Source<'a, V>,

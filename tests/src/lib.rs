@@ -10,6 +10,13 @@
 //! KVNODE_TEST_SERVER_BIN=/usr/bin/etcd cargo test -p kvnode-tests      any etcd from 3.5 on
 //! ```
 //!
+//! Further switches, all optional: `KVNODE_KILL_ROUNDS` and `KVNODE_KILL_SEED` (how often and when the
+//! kill test kills; 8 and the clock), `KVNODE_ETCDCTL` (the tool, if not in the path),
+//! `KVNODE_TEST_REQUIRE=etcdctl,python,go` (a missing tool fails instead of being skipped),
+//! `KVNODE_CHECK_PERF=1` (the minute of load that `etcdctl check perf` takes).
+//!
+//! A failed kill or order test keeps its history as JSON lines in the target directory and says where.
+//!
 //! Where releases of etcd differ visibly a test asks [`Kind`] and says what it expects of which.
 
 pub mod build;

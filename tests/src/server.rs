@@ -335,12 +335,6 @@ impl Server {
                 command.env_remove(&name);
             }
         }
-        command.envs(
-            self.options
-                .environment
-                .iter()
-                .map(|(name, value)| (name, value)),
-        );
         command.current_dir(&self.home);
         command.stdin(Stdio::null());
         command.stdout(log.try_clone().expect("a file can be cloned"));

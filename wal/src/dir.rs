@@ -81,7 +81,7 @@ impl Log {
         )
     }
 
-    /// Opens a new segment behind what [`recover`] read in the same directory. What was read may
+    /// Opens a new segment behind what [`recover()`] read in the same directory. What was read may
     /// have been in the page cache only: it is synced first, so nothing may be answered before this
     /// returns. A torn tail is copied to `../quarantine/`.
     ///
@@ -125,7 +125,7 @@ pub fn recover(dir: &Path, identity: &Identity, floors: Floors) -> Result<Recove
 /// Reads the log in `dir` by itself, without knowing whose it is or what the store has.
 ///
 /// # Errors
-/// As [`recover`].
+/// As [`recover()`].
 pub fn verify(dir: &Path) -> Result<Report, Error> {
     let disk = &mut DirDisk::new(dir, SyncMethod::None);
     let floors = Floors {
@@ -138,7 +138,7 @@ pub fn verify(dir: &Path) -> Result<Report, Error> {
 /// The segments of the log in `dir`; the log must be whole.
 ///
 /// # Errors
-/// As [`recover`].
+/// As [`recover()`].
 pub fn segments(dir: &Path) -> Result<Vec<SegmentInfo>, Error> {
     verify(dir).map(|report| report.segments)
 }

@@ -120,8 +120,8 @@ impl<D: Disk> Driver<D> {
     /// and rides along with the next batch, mark or close.
     ///
     /// # Errors
-    /// [`Error::EntryTooLarge`]: nothing was appended. [`Error::NoSpace`]: nothing is lost, call
-    /// again without entries when there is room. All others are fatal, see [`Error::is_fatal`].
+    /// [`Error::EntryTooLarge`]: nothing was appended. [`Error::NoSpace`]: call again with the same
+    /// arguments when there is room; what had been taken in the meantime is replaced by itself. All others are fatal, see [`Error::is_fatal`].
     pub fn append(
         &mut self,
         entries: &[Entry],

@@ -35,8 +35,8 @@ pub enum Error {
         /// Bytes taken.
         written: usize,
     },
-    /// No room for the next segment. Nothing was written and the log is as before; what was to be
-    /// appended stays waiting and goes out with the next call that finds room.
+    /// No room for the next segment. What was to be appended waits, wholly or in part, and nothing of
+    /// it is durable: make room and append the same again.
     #[error("no space to prepare {}: {source}", path.display())]
     NoSpace {
         /// The file that was to be prepared.

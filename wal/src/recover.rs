@@ -32,7 +32,7 @@ pub struct Floors {
 /// A log as it was read.
 #[derive(Clone, Debug)]
 pub struct Recovered {
-    /// Entries above `keep_after`, without gap.
+    /// Entries above `keep_after`, without gap. Those of one batch share its memory.
     pub entries: Vec<Entry>,
     /// As raft wants it: commit is not below the floors, term not below the last entry's, and the
     /// vote is void if that raised the term.
@@ -182,12 +182,12 @@ pub fn recover<D: Disk>(
     recover_in_steps(disk, identity, floors, WINDOW_BYTES)
 }
 
-/// As [`recover`] for a directory by itself; of `floors` only `keep_after` counts.
+/// As [`recover()`] for a directory by itself; of `floors` only `keep_after` counts.
 pub(crate) fn recover_alone<D: Disk>(disk: &mut D, floors: Floors) -> Result<Recovered, Error> {
     recover_with(disk, None, None, floors.keep_after, WINDOW_BYTES)
 }
 
-/// As [`recover`], reading `step` bytes at once; the result does not depend on it.
+/// As [`recover()`], reading `step` bytes at once; the result does not depend on it.
 pub(crate) fn recover_in_steps<D: Disk>(
     disk: &mut D,
     identity: Option<&Identity>,

@@ -240,6 +240,10 @@ impl LogState {
             term,
             last: self.last,
         });
+        // Indexes are counted up from; half of u64 is for ever.
+        if index >= u64::MAX / 2 {
+            return broken;
+        }
         match mark.origin {
             // Contradicts the log, or claims what the log never had.
             Origin::Local if index > self.last || known.is_some_and(|known| known != term) => {

@@ -663,8 +663,9 @@ impl Writer {
     }
 
     fn new_spare(&mut self) -> u64 {
-        self.next_spare += 1;
-        self.next_spare - 1
+        let number = self.next_spare;
+        self.next_spare = number.wrapping_add(1);
+        number
     }
 
     fn snapshot_index(&self) -> u64 {

@@ -1,7 +1,8 @@
 //! Three members: election, replication, crashes, partitions, hand-over.
 
-use kvnode_replica::{Kind, Refused, Role};
+use kvnode_replica::{Config, Kind, Message, Output, Refused, Replica, Restored, Role};
 
+use crate::single::{append, members};
 use crate::world::{TICK, World};
 
 #[test]
@@ -175,4 +176,53 @@ fn a_command_forwarded_by_a_follower_is_taken_and_answered() {
         world.nodes[&follower].forwards[1],
         (78, Err(Refused::Transferring))
     );
+}
+
+#[test]
+fn election_timeouts_come_from_the_seed_and_spread_over_one_to_two_periods() {
+    let ticks = |member, seed| {
+        let mut config = Config::new(member);
+        config.seed = seed;
+        let restored = Restored {
+            membership: members(&[1, 2, 3]),
+            ..Restored::default()
+        };
+        let mut replica = Replica::new(config, restored).unwrap();
+        let mut out = Output::default();
+        let mut waits = Vec::new();
+        for _ in 0..20 {
+            // An empty heartbeat of a leader makes it wait again.
+            let term = replica.status().term.max(1);
+            let heartbeat = Message {
+                kind: Kind::Heartbeat,
+                ..append(member % 3 + 1, member, term)
+            };
+            replica.step(heartbeat);
+            let mut wait = 0;
+            while replica.status().role == Role::Follower {
+                replica.tick();
+                wait += 1;
+                while replica.poll(&mut out) {
+                    if let Some(write) = out.write.take() {
+                        replica.written(write.number);
+                    }
+                    out.clear();
+                }
+            }
+            waits.push(wait);
+        }
+        waits
+    };
+    let waits = ticks(1, 7);
+    assert_eq!(waits, ticks(1, 7));
+    assert_ne!(waits, ticks(2, 7), "members with one seed differ");
+    assert_ne!(waits, ticks(1, 8));
+    assert!(
+        waits.iter().all(|wait| (10..20).contains(wait)),
+        "{waits:?}"
+    );
+    let mut distinct = waits;
+    distinct.sort_unstable();
+    distinct.dedup();
+    assert!(distinct.len() >= 5, "{distinct:?}");
 }

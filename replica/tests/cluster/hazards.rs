@@ -434,13 +434,63 @@ fn h12_a_single_voter_goes_on_leading_with_a_stalled_disk() {
     world.until(10, "written after all", |world| world.executed.len() == 1);
 }
 
+/// A leader of three in term 1 by the votes of member 2, with everything written.
+fn leader_of_three() -> Replica {
+    let mut replica = follower(&[1, 2, 3]);
+    while replica.status().role == Role::Follower {
+        replica.tick();
+        settle(&mut replica);
+    }
+    for kind in [Kind::PreVoteAnswer, Kind::VoteAnswer] {
+        replica.step(Message {
+            kind,
+            ..append(2, 1, 1)
+        });
+        let number = settle(&mut replica).write.unwrap().number;
+        replica.written(number);
+        settle(&mut replica);
+    }
+    assert_eq!(replica.status().role, Role::Leader);
+    replica
+}
+
+#[test]
+fn h13_answers_beyond_the_leaders_log_are_dropped() {
+    let mut replica = leader_of_three();
+    let last = replica.status().last_index;
+    let answer = Message {
+        kind: Kind::AppendAnswer,
+        ..append(2, 1, 1)
+    };
+    replica.step(Message {
+        index: last + 1,
+        ..answer.clone()
+    });
+    replica.step(Message {
+        rejected: true,
+        hint: u64::MAX,
+        ..answer.clone()
+    });
+    assert_eq!(replica.status().dropped_messages, 2);
+    assert_eq!(replica.status().commit, 0);
+    replica.step(Message {
+        index: last,
+        ..answer
+    });
+    assert_eq!(replica.status().commit, last);
+}
+
 /// Messages that pass the codec, with small numbers so that they meet each other, in any order and
 /// from anyone. Whatever they do to the data, none may reach a panic inside raft.
 #[test]
 fn h13_no_message_from_a_peer_reaches_a_panic() {
     for seed in 0..400 {
         let mut rng = Rng::new(seed);
-        let mut replica = follower(&[1, 2, 3]);
+        let mut replica = if seed % 2 == 0 {
+            follower(&[1, 2, 3])
+        } else {
+            leader_of_three()
+        };
         let mut given = 0;
         let mut pending = Vec::new();
         let mut applied_to = 0;

@@ -1,10 +1,10 @@
 //! Coming back from what a crash left.
 
 use bytes::Bytes;
-use kvnode_replica::{ConfChange, Config, Error, Output, Replica, Restored, Role};
+use kvnode_replica::{ConfChange, Config, Error, Kind, Message, Output, Replica, Restored, Role};
 use kvnode_wal::{Entry, EntryKind, HardState, Membership};
 
-use crate::single::members;
+use crate::single::{append, members};
 
 fn entries(terms: &[u64]) -> Vec<Entry> {
     let entry = |(index, &term): (u64, &u64)| Entry {
@@ -119,6 +119,34 @@ fn a_term_behind_the_log_is_raised_and_the_vote_forgotten() {
         out.clear();
     }
     assert_eq!((hard_states[0].term, hard_states[0].vote), (5, 1));
+    // The old vote does not bind in the raised term, the new one does.
+    let mut three = restored(&[1, 4], (3, 2, 1), 0);
+    three.membership = members(&[1, 2, 3]);
+    let mut replica = start(three).unwrap();
+    let mut ask = |from| {
+        let (index, log_term) = (2, 4);
+        replica.step(Message {
+            kind: Kind::Vote,
+            index,
+            log_term,
+            ..append(from, 1, 4)
+        });
+        let mut granted = None;
+        while replica.poll(&mut out) {
+            if let Some(write) = out.write.take() {
+                replica.written(write.number);
+            }
+            granted = out
+                .messages
+                .first()
+                .map(|m| (m.kind, m.rejected))
+                .or(granted);
+            out.clear();
+        }
+        granted
+    };
+    assert_eq!(ask(3), Some((Kind::VoteAnswer, false)));
+    assert_eq!(ask(2), Some((Kind::VoteAnswer, true)));
     // A snapshot's term counts as well.
     let mut snapshot = restored(&[], (3, 2, 1), 9);
     snapshot.snapshot = (9, 6);

@@ -160,6 +160,26 @@ fn below_the_compact_revision_there_is_no_replay() {
 }
 
 #[test]
+fn a_delete_at_the_compact_revision_is_replayed_for_its_key_alone() {
+    let mut machine = fresh();
+    machine.put("a", "1");
+    machine.delete("a", "");
+    machine.compact(3).unwrap();
+    machine.compact_physically();
+    machine.put("a", "2");
+    let own = KeyRange::new(&bytes("a"), &bytes(""));
+    let changes = machine.view().history(3, 9, &own, 9).unwrap().changes;
+    assert_eq!(
+        changes.iter().flat_map(summary).collect::<Vec<_>>(),
+        ["DELETE a", "PUT a"]
+    );
+    assert_eq!(
+        machine.view().history(4, 9, &own, 9).unwrap().changes,
+        changes[1..]
+    );
+}
+
+#[test]
 fn a_put_superseded_at_the_compact_revision_itself_is_gone() {
     let mut machine = fresh();
     machine.put("b", "1");

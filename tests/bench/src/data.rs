@@ -18,7 +18,7 @@ pub fn key(mut number: u64) -> [u8; KEY_BYTES] {
     key
 }
 
-/// Chance (splitmix64), the same for every server.
+/// Chance (splitmix64).
 pub struct Chance(pub u64);
 
 impl Chance {

@@ -1,1 +1,267 @@
-fn main() {}
+//! kvbench: a loader for servers that speak etcd's v3 API, and a comparison of them.
+
+mod compare;
+mod data;
+mod hpack;
+mod histogram;
+mod http2;
+mod load;
+mod machine;
+mod net;
+mod outcome;
+mod process;
+mod proto;
+mod report;
+mod server;
+mod streams;
+mod unary;
+mod work;
+
+use std::net::{SocketAddr, ToSocketAddrs as _};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::compare::Plan;
+use crate::load::{Kind, Load, connections_for};
+use crate::net::Failure;
+use crate::server::Program;
+use crate::work::Order;
+
+/// Measure servers that speak etcd's v3 API
+#[derive(Parser)]
+#[command(name = "kvbench", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Start kvnode and etcd in turn, run the same loads, print figures and ratios
+    ///
+    /// Every server runs alone, with a fresh data directory in the same place, with fsync, on free
+    /// ports of the loopback interface. Nothing is left behind.
+    Compare(CompareArgs),
+    /// Run one load against a server that runs already
+    Load(LoadArgs),
+}
+
+#[derive(Args)]
+struct CompareArgs {
+    /// kvnode to measure [default: the one next to this program]
+    #[arg(long, value_name = "PATH")]
+    kvnode: Option<PathBuf>,
+    /// etcd to measure; may be repeated
+    #[arg(long, value_name = "PATH")]
+    etcd: Vec<PathBuf>,
+    /// Times each server gets all loads [default: 3, quick: 1]
+    #[arg(long)]
+    rounds: Option<usize>,
+    /// Measured seconds of each load [default: 4, quick: 2]
+    #[arg(long)]
+    seconds: Option<f64>,
+    /// Fewer rounds, shorter loads and fewer keys: 3 to 4 minutes instead of about 15
+    #[arg(long)]
+    quick: bool,
+    /// Keys under the loads, 10000 at least
+    #[arg(long, default_value_t = 100_000)]
+    keys: u64,
+    /// Keys for memory and restart times; 0 leaves these out [default: 1000000, quick: 250000]
+    #[arg(long)]
+    many_keys: Option<u64>,
+    /// Length of values in bytes
+    #[arg(long, default_value_t = 256)]
+    value_bytes: usize,
+    /// Given to every server
+    #[arg(long, default_value_t = 8 << 30)]
+    quota_backend_bytes: u64,
+    /// Run only loads whose name contains this; may be repeated
+    #[arg(long, value_name = "TEXT")]
+    only: Vec<String>,
+    /// Where to make temporary data directories [default: the system's place for temporary files,
+    /// or next to this program if that place is in memory]
+    #[arg(long, value_name = "PATH")]
+    directory: Option<PathBuf>,
+    /// Also write the tables as Markdown
+    #[arg(long, value_name = "FILE")]
+    markdown: Option<PathBuf>,
+    /// Also write every figure of every round as JSON
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
+#[derive(Args)]
+struct LoadArgs {
+    /// What to ask
+    kind: Kind,
+    /// Address of the server
+    #[arg(long, default_value = "127.0.0.1:2379", value_name = "HOST:PORT")]
+    endpoint: String,
+    /// Process id of the server, if it runs here, for its CPU time and memory
+    #[arg(long)]
+    pid: Option<u32>,
+    /// Connections [default: as the comparison uses for so many in flight]
+    #[arg(long)]
+    connections: Option<usize>,
+    /// Requests in flight over all connections; for watch, changes on the way
+    #[arg(long, default_value_t = 256)]
+    in_flight: usize,
+    /// Measured seconds
+    #[arg(long, default_value_t = 5.0)]
+    seconds: f64,
+    /// Seconds before measuring
+    #[arg(long, default_value_t = 0.5)]
+    warm_up: f64,
+    /// Length of values in bytes
+    #[arg(long, default_value_t = 256)]
+    value_bytes: usize,
+    /// Size of the key space; for get and range it must have been filled
+    #[arg(long, default_value_t = 100_000)]
+    keys: u64,
+    /// Keys in order instead of at random
+    #[arg(long)]
+    sequential: bool,
+    /// Serializable reads instead of linearizable ones
+    #[arg(long)]
+    serializable: bool,
+    /// Keys per range
+    #[arg(long, default_value_t = 100)]
+    width: u64,
+    /// Watchers, dealt over the connections
+    #[arg(long, default_value_t = 1000)]
+    watchers: usize,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+fn main() -> ExitCode {
+    let done = match Cli::parse().command {
+        Verb::Compare(args) => compare(args),
+        Verb::Load(args) => load(&args),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("kvbench: {failure}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn compare(args: CompareArgs) -> Result<(), Failure> {
+    if !compare::keys_suffice(args.keys) {
+        return Err(Failure("--keys must be at least 10000, for the widest range".to_owned()));
+    }
+    let kvnode = match args.kvnode {
+        Some(path) => path,
+        None => beside_us("kvnode")?,
+    };
+    let mut programs = Vec::new();
+    for path in std::iter::once(&kvnode).chain(&args.etcd) {
+        let mut program = Program::new(path)?;
+        while programs.iter().any(|other: &Program| other.label == program.label) {
+            program.label.push('\'');
+        }
+        programs.push(program);
+    }
+    let pick = |quick, full| if args.quick { quick } else { full };
+    let plan = Plan {
+        programs,
+        rounds: args.rounds.unwrap_or(pick(1, 3)).max(1),
+        measured: seconds(args.seconds.unwrap_or(if args.quick { 2.0 } else { 4.0 }))?,
+        warm_up: Duration::from_millis(500),
+        keys: args.keys,
+        many_keys: args.many_keys.unwrap_or(if args.quick { 250_000 } else { 1_000_000 }),
+        value_bytes: args.value_bytes,
+        quota_bytes: args.quota_backend_bytes,
+        only: args.only,
+        directory: match args.directory {
+            Some(directory) => directory,
+            None => on_disk()?,
+        },
+    };
+    let comparison = compare::run(&plan)?;
+    print!("{}", report::text(&comparison));
+    if let Some(path) = args.markdown {
+        write(&path, &report::markdown(&comparison))?;
+    }
+    if let Some(path) = args.json {
+        let json = report::json(&comparison).map_err(|error| Failure(error.to_string()))?;
+        write(&path, &json)?;
+    }
+    Ok(())
+}
+
+fn load(args: &LoadArgs) -> Result<(), Failure> {
+    let load = Load {
+        kind: args.kind,
+        connections: args.connections.unwrap_or_else(|| connections_for(args.in_flight)),
+        in_flight: args.in_flight,
+        value_bytes: args.value_bytes,
+        keys: args.keys,
+        order: if args.sequential { Order::Sequential } else { Order::Random },
+        serializable: args.serializable,
+        width: args.width,
+        watchers: args.watchers,
+        warm_up: seconds(args.warm_up)?,
+        measured: seconds(args.seconds)?,
+    };
+    let outcome = load.run(address(&args.endpoint)?, args.pid)?;
+    if args.json {
+        let json = serde_json::to_string(&outcome).map_err(|error| Failure(error.to_string()))?;
+        println!("{json}");
+        return Ok(());
+    }
+    println!("operations   {} in {:.2} s, {:.0}/s", outcome.ops, outcome.seconds, outcome.ops_per_second);
+    println!(
+        "latency      p50 {:.0} us, p99 {:.0} us, p99.9 {:.0} us, max {:.0} us",
+        outcome.p50_us, outcome.p99_us, outcome.p999_us, outcome.max_us
+    );
+    println!("errors       {} {}", outcome.errors, outcome.first_error.as_deref().unwrap_or(""));
+    if let (Some(cpu), Some(system)) = (outcome.server_cpu_us_per_op, outcome.server_system_us_per_op) {
+        println!("server CPU   {cpu:.2} us per operation, {system:.2} of it in the kernel");
+    }
+    if let Some(rss) = outcome.server_rss_bytes {
+        println!("server RSS   {} MiB", rss >> 20);
+    }
+    println!("loader CPU   {:.2} us per operation", outcome.loader_cpu_us_per_op);
+    Ok(())
+}
+
+fn seconds(seconds: f64) -> Result<Duration, Failure> {
+    Duration::try_from_secs_f64(seconds).map_err(|error| Failure(format!("{seconds} s: {error}")))
+}
+
+fn address(endpoint: &str) -> Result<SocketAddr, Failure> {
+    let host_port = endpoint.trim_start_matches("http://");
+    let mut found = host_port.to_socket_addrs().map_err(|error| {
+        Failure(format!("{endpoint}: {error}"))
+    })?;
+    found.next().ok_or_else(|| Failure(format!("{endpoint}: no address")))
+}
+
+fn beside_us(name: &str) -> Result<PathBuf, Failure> {
+    let path = std::env::current_exe()?.with_file_name(name);
+    if path.exists() {
+        return Ok(path);
+    }
+    Err(Failure(format!("{} is not there; build it or give --{name}", path.display())))
+}
+
+/// A place for data directories where syncing means something.
+fn on_disk() -> Result<PathBuf, Failure> {
+    let temporary = std::env::temp_dir();
+    if !machine::is_memory(&temporary) {
+        return Ok(temporary);
+    }
+    let ours = std::env::current_exe()?;
+    Ok(ours.parent().unwrap_or(Path::new(".")).to_owned())
+}
+
+fn write(path: &Path, text: &str) -> Result<(), Failure> {
+    std::fs::write(path, text).map_err(|error| Failure(format!("{}: {error}", path.display())))
+}

@@ -59,7 +59,6 @@ pub fn run<W: Work>(
         work,
         epoch: Instant::now(),
         meter,
-        request: Vec::new(),
         asking: true,
     };
     run.go(span)
@@ -72,7 +71,6 @@ struct Run<'a, W> {
     wires: Vec<Calls>,
     epoch: Instant,
     meter: Meter,
-    request: Vec<u8>,
     /// Whether answered slots ask again.
     asking: bool,
 }
@@ -84,6 +82,9 @@ struct Calls {
     open: VecDeque<Call>,
     /// Slots with nothing out.
     idle: Vec<usize>,
+    /// The slot whose request, in `request`, waits for the server's window.
+    held: Option<usize>,
+    request: Vec<u8>,
 }
 
 struct Call {
@@ -131,11 +132,15 @@ impl<W: Work> Run<'_, W> {
     }
 
     fn in_flight(&self) -> usize {
-        self.wires.iter().map(|calls| calls.open.len()).sum()
+        let of = |calls: &Calls| calls.open.len() + usize::from(calls.held.is_some());
+        self.wires.iter().map(of).sum()
     }
 
     /// Waits for the calls still out, so that the next load finds a quiet server.
     fn drain(&mut self) -> Result<(), Failure> {
+        for calls in &mut self.wires {
+            calls.held = None;
+        }
         let start = Instant::now();
         let mut readable = Vec::new();
         while self.in_flight() > 0 && start.elapsed() < PATIENCE {
@@ -151,38 +156,30 @@ impl<W: Work> Run<'_, W> {
         }
     }
 
-    /// Lets every idle slot of a connection ask.
+    /// Lets every idle slot of a connection ask, as far as the server's window allows.
     fn ask(&mut self, index: usize) -> Result<(), Failure> {
         let calls = &mut self.wires[index];
         let sent = nanos(self.epoch);
-        while let Some(&slot) = calls.idle.last() {
-            self.request.clear();
-            // A request that does not fit the window is made and dropped; what comes instead
-            // later is as good, except where every request counts.
-            if !self.work.next(slot, &mut self.request) {
-                break;
-            }
-            loop {
-                if self.net.http(index).call(self.path, &self.request)? {
+        loop {
+            if calls.held.is_none() {
+                let Some(slot) = calls.idle.pop() else { break };
+                calls.request.clear();
+                if !self.work.next(slot, &mut calls.request) {
+                    calls.idle.push(slot);
                     break;
                 }
-                self.net.flush(index)?;
-                let mut readable = Vec::new();
-                self.net.wait(Duration::from_millis(50), &mut readable)?;
-                if readable.contains(&index) {
-                    self.net.read(index, |event| {
-                        calls.take(event, W::WANTS_BODY, sent, self.work, &mut self.meter);
-                    })?;
-                }
+                calls.held = Some(slot);
             }
-            calls.idle.retain(|&other| other != slot);
-            calls.open.push_back(Call {
+            if !self.net.http(index).call(self.path, &calls.request)? {
+                break;
+            }
+            calls.open.extend(calls.held.take().map(|slot| Call {
                 slot,
                 sent,
                 bytes: 0,
                 body: Vec::new(),
                 done: false,
-            });
+            }));
         }
         self.net.flush(index)
     }
@@ -207,6 +204,8 @@ impl Calls {
             first,
             open: VecDeque::with_capacity(slots.len()),
             idle: slots.rev().collect(),
+            held: None,
+            request: Vec::new(),
         }
     }
 

@@ -111,6 +111,13 @@ fn a_log_in_a_directory_survives_restarts_rolls_and_purges() {
 }
 
 #[test]
+fn a_log_can_be_handed_to_a_thread() {
+    fn is_send<T: Send>() {}
+    is_send::<Log>();
+    is_send::<Recovered>();
+}
+
+#[test]
 fn a_second_log_in_the_same_directory_is_refused() {
     let home = home();
     drop(new(&home.wal));

@@ -158,12 +158,13 @@ fn no_space_for_a_spare_refuses_the_append_and_the_next_call_goes_on() {
     }
     let before = read(&disk, Floors::default()).unwrap();
     assert_eq!(before.last_index, index - 1, "the files are as before");
-    assert!(matches!(
-        log.append(&[], None, true, 6),
-        Err(Error::NoSpace { .. })
-    ));
+    let again = [entry(index, 1, 900)];
+    for _ in 0..2 {
+        let refused = log.append(&again, None, true, 6);
+        assert!(matches!(refused, Err(Error::NoSpace { .. })));
+    }
     disk.fail_prepare(false);
-    log.append(&[], None, true, 7).unwrap();
+    log.append(&again, None, true, 7).unwrap();
     log.append(&[entry(index + 1, 1, 10)], None, true, 8)
         .unwrap();
     let after = read(&disk, Floors::default()).unwrap();
