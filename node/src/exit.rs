@@ -1,6 +1,7 @@
 //! How the process ends when it cannot go on: one line what, one line what to do, and a documented exit code.
 
 use std::fmt::Display;
+use std::io::Write as _;
 
 /// Exit codes of `kvnode`. Units that restart the service should not do so for 2, 3, 5 and 8.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,9 +49,11 @@ impl Exit {
 
 /// Prints `error:` and `hint:`, each on one line.
 pub fn refuse(code: u8, what: &str, hint: Option<&str>) -> std::process::ExitCode {
-    eprintln!("error: {what}");
+    // A closed stderr is no reason to end in another way than this.
+    let mut stderr = std::io::stderr();
+    let _ = writeln!(stderr, "error: {what}");
     if let Some(hint) = hint {
-        eprintln!("hint: {hint}");
+        let _ = writeln!(stderr, "hint: {hint}");
     }
     std::process::ExitCode::from(code)
 }
@@ -60,6 +63,6 @@ pub fn refuse(code: u8, what: &str, hint: Option<&str>) -> std::process::ExitCod
 pub fn fatal(code: Code, what: impl Display, hint: impl Display) -> ! {
     log::error!("{what}; {hint}");
     log::logger().flush();
-    eprintln!("error: {what}\nhint: {hint}");
+    let _ = writeln!(std::io::stderr(), "error: {what}\nhint: {hint}");
     std::process::exit(code as i32)
 }

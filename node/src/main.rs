@@ -21,20 +21,20 @@ fn main() -> ExitCode {
         Mode::Version => print(&config::version()),
         Mode::CheckConfig => print(&loaded.report()),
         Mode::Run => {
-            if let Err(error) = logging::init(&loaded.config.log) {
-                return exit::refuse(
-                    exit::Code::Failed as u8,
-                    &error.to_string(),
-                    Some("check --log-outputs"),
-                );
-            }
+            let logging = match logging::init(&loaded.config.log) {
+                Ok(logging) => logging,
+                Err(error) => {
+                    let hint = Some("check --log-outputs");
+                    return exit::refuse(exit::Code::Failed as u8, &error.to_string(), hint);
+                }
+            };
             for notice in &loaded.notices {
                 notice.log();
             }
             for setting in loaded.not_default() {
                 log::info!("{} = {} ({})", setting.name, setting.value, setting.source);
             }
-            match node::run(loaded.config) {
+            match node::run(loaded.config, &logging) {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(exit) => exit.report(),
             }

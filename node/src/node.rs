@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use kvnode_replica::Replica;
 use kvnode_store::engine::Engine as _;
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::compactor;
@@ -24,6 +24,7 @@ use crate::disk::{self, DiskJob};
 use crate::exit::{Code, Exit};
 use crate::grpc::NodeService;
 use crate::http::{self, Acceptor, Address, Bound, Door, Way};
+use crate::logging;
 use crate::mailbox::{self, Receiver, Sender};
 use crate::maintenance;
 use crate::notify::Notify;
@@ -43,7 +44,7 @@ const START_EXTENSION: Duration = Duration::from_secs(30);
 const REPLICA_HANDICAP: usize = 1000;
 
 /// Runs the node until a signal ends it.
-pub fn run(config: Config) -> Result<(), Exit> {
+pub fn run(config: Config, logging: &logging::Handle) -> Result<(), Exit> {
     let started = Instant::now();
     let notify = Notify::new(std::env::var_os("NOTIFY_SOCKET").as_deref());
     let machine = preflight::run().map_err(|failure| {
@@ -54,7 +55,7 @@ pub fn run(config: Config) -> Result<(), Exit> {
         )
     })?;
     // Before any other thread, so that all of them leave these signals to the one that waits for them.
-    let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(|error| {
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(|error| {
         Exit::new(
             Code::Failed,
             format!("signals: {error}"),
@@ -70,7 +71,7 @@ pub fn run(config: Config) -> Result<(), Exit> {
     while !shared.vitals.announced.load(Ordering::Acquire)
         || shared.vitals.applied.load(Ordering::Acquire) < recovered_index
     {
-        if let Some(signal) = signals.pending().next() {
+        if let Some(signal) = signals.pending().find(|signal| *signal != SIGHUP) {
             log::info!("signal {signal} while starting");
             return node.stop(None);
         }
@@ -96,14 +97,20 @@ pub fn run(config: Config) -> Result<(), Exit> {
         addresses.join(", "),
         started.elapsed()
     );
-    if let Some(signal) = signals.forever().next() {
+    for signal in signals.forever() {
+        if signal == SIGHUP {
+            logging.reopen();
+            log::info!("signal {signal}: log files are opened anew; other settings need a restart");
+            continue;
+        }
         log::info!("signal {signal}: stopping; a second one ends the process at once");
         notify.stopping();
+        break;
     }
     std::thread::Builder::new()
         .name("kv-signal".into())
         .spawn(move || {
-            if signals.forever().next().is_some() {
+            if signals.forever().any(|signal| signal != SIGHUP) {
                 std::process::exit(Code::Failed as i32);
             }
         })

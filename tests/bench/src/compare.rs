@@ -94,23 +94,48 @@ fn loads(plan: &Plan) -> Vec<(String, Load)> {
     };
     let mut loads: Vec<(String, Load)> = Vec::new();
     for in_flight in [1, 16, 256, 1000] {
-        loads.push((format!("put, {in_flight} in flight"), of(Kind::Put, in_flight)));
+        loads.push((
+            format!("put, {in_flight} in flight"),
+            of(Kind::Put, in_flight),
+        ));
     }
-    loads.push(("compare-and-swap txn, 256 in flight".to_owned(), of(Kind::Cas, 256)));
+    loads.push((
+        "compare-and-swap txn, 256 in flight".to_owned(),
+        of(Kind::Cas, 256),
+    ));
     for (name, serializable) in [("linearizable", false), ("serializable", true)] {
         for in_flight in [1, 256] {
-            let load = Load { serializable, ..of(Kind::Get, in_flight) };
+            let load = Load {
+                serializable,
+                ..of(Kind::Get, in_flight)
+            };
             loads.push((format!("get {name}, {in_flight} in flight"), load));
         }
     }
     for (width, in_flight) in [(100, 64), (10_000, 4)] {
-        let load = Load { width, ..of(Kind::Range, in_flight) };
-        loads.push((format!("range of {width} keys, {in_flight} in flight"), load));
+        let load = Load {
+            width,
+            ..of(Kind::Range, in_flight)
+        };
+        loads.push((
+            format!("range of {width} keys, {in_flight} in flight"),
+            load,
+        ));
     }
-    let watch = Load { connections: 20, watchers: 1000, ..of(Kind::Watch, 4) };
+    let watch = Load {
+        connections: 20,
+        watchers: 1000,
+        ..of(Kind::Watch, 4)
+    };
     loads.push(("watch, events at 1000 watchers".to_owned(), watch));
-    loads.push(("lease grant, 64 in flight".to_owned(), of(Kind::LeaseGrant, 64)));
-    loads.push(("lease keepalive, 256 in flight".to_owned(), of(Kind::LeaseKeepalive, 256)));
+    loads.push((
+        "lease grant, 64 in flight".to_owned(),
+        of(Kind::LeaseGrant, 64),
+    ));
+    loads.push((
+        "lease keepalive, 256 in flight".to_owned(),
+        of(Kind::LeaseKeepalive, 256),
+    ));
     loads.retain(|(name, _)| {
         plan.only.is_empty() || plan.only.iter().any(|part| name.contains(part.as_str()))
     });
@@ -122,10 +147,16 @@ fn loads(plan: &Plan) -> Vec<(String, Load)> {
 /// # Errors
 /// The first server that cannot be started, stops answering, or breaks a connection.
 pub fn run(plan: &Plan) -> Result<Comparison, Failure> {
-    let temporary = tempfile::Builder::new().prefix("kvbench-").tempdir_in(&plan.directory)?;
+    let temporary = tempfile::Builder::new()
+        .prefix("kvbench-")
+        .tempdir_in(&plan.directory)?;
     let mut comparison = Comparison {
         machine: machine::look(temporary.path())?,
-        servers: plan.programs.iter().map(|program| program.label.clone()).collect(),
+        servers: plan
+            .programs
+            .iter()
+            .map(|program| program.label.clone())
+            .collect(),
         rounds: plan.rounds,
         seconds_per_load: plan.measured.as_secs_f64(),
         value_bytes: plan.value_bytes,
@@ -135,20 +166,24 @@ pub fn run(plan: &Plan) -> Result<Comparison, Failure> {
         many: BTreeMap::new(),
     };
     let loads = loads(plan);
-    comparison.loads.extend(loads.iter().map(|(name, _)| LoadRuns {
-        name: name.clone(),
-        runs: BTreeMap::new(),
-    }));
+    comparison
+        .loads
+        .extend(loads.iter().map(|(name, _)| LoadRuns {
+            name: name.clone(),
+            runs: BTreeMap::new(),
+        }));
     for round in 0..if loads.is_empty() { 0 } else { plan.rounds } {
         for turn in 0..plan.programs.len() {
             // Everyone begins a round once.
             let program = &plan.programs[(round + turn) % plan.programs.len()];
             eprintln!("round {} of {}: {}", round + 1, plan.rounds, program.label);
-            let outcomes = one_round(plan, program, &loads, temporary.path()).map_err(|failure| {
-                Failure(format!("{}: {failure}", program.label))
-            })?;
+            let outcomes = one_round(plan, program, &loads, temporary.path())
+                .map_err(|failure| Failure(format!("{}: {failure}", program.label)))?;
             for (runs, outcome) in comparison.loads.iter_mut().zip(outcomes) {
-                runs.runs.entry(program.label.clone()).or_default().push(outcome);
+                runs.runs
+                    .entry(program.label.clone())
+                    .or_default()
+                    .push(outcome);
             }
         }
     }
@@ -180,9 +215,9 @@ fn one_round(
     fill(plan, plan.keys).run(server.address, None)?;
     let mut outcomes = Vec::with_capacity(loads.len());
     for (name, load) in loads {
-        let outcome = load.run(server.address, pid).map_err(|failure| {
-            Failure(format!("{name}: {failure}"))
-        })?;
+        let outcome = load
+            .run(server.address, pid)
+            .map_err(|failure| Failure(format!("{name}: {failure}")))?;
         eprintln!(
             "  {name}: {:.0}/s, {:.1} us CPU (loader {:.1}), p50 {:.0} us, p99 {:.0} us{}",
             outcome.ops_per_second,
@@ -228,7 +263,9 @@ fn many(plan: &Plan, program: &Program, temporary: &Path) -> Result<Many, Failur
     }
     let load_seconds = start.elapsed().as_secs_f64();
     std::thread::sleep(SETTLE);
-    let cpu = process::cpu(server.pid()).zip(cpu_before).map_or(0.0, |(b, a)| b.total() - a.total());
+    let cpu = process::cpu(server.pid())
+        .zip(cpu_before)
+        .map_or(0.0, |(b, a)| b.total() - a.total());
     let memory = process::memory(server.pid());
     let disk_bytes = home.disk_bytes();
     let stop = server.stop()?;

@@ -55,10 +55,6 @@ impl Values {
         Values { pool, length }
     }
 
-    pub fn length(&self) -> usize {
-        self.length
-    }
-
     pub fn pick(&self, chance: &mut Chance) -> &[u8] {
         let start = chance.below(POOL_BYTES as u64) as usize;
         &self.pool[start..start + self.length]

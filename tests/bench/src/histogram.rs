@@ -105,7 +105,10 @@ mod tests {
             histogram.record(value);
             histogram.record(value * 2);
             let read = histogram.quantile(0.5);
-            assert!(read >= value && (read - value) as f64 <= value as f64 * 0.016, "{value}");
+            assert!(
+                read >= value && (read - value) as f64 <= value as f64 * 0.016,
+                "{value}"
+            );
             value = value * 21 / 20 + 1;
         }
     }
@@ -121,7 +124,11 @@ mod tests {
             assert!(read >= micros && read <= micros * 1.016, "{share}: {read}");
         }
         assert_eq!(histogram.max(), 1_000_000);
-        assert_eq!(histogram.quantile(1.0), 1_000_000, "never above the greatest");
+        assert_eq!(
+            histogram.quantile(1.0),
+            1_000_000,
+            "never above the greatest"
+        );
     }
 
     #[test]

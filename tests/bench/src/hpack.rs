@@ -58,7 +58,10 @@ impl Encoder {
         }
         string(value, out);
         self.bytes += name.len() + value.len() + ENTRY_OVERHEAD;
-        assert!(self.bytes <= TABLE_BYTES, "the header table never overflows");
+        assert!(
+            self.bytes <= TABLE_BYTES,
+            "the header table never overflows"
+        );
         self.table.push_front((name, value.to_owned()));
     }
 }
@@ -152,7 +155,12 @@ impl Decoder {
                 let field = field_of(name, value);
                 visit(&field);
                 if keep {
-                    self.insert(Entry { name, name_bytes, field, size });
+                    self.insert(Entry {
+                        name,
+                        name_bytes,
+                        field,
+                        size,
+                    });
                 }
             }
         }
@@ -186,7 +194,9 @@ impl Decoder {
     /// Makes room for a new entry of this size.
     fn evict(&mut self, wanted: usize) {
         while self.bytes + wanted > self.limit {
-            let Some(oldest) = self.table.pop_back() else { return };
+            let Some(oldest) = self.table.pop_back() else {
+                return;
+            };
             self.bytes -= oldest.size;
         }
     }
@@ -195,8 +205,8 @@ impl Decoder {
 /// Lengths of the static table's names, from index 1 on (RFC 7541 appendix A).
 const STATIC_NAME_BYTES: [u8; STATIC_ENTRIES] = [
     10, 7, 7, 5, 5, 7, 7, 7, 7, 7, 7, 7, 7, 7, 14, 15, 15, 13, 6, 27, 3, 5, 13, 13, 19, 16, 16, 14,
-    16, 13, 12, 6, 4, 4, 6, 7, 4, 4, 8, 17, 13, 8, 19, 13, 4, 8, 12, 18, 19, 5, 7, 7, 11, 6, 10, 25,
-    17, 10, 4, 3, 16,
+    16, 13, 12, 6, 4, 4, 6, 7, 4, 4, 8, 17, 13, 8, 19, 13, 4, 8, 12, 18, 19, 5, 7, 7, 11, 6, 10,
+    25, 17, 10, 4, 3, 16,
 ];
 
 /// The `:status` values of indexes 8 to 14.
@@ -262,7 +272,11 @@ impl Rest<'_> {
         let length = self.integer(7)?;
         let (text, rest) = self.0.split_at_checked(length).ok_or(Malformed)?;
         self.0 = rest;
-        if huffman { unpack(text).ok_or(Malformed) } else { Ok(text.to_vec()) }
+        if huffman {
+            unpack(text).ok_or(Malformed)
+        } else {
+            Ok(text.to_vec())
+        }
     }
 }
 
@@ -284,7 +298,10 @@ const SYMBOLS: [(u32, &[u8]); 9] = [
 /// Undoes the Huffman code; `None` for a symbol beyond [`SYMBOLS`].
 fn unpack(packed: &[u8]) -> Option<Vec<u8>> {
     let mut out = Vec::with_capacity(packed.len() * 8 / 5);
-    let mut bits = Bits { bytes: packed, at: 0 };
+    let mut bits = Bits {
+        bytes: packed,
+        at: 0,
+    };
     while bits.left() >= 5 {
         match bits.symbol() {
             Some(symbol) => out.push(symbol),
@@ -342,7 +359,9 @@ mod tests {
 
     fn fields(decoder: &mut Decoder, block: &[u8]) -> Vec<Field> {
         let mut found = Vec::new();
-        decoder.block(block, |field| found.push(field.clone())).unwrap();
+        decoder
+            .block(block, |field| found.push(field.clone()))
+            .unwrap();
         found
     }
 
@@ -359,24 +378,48 @@ mod tests {
             assert_eq!(Rest(bytes).integer(bits), Ok(value));
         }
         assert_eq!(Rest(&[0x1f, 0xff]).integer(5), Err(Malformed), "cut off");
-        assert_eq!(Rest(&[0x1f, 255, 255, 255, 255, 1]).integer(5), Err(Malformed), "too long");
+        assert_eq!(
+            Rest(&[0x1f, 255, 255, 255, 255, 1]).integer(5),
+            Err(Malformed),
+            "too long"
+        );
     }
 
     #[test]
     fn huffman_strings_follow_the_examples_of_the_rfc() {
         for (packed, plain) in [
-            (&[0xf1, 0xe3, 0xc2, 0xe5, 0xf2, 0x3a, 0x6b, 0xa0, 0xab, 0x90, 0xf4, 0xff][..],
-             "www.example.com"),
+            (
+                &[
+                    0xf1, 0xe3, 0xc2, 0xe5, 0xf2, 0x3a, 0x6b, 0xa0, 0xab, 0x90, 0xf4, 0xff,
+                ][..],
+                "www.example.com",
+            ),
             (&[0xa8, 0xeb, 0x10, 0x64, 0x9c, 0xbf], "no-cache"),
-            (&[0x25, 0xa8, 0x49, 0xe9, 0x5b, 0xb8, 0xe8, 0xb4, 0xbf], "custom-value"),
+            (
+                &[0x25, 0xa8, 0x49, 0xe9, 0x5b, 0xb8, 0xe8, 0xb4, 0xbf],
+                "custom-value",
+            ),
             (&[0x64, 0x02], "302"),
-            (&[0xd0, 0x7a, 0xbe, 0x94, 0x10, 0x54, 0xd4, 0x44, 0xa8, 0x20, 0x05, 0x95, 0x04, 0x0b,
-               0x81, 0x66, 0xe0, 0x82, 0xa6, 0x2d, 0x1b, 0xff], "Mon, 21 Oct 2013 20:13:21 GMT"),
+            (
+                &[
+                    0xd0, 0x7a, 0xbe, 0x94, 0x10, 0x54, 0xd4, 0x44, 0xa8, 0x20, 0x05, 0x95, 0x04,
+                    0x0b, 0x81, 0x66, 0xe0, 0x82, 0xa6, 0x2d, 0x1b, 0xff,
+                ],
+                "Mon, 21 Oct 2013 20:13:21 GMT",
+            ),
         ] {
             assert_eq!(unpack(packed).unwrap(), plain.as_bytes());
         }
-        assert_eq!(unpack(&[0xff, 0xff, 0xff, 0xff]), None, "no such symbol here");
-        assert_eq!(unpack(&[0x64, 0x02, 0x00, 0xf8]), None, "cut off within a symbol");
+        assert_eq!(
+            unpack(&[0xff, 0xff, 0xff, 0xff]),
+            None,
+            "no such symbol here"
+        );
+        assert_eq!(
+            unpack(&[0x64, 0x02, 0x00, 0xf8]),
+            None,
+            "cut off within a symbol"
+        );
     }
 
     #[test]
@@ -391,7 +434,10 @@ mod tests {
         assert_eq!(fields(&mut decoder, literal), all);
         assert_eq!(fields(&mut decoder, &[0xbf, 0xbe]), all[1..]);
         // A literal whose name is the table's: grpc-status 13, then it is the newest.
-        assert_eq!(fields(&mut decoder, b"\x7f\x00\x0213"), [Field::GrpcStatus(13)]);
+        assert_eq!(
+            fields(&mut decoder, b"\x7f\x00\x0213"),
+            [Field::GrpcStatus(13)]
+        );
         assert_eq!(fields(&mut decoder, &[0xbe]), [Field::GrpcStatus(13)]);
         // Room for the newest alone, then for none.
         assert_eq!(decoder.bytes, 44 + 46 + 45);

@@ -52,7 +52,11 @@ pub enum Event<'a> {
     /// A piece of a stream's body.
     Data { stream: u32, bytes: &'a [u8] },
     /// The stream is over; anything but status 0 is a failed call.
-    End { stream: u32, status: u32, message: &'a str },
+    End {
+        stream: u32,
+        status: u32,
+        message: &'a str,
+    },
 }
 
 /// The gRPC status given to a stream that ended without one.
@@ -93,7 +97,10 @@ impl Connection {
     pub fn new(authority: String) -> Connection {
         let mut out = PREFACE.to_vec();
         frame_header(12, kind::SETTINGS, 0, 0, &mut out);
-        for (name, value) in [(setting::ENABLE_PUSH, 0), (setting::INITIAL_WINDOW_SIZE, WINDOW)] {
+        for (name, value) in [
+            (setting::ENABLE_PUSH, 0),
+            (setting::INITIAL_WINDOW_SIZE, WINDOW),
+        ] {
             out.extend_from_slice(&name.to_be_bytes());
             out.extend_from_slice(&value.to_be_bytes());
         }
@@ -206,7 +213,8 @@ impl Connection {
         let end = if rest.is_empty() { last } else { 0 };
         frame_header(head + 5, kind::DATA, end, stream, &mut self.out);
         self.out.push(0);
-        self.out.extend_from_slice(&(message.len() as u32).to_be_bytes());
+        self.out
+            .extend_from_slice(&(message.len() as u32).to_be_bytes());
         self.out.extend_from_slice(first);
         while !rest.is_empty() {
             let (piece, after) = rest.split_at(rest.len().min(FRAME_BYTES_MAX));
@@ -240,11 +248,7 @@ impl Connection {
     }
 
     /// Handles all whole frames; the number of bytes used.
-    fn frames(
-        &mut self,
-        bytes: &[u8],
-        visit: &mut impl FnMut(Event<'_>),
-    ) -> Result<usize, Broken> {
+    fn frames(&mut self, bytes: &[u8], visit: &mut impl FnMut(Event<'_>)) -> Result<usize, Broken> {
         let mut rest = bytes;
         while let Some((header, after)) = rest.split_first_chunk::<FRAME_HEADER>() {
             let length = usize::from(header[0]) << 16 | usize::from(header[1]) << 8;
@@ -276,13 +280,21 @@ impl Connection {
                 let bytes = body(flags, payload)?;
                 visit(Event::Data { stream, bytes });
                 if flags & flag::END_STREAM != 0 {
-                    visit(Event::End { stream, status: NO_STATUS, message: "" });
+                    visit(Event::End {
+                        stream,
+                        status: NO_STATUS,
+                        message: "",
+                    });
                 }
             }
             kind::HEADERS => self.headers(flags, stream, payload, visit)?,
             kind::RST_STREAM => {
                 let message = format!("reset by the server with code {}", u32_at(payload));
-                visit(Event::End { stream, status: NO_STATUS, message: &message });
+                visit(Event::End {
+                    stream,
+                    status: NO_STATUS,
+                    message: &message,
+                });
             }
             kind::SETTINGS if flags & flag::ACK == 0 => self.settings(payload)?,
             kind::PING if flags & flag::ACK == 0 => {
@@ -292,7 +304,9 @@ impl Connection {
             kind::GOAWAY => {
                 let reason = String::from_utf8_lossy(payload.get(8..).unwrap_or(&[]));
                 let code = payload.get(4..).map_or(0, u32_at);
-                return Err(Broken(format!("the server goes away, code {code} {reason}")));
+                return Err(Broken(format!(
+                    "the server goes away, code {code} {reason}"
+                )));
             }
             kind::WINDOW_UPDATE => {
                 let more = i64::from(u32_at(payload) & 0x7fff_ffff);
@@ -319,10 +333,16 @@ impl Connection {
         visit: &mut impl FnMut(Event<'_>),
     ) -> Result<(), Broken> {
         if flags & flag::END_HEADERS == 0 {
-            return Err(Broken("a header block in pieces is not understood".to_owned()));
+            return Err(Broken(
+                "a header block in pieces is not understood".to_owned(),
+            ));
         }
         let block = body(flags, payload)?;
-        let block = if flags & flag::PRIORITY == 0 { block } else { block.get(5..).unwrap_or(&[]) };
+        let block = if flags & flag::PRIORITY == 0 {
+            block
+        } else {
+            block.get(5..).unwrap_or(&[])
+        };
         let end = flags & flag::END_STREAM != 0;
         let mut status = None;
         let mut text = None;
@@ -338,7 +358,11 @@ impl Connection {
             .map_err(|_| Broken("a header block cannot be read".to_owned()))?;
         if end {
             let status = status.unwrap_or(NO_STATUS);
-            visit(Event::End { stream, status, message: text.as_deref().unwrap_or("") });
+            visit(Event::End {
+                stream,
+                status,
+                message: text.as_deref().unwrap_or(""),
+            });
         }
         Ok(())
     }
@@ -388,15 +412,17 @@ fn body(flags: u8, payload: &[u8]) -> Result<&[u8], Broken> {
     if flags & flag::PADDED == 0 {
         return Ok(payload);
     }
-    let padded = payload.split_first().and_then(|(&padding, rest)| {
-        rest.get(..rest.len().checked_sub(usize::from(padding))?)
-    });
+    let padded = payload
+        .split_first()
+        .and_then(|(&padding, rest)| rest.get(..rest.len().checked_sub(usize::from(padding))?));
     padded.ok_or_else(|| Broken("more padding than frame".to_owned()))
 }
 
 /// The first four bytes as a number; 0 if there are fewer.
 fn u32_at(bytes: &[u8]) -> u32 {
-    bytes.first_chunk().map_or(0, |chunk| u32::from_be_bytes(*chunk))
+    bytes
+        .first_chunk()
+        .map_or(0, |chunk| u32::from_be_bytes(*chunk))
 }
 
 fn frame_header(length: usize, kind: u8, flags: u8, stream: u32, out: &mut Vec<u8>) {

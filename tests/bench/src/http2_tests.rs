@@ -36,9 +36,11 @@ async fn exchange(
             .receive(&buffer[..count], |event| {
                 heard.push(match event {
                     Event::Data { stream, bytes } => Heard::Data(stream, bytes.to_vec()),
-                    Event::End { stream, status, message } => {
-                        Heard::End(stream, status, message.to_owned())
-                    }
+                    Event::End {
+                        stream,
+                        status,
+                        message,
+                    } => Heard::End(stream, status, message.to_owned()),
                 });
             })
             .unwrap();
@@ -54,7 +56,9 @@ async fn serve(stream: DuplexStream) {
         .await
         .unwrap();
     while let Some(accepted) = server.accept().await {
-        let Ok((request, mut respond)) = accepted else { return };
+        let Ok((request, mut respond)) = accepted else {
+            return;
+        };
         tokio::spawn(async move {
             assert_eq!(request.method(), "POST");
             assert_eq!(request.uri().to_string(), format!("http://host:1{PATH}"));
@@ -76,10 +80,14 @@ async fn serve(stream: DuplexStream) {
                 let response = response
                     .header("grpc-status", "3")
                     .header("grpc-message", "etcdserver: key is not provided");
-                respond.send_response(response.body(()).unwrap(), true).unwrap();
+                respond
+                    .send_response(response.body(()).unwrap(), true)
+                    .unwrap();
                 return;
             }
-            let mut send = respond.send_response(response.body(()).unwrap(), false).unwrap();
+            let mut send = respond
+                .send_response(response.body(()).unwrap(), false)
+                .unwrap();
             send.send_data(whole.into(), false).unwrap();
             let mut trailers = http::HeaderMap::new();
             trailers.insert("grpc-status", http::HeaderValue::from_static("0"));
@@ -149,7 +157,10 @@ async fn a_request_waits_for_the_window_and_a_hopeless_one_is_refused() {
     tokio::spawn(serve(theirs));
     let mut connection = Connection::new("host:1".to_owned());
     exchange(&mut connection, &mut ours, 0, 1000).await;
-    assert!(connection.call(PATH, &[0; 100_000]).is_err(), "more than the stream's window");
+    assert!(
+        connection.call(PATH, &[0; 100_000]).is_err(),
+        "more than the stream's window"
+    );
     let message = put("key", 40_000).encode_to_vec();
     assert_eq!(connection.call(PATH, &message), Ok(true));
     // The connection's window is 65 535 until the server has read.
@@ -182,9 +193,32 @@ fn pings_are_answered_and_a_farewell_ends_it() {
     connection.out.clear();
     let ping = [0, 0, 8, kind::PING, 0, 0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8];
     connection.receive(&ping, |_| ()).unwrap();
-    assert_eq!(connection.out[..9], [0, 0, 8, kind::PING, flag::ACK, 0, 0, 0, 0]);
+    assert_eq!(
+        connection.out[..9],
+        [0, 0, 8, kind::PING, flag::ACK, 0, 0, 0, 0]
+    );
     assert_eq!(connection.out[9..], ping[9..]);
-    let farewell = [0, 0, 10, kind::GOAWAY, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 11, b'n', b'o'];
+    let farewell = [
+        0,
+        0,
+        10,
+        kind::GOAWAY,
+        0,
+        0,
+        0,
+        0,
+        0,
+        0,
+        0,
+        0,
+        1,
+        0,
+        0,
+        0,
+        11,
+        b'n',
+        b'o',
+    ];
     let Err(Broken(reason)) = connection.receive(&farewell, |_| ()) else {
         panic!("it goes on");
     };

@@ -112,7 +112,11 @@ impl Load {
                 unary::run(net, &mut work, slots, span, meter)
             }
             Kind::Get | Kind::Range => {
-                let width = if self.kind == Kind::Get { 1 } else { self.width };
+                let width = if self.kind == Kind::Get {
+                    1
+                } else {
+                    self.width
+                };
                 let mut work = Range {
                     picker: Picker::new(self.order, self.keys.saturating_sub(width) + 1, run),
                     width,

@@ -25,21 +25,34 @@ pub struct Machine {
 /// Looks around; the data directories will be in `directory`.
 pub fn look(directory: &Path) -> Result<Machine, Failure> {
     let cpu_info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model = cpu_info.lines().find_map(|line| line.strip_prefix("model name"));
+    let model = cpu_info
+        .lines()
+        .find_map(|line| line.strip_prefix("model name"));
     let model = model.map_or("unknown", |rest| rest.trim_start_matches(['\t', ' ', ':']));
     let memory = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let memory = memory.lines().find_map(|line| {
-        line.strip_prefix("MemTotal:")?.split_whitespace().next()?.parse::<u64>().ok()
+        line.strip_prefix("MemTotal:")?
+            .split_whitespace()
+            .next()?
+            .parse::<u64>()
+            .ok()
     });
     let average = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
     Ok(Machine {
         cpus: std::thread::available_parallelism().map_or(1, usize::from),
         model: model.to_owned(),
         memory_bytes: memory.unwrap_or(0) * 1024,
-        kernel: rustix::system::uname().release().to_string_lossy().into_owned(),
+        kernel: rustix::system::uname()
+            .release()
+            .to_string_lossy()
+            .into_owned(),
         file_system: file_system(directory),
         fdatasync_us: sync_micros(directory)?,
-        load_average: average.split_whitespace().next().and_then(|a| a.parse().ok()).unwrap_or(0.0),
+        load_average: average
+            .split_whitespace()
+            .next()
+            .and_then(|a| a.parse().ok())
+            .unwrap_or(0.0),
     })
 }
 

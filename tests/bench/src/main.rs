@@ -2,8 +2,8 @@
 
 mod compare;
 mod data;
-mod hpack;
 mod histogram;
+mod hpack;
 mod http2;
 mod load;
 mod machine;
@@ -154,7 +154,9 @@ fn main() -> ExitCode {
 
 fn compare(args: CompareArgs) -> Result<(), Failure> {
     if !compare::keys_suffice(args.keys) {
-        return Err(Failure("--keys must be at least 10000, for the widest range".to_owned()));
+        return Err(Failure(
+            "--keys must be at least 10000, for the widest range".to_owned(),
+        ));
     }
     let kvnode = match args.kvnode {
         Some(path) => path,
@@ -163,7 +165,10 @@ fn compare(args: CompareArgs) -> Result<(), Failure> {
     let mut programs = Vec::new();
     for path in std::iter::once(&kvnode).chain(&args.etcd) {
         let mut program = Program::new(path)?;
-        while programs.iter().any(|other: &Program| other.label == program.label) {
+        while programs
+            .iter()
+            .any(|other: &Program| other.label == program.label)
+        {
             program.label.push('\'');
         }
         programs.push(program);
@@ -175,7 +180,9 @@ fn compare(args: CompareArgs) -> Result<(), Failure> {
         measured: seconds(args.seconds.unwrap_or(if args.quick { 2.0 } else { 4.0 }))?,
         warm_up: Duration::from_millis(500),
         keys: args.keys,
-        many_keys: args.many_keys.unwrap_or(if args.quick { 250_000 } else { 1_000_000 }),
+        many_keys: args
+            .many_keys
+            .unwrap_or(if args.quick { 250_000 } else { 1_000_000 }),
         value_bytes: args.value_bytes,
         quota_bytes: args.quota_backend_bytes,
         only: args.only,
@@ -199,11 +206,17 @@ fn compare(args: CompareArgs) -> Result<(), Failure> {
 fn load(args: &LoadArgs) -> Result<(), Failure> {
     let load = Load {
         kind: args.kind,
-        connections: args.connections.unwrap_or_else(|| connections_for(args.in_flight)),
+        connections: args
+            .connections
+            .unwrap_or_else(|| connections_for(args.in_flight)),
         in_flight: args.in_flight,
         value_bytes: args.value_bytes,
         keys: args.keys,
-        order: if args.sequential { Order::Sequential } else { Order::Random },
+        order: if args.sequential {
+            Order::Sequential
+        } else {
+            Order::Random
+        },
         serializable: args.serializable,
         width: args.width,
         watchers: args.watchers,
@@ -216,19 +229,32 @@ fn load(args: &LoadArgs) -> Result<(), Failure> {
         println!("{json}");
         return Ok(());
     }
-    println!("operations   {} in {:.2} s, {:.0}/s", outcome.ops, outcome.seconds, outcome.ops_per_second);
+    println!(
+        "operations   {} in {:.2} s, {:.0}/s",
+        outcome.ops, outcome.seconds, outcome.ops_per_second
+    );
     println!(
         "latency      p50 {:.0} us, p99 {:.0} us, p99.9 {:.0} us, max {:.0} us",
         outcome.p50_us, outcome.p99_us, outcome.p999_us, outcome.max_us
     );
-    println!("errors       {} {}", outcome.errors, outcome.first_error.as_deref().unwrap_or(""));
-    if let (Some(cpu), Some(system)) = (outcome.server_cpu_us_per_op, outcome.server_system_us_per_op) {
+    println!(
+        "errors       {} {}",
+        outcome.errors,
+        outcome.first_error.as_deref().unwrap_or("")
+    );
+    if let (Some(cpu), Some(system)) = (
+        outcome.server_cpu_us_per_op,
+        outcome.server_system_us_per_op,
+    ) {
         println!("server CPU   {cpu:.2} us per operation, {system:.2} of it in the kernel");
     }
     if let Some(rss) = outcome.server_rss_bytes {
         println!("server RSS   {} MiB", rss >> 20);
     }
-    println!("loader CPU   {:.2} us per operation", outcome.loader_cpu_us_per_op);
+    println!(
+        "loader CPU   {:.2} us per operation",
+        outcome.loader_cpu_us_per_op
+    );
     Ok(())
 }
 
@@ -238,10 +264,12 @@ fn seconds(seconds: f64) -> Result<Duration, Failure> {
 
 fn address(endpoint: &str) -> Result<SocketAddr, Failure> {
     let host_port = endpoint.trim_start_matches("http://");
-    let mut found = host_port.to_socket_addrs().map_err(|error| {
-        Failure(format!("{endpoint}: {error}"))
-    })?;
-    found.next().ok_or_else(|| Failure(format!("{endpoint}: no address")))
+    let mut found = host_port
+        .to_socket_addrs()
+        .map_err(|error| Failure(format!("{endpoint}: {error}")))?;
+    found
+        .next()
+        .ok_or_else(|| Failure(format!("{endpoint}: no address")))
 }
 
 fn beside_us(name: &str) -> Result<PathBuf, Failure> {
@@ -249,7 +277,10 @@ fn beside_us(name: &str) -> Result<PathBuf, Failure> {
     if path.exists() {
         return Ok(path);
     }
-    Err(Failure(format!("{} is not there; build it or give --{name}", path.display())))
+    Err(Failure(format!(
+        "{} is not there; build it or give --{name}",
+        path.display()
+    )))
 }
 
 /// A place for data directories where syncing means something.

@@ -127,7 +127,8 @@ impl Net {
             if flags.contains(epoll::EventFlags::OUT) {
                 self.flush(index)?;
             }
-            if flags.intersects(epoll::EventFlags::IN | epoll::EventFlags::HUP | epoll::EventFlags::ERR)
+            if flags
+                .intersects(epoll::EventFlags::IN | epoll::EventFlags::HUP | epoll::EventFlags::ERR)
             {
                 readable.push(index);
             }

@@ -122,7 +122,10 @@ impl Meter {
             server_cpu_us_per_op: server.map(|(a, b)| (b.total() - a.total()) * 1e6 / ops),
             server_system_us_per_op: server.map(|(a, b)| (b.system - a.system) * 1e6 / ops),
             loader_cpu_us_per_op: (end.loader - started.loader) * 1e6 / ops,
-            server_rss_bytes: self.pid.and_then(process::memory).map(|memory| memory.resident),
+            server_rss_bytes: self
+                .pid
+                .and_then(process::memory)
+                .map(|memory| memory.resident),
         }
     }
 }

@@ -35,9 +35,8 @@ pub struct Summary {
 
 impl Summary {
     pub fn of(runs: &[Outcome]) -> Summary {
-        let middle = |field: fn(&Outcome) -> f64| {
-            median(&mut runs.iter().map(field).collect::<Vec<f64>>())
-        };
+        let middle =
+            |field: fn(&Outcome) -> f64| median(&mut runs.iter().map(field).collect::<Vec<f64>>());
         Summary {
             ops_per_second: middle(|run| run.ops_per_second),
             server_cpu_us_per_op: middle(|run| run.server_cpu_us_per_op.unwrap_or(0.0)),
@@ -90,9 +89,17 @@ pub fn json(comparison: &Comparison) -> Result<String, serde_json::Error> {
     }
     let summary = lines(comparison)
         .into_iter()
-        .map(|(load, server, median, ratio)| Line { load, server, median, ratio })
+        .map(|(load, server, median, ratio)| Line {
+            load,
+            server,
+            median,
+            ratio,
+        })
         .collect();
-    serde_json::to_string_pretty(&All { summary, comparison })
+    serde_json::to_string_pretty(&All {
+        summary,
+        comparison,
+    })
 }
 
 type Entry<'a> = (&'a str, &'a str, Summary, Option<Ratio>);
@@ -105,7 +112,9 @@ fn lines(comparison: &Comparison) -> Vec<Entry<'_>> {
         let first = comparison.servers.first().and_then(of);
         for (at, server) in comparison.servers.iter().enumerate() {
             let Some(summary) = of(server) else { continue };
-            let ratio = first.filter(|_| at > 0).map(|first| Ratio::of(&first, &summary));
+            let ratio = first
+                .filter(|_| at > 0)
+                .map(|first| Ratio::of(&first, &summary));
             lines.push((load.name.as_str(), server.as_str(), summary, ratio));
         }
     }
@@ -165,31 +174,52 @@ fn machine(comparison: &Comparison) -> String {
 
 fn loads_table(comparison: &Comparison) -> Table {
     let mut previous = "";
-    let rows = lines(comparison).into_iter().map(|(load, server, summary, ratio)| {
-        let name = if load == previous { "" } else { load };
-        previous = load;
-        let mut row = vec![name.to_owned(), server.to_owned()];
-        row.push(grouped(summary.ops_per_second));
-        row.push(cpu(summary.server_cpu_us_per_op));
-        row.extend([summary.p50_us, summary.p99_us, summary.p999_us, summary.max_us].map(grouped));
-        row.push(summary.errors.to_string());
-        row.extend(match ratio {
-            Some(ratio) => [
-                ratio.ops_per_second,
-                ratio.server_cpu_us_per_op,
-                ratio.p50_us,
-                ratio.p99_us,
-            ]
-            .map(times),
-            None => [const { String::new() }; 4],
+    let rows = lines(comparison)
+        .into_iter()
+        .map(|(load, server, summary, ratio)| {
+            let name = if load == previous { "" } else { load };
+            previous = load;
+            let mut row = vec![name.to_owned(), server.to_owned()];
+            row.push(grouped(summary.ops_per_second));
+            row.push(cpu(summary.server_cpu_us_per_op));
+            row.extend(
+                [
+                    summary.p50_us,
+                    summary.p99_us,
+                    summary.p999_us,
+                    summary.max_us,
+                ]
+                .map(grouped),
+            );
+            row.push(summary.errors.to_string());
+            row.extend(match ratio {
+                Some(ratio) => [
+                    ratio.ops_per_second,
+                    ratio.server_cpu_us_per_op,
+                    ratio.p50_us,
+                    ratio.p99_us,
+                ]
+                .map(times),
+                None => [const { String::new() }; 4],
+            });
+            row
         });
-        row
-    });
     let rows = rows.collect();
     Table {
         heads: vec![
-            "load", "server", "ops/s", "CPU us/op", "p50 us", "p99 us", "p99.9 us", "max us",
-            "errors", "rate", "CPU", "p50", "p99",
+            "load",
+            "server",
+            "ops/s",
+            "CPU us/op",
+            "p50 us",
+            "p99 us",
+            "p99.9 us",
+            "max us",
+            "errors",
+            "rate",
+            "CPU",
+            "p50",
+            "p99",
         ],
         rows,
         text_columns: 2,
@@ -200,7 +230,9 @@ fn many_table(comparison: &Comparison) -> Table {
     let many: &BTreeMap<String, Many> = &comparison.many;
     let mut rows = Vec::new();
     for server in &comparison.servers {
-        let Some(many) = many.get(server) else { continue };
+        let Some(many) = many.get(server) else {
+            continue;
+        };
         let mebibytes = |bytes: u64| grouped(bytes as f64 / f64::from(1 << 20));
         rows.push(vec![
             format!("{} keys", grouped(comparison.many_keys as f64)),
@@ -261,7 +293,11 @@ impl Table {
     fn markdown(&self) -> String {
         let mut out = format!("| {} |\n|", self.heads.join(" | "));
         for at in 0..self.heads.len() {
-            out.push_str(if at < self.text_columns { " --- |" } else { " ---: |" });
+            out.push_str(if at < self.text_columns {
+                " --- |"
+            } else {
+                " ---: |"
+            });
         }
         out.push('\n');
         for row in &self.rows {
@@ -286,7 +322,11 @@ fn grouped(value: f64) -> String {
 }
 
 fn cpu(micros: f64) -> String {
-    if micros >= 1000.0 { grouped(micros) } else { format!("{micros:.1}") }
+    if micros >= 1000.0 {
+        grouped(micros)
+    } else {
+        format!("{micros:.1}")
+    }
 }
 
 fn seconds(seconds: f64) -> String {
@@ -294,7 +334,11 @@ fn seconds(seconds: f64) -> String {
 }
 
 fn times(ratio: f64) -> String {
-    if ratio >= 10.0 { format!("{ratio:.0}x") } else { format!("{ratio:.2}x") }
+    if ratio >= 10.0 {
+        format!("{ratio:.0}x")
+    } else {
+        format!("{ratio:.2}x")
+    }
 }
 
 #[cfg(test)]

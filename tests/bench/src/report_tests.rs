@@ -23,8 +23,22 @@ fn outcome(rate: f64, cpu: f64) -> Outcome {
 
 fn comparison() -> Comparison {
     let runs = [
-        ("ours", vec![outcome(30_000.0, 5.0), outcome(10.0, 90.0), outcome(40_000.0, 4.0)]),
-        ("theirs", vec![outcome(10_000.0, 50.0), outcome(10_000.0, 50.0), outcome(1.0, 1.0)]),
+        (
+            "ours",
+            vec![
+                outcome(30_000.0, 5.0),
+                outcome(10.0, 90.0),
+                outcome(40_000.0, 4.0),
+            ],
+        ),
+        (
+            "theirs",
+            vec![
+                outcome(10_000.0, 50.0),
+                outcome(10_000.0, 50.0),
+                outcome(1.0, 1.0),
+            ],
+        ),
     ];
     let many = Many {
         load_seconds: 12.0,
@@ -74,10 +88,16 @@ fn a_summary_takes_medians_and_adds_up_errors() {
     let lines = lines(&comparison);
     assert_eq!(lines.len(), 2);
     let (_, _, ours, none) = lines[0];
-    assert_eq!((ours.ops_per_second, ours.server_cpu_us_per_op), (30_000.0, 5.0));
+    assert_eq!(
+        (ours.ops_per_second, ours.server_cpu_us_per_op),
+        (30_000.0, 5.0)
+    );
     assert_eq!((ours.errors, none), (3, None));
     let ratio = lines[1].3.unwrap();
-    assert_eq!((ratio.ops_per_second, ratio.server_cpu_us_per_op), (3.0, 0.1));
+    assert_eq!(
+        (ratio.ops_per_second, ratio.server_cpu_us_per_op),
+        (3.0, 0.1)
+    );
     assert_eq!((ratio.p50_us, ratio.p99_us), (1.0, 1.0));
 }
 
@@ -89,10 +109,18 @@ fn tables_hold_figures_and_ratios() {
         markdown.contains("| put | ours | 30 000 | 5.0 | 10 | 20 | 30 | 40 | 3 |  |  |  |  |\n"),
         "{markdown}"
     );
-    assert!(markdown.contains("|  | theirs | 10 000 | 50.0 | 10 | 20 | 30 | 40 | 3 | 3.00x | 0.10x |"));
-    assert!(markdown.contains("| 1 000 000 keys | ours | 12.00 | 6.0 | 300 | 200 | 400 | 0.10 | 0.50 |"));
+    assert!(
+        markdown.contains("|  | theirs | 10 000 | 50.0 | 10 | 20 | 30 | 40 | 3 | 3.00x | 0.10x |")
+    );
+    assert!(
+        markdown
+            .contains("| 1 000 000 keys | ours | 12.00 | 6.0 | 300 | 200 | 400 | 0.10 | 0.50 |")
+    );
     let text = text(&comparison);
-    let ends: Vec<usize> = text.lines().filter_map(|line| Some(line.find("0 000")? + 5)).collect();
+    let ends: Vec<usize> = text
+        .lines()
+        .filter_map(|line| Some(line.find("0 000")? + 5))
+        .collect();
     assert_eq!(ends.len(), 4, "{text}");
     assert_eq!(ends[1], ends[2], "numbers end in one column");
 }
@@ -101,14 +129,22 @@ fn tables_hold_figures_and_ratios() {
 fn json_can_be_read_again() {
     let json: serde_json::Value = serde_json::from_str(&json(&comparison()).unwrap()).unwrap();
     assert_eq!(json["summary"][1]["ratio"]["ops_per_second"], 3.0);
-    assert_eq!(json["loads"][0]["runs"]["ours"].as_array().unwrap().len(), 3);
+    assert_eq!(
+        json["loads"][0]["runs"]["ours"].as_array().unwrap().len(),
+        3
+    );
     assert_eq!(json["many"]["ours"]["rss_bytes"], 300 << 20);
     assert_eq!(json["machine"]["cpus"], 2);
 }
 
 #[test]
 fn numbers_are_grouped() {
-    for (value, text) in [(0.4, "0"), (999.6, "1 000"), (12_345.0, "12 345"), (1e6, "1 000 000")] {
+    for (value, text) in [
+        (0.4, "0"),
+        (999.6, "1 000"),
+        (12_345.0, "12 345"),
+        (1e6, "1 000 000"),
+    ] {
         assert_eq!(grouped(value), text);
     }
 }

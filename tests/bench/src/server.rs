@@ -34,9 +34,10 @@ impl Program {
     /// # Errors
     /// It cannot be run or says nothing.
     pub fn new(path: &Path) -> Result<Program, Failure> {
-        let output = Command::new(path).arg("--version").output().map_err(|error| {
-            Failure(format!("{}: {error}", path.display()))
-        })?;
+        let output = Command::new(path)
+            .arg("--version")
+            .output()
+            .map_err(|error| Failure(format!("{}: {error}", path.display())))?;
         let text = String::from_utf8_lossy(&output.stdout);
         let label = label_of(&text);
         let label = label.ok_or_else(|| Failure(format!("{}: no version", path.display())))?;
@@ -49,7 +50,11 @@ impl Program {
 
 /// "etcd Version: 3.4.23" and "kvnode 0.1.0 (...)" as name and version.
 fn label_of(version: &str) -> Option<String> {
-    let mut words = version.lines().next()?.split_whitespace().filter(|word| *word != "Version:");
+    let mut words = version
+        .lines()
+        .next()?
+        .split_whitespace()
+        .filter(|word| *word != "Version:");
     let name = words.next()?.trim_end_matches(':');
     let number = words.next()?.trim_end_matches([',', ';']);
     Some(format!("{name} {number}"))
@@ -98,7 +103,10 @@ impl Home {
         }
         command
             .arg("--name=bench")
-            .arg(format!("--data-dir={}", self.directory.join("data").display()))
+            .arg(format!(
+                "--data-dir={}",
+                self.directory.join("data").display()
+            ))
             .arg(format!("--listen-client-urls={client}"))
             .arg(format!("--advertise-client-urls={client}"))
             .arg(format!("--listen-peer-urls={peer}"))
@@ -118,7 +126,10 @@ impl Home {
         };
         while start.elapsed() < START_PATIENCE {
             if let Some(status) = server.child.try_wait()? {
-                return Err(Failure(format!("it ended with {status}; {}", tail(&log_path))));
+                return Err(Failure(format!(
+                    "it ended with {status}; {}",
+                    tail(&log_path)
+                )));
             }
             match server.answers(expected) {
                 Ok(()) => return Ok((server, start.elapsed())),
@@ -150,12 +161,15 @@ impl Server {
     fn answers(&self, expected: Option<(u64, usize)>) -> Result<(), Failure> {
         let (number, value_bytes) = expected.unwrap_or((0, 0));
         let mut net = Net::connect(self.address, 1, Duration::from_secs(10))?;
-        let mut work = One(Range {
-            picker: Picker::new(Order::Random, 1, 0),
-            width: 1,
-            serializable: false,
-            value_bytes,
-        }, Some(number));
+        let mut work = One(
+            Range {
+                picker: Picker::new(Order::Random, 1, 0),
+                width: 1,
+                serializable: false,
+                value_bytes,
+            },
+            Some(number),
+        );
         let outcome = unary::run(&mut net, &mut work, 1, Span::ALL, Meter::new(None))?;
         match outcome.first_error {
             None => Ok(()),

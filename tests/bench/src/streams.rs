@@ -51,7 +51,9 @@ impl FanOut {
         let mut readable = Vec::new();
         loop {
             let passed = epoch.elapsed();
-            let over = span.measured.is_none_or(|measured| passed >= span.warm_up + measured);
+            let over = span
+                .measured
+                .is_none_or(|measured| passed >= span.warm_up + measured);
             if over {
                 break;
             }
@@ -91,14 +93,15 @@ impl FanOut {
                                         *missing -= 1;
                                         meter.succeeded(now.saturating_sub(*sent));
                                     }
-                                    _ => meter.failed(|| {
-                                        format!("change {change} came once too often")
-                                    }),
+                                    _ => meter
+                                        .failed(|| format!("change {change} came once too often")),
                                 }
                             });
                         });
                     }
-                    Event::End { status, message, .. } if status != 0 || index != putter => {
+                    Event::End {
+                        status, message, ..
+                    } if status != 0 || index != putter => {
                         failure = Some(format!("status {status}: {message}"));
                     }
                     _ => {}
@@ -126,7 +129,9 @@ impl FanOut {
             for _ in 0..mine {
                 // The smallest window of the field, 64 KiB, takes a thousand such requests.
                 if !net.http(index).send(stream, &request) {
-                    return Err(Failure(format!("{mine} watchers do not fit one stream's window")));
+                    return Err(Failure(format!(
+                        "{mine} watchers do not fit one stream's window"
+                    )));
                 }
             }
             net.flush(index)?;
@@ -136,7 +141,10 @@ impl FanOut {
         let start = Instant::now();
         while created < self.watchers {
             if start.elapsed() > PATIENCE {
-                return Err(Failure(format!("{created} of {} watchers created", self.watchers)));
+                return Err(Failure(format!(
+                    "{created} of {} watchers created",
+                    self.watchers
+                )));
             }
             let mut refusal = None;
             net.turn(TURN, |index, event| match event {
@@ -145,7 +153,9 @@ impl FanOut {
                         created += number_in(answer, 3) as usize;
                     });
                 }
-                Event::End { status, message, .. } => {
+                Event::End {
+                    status, message, ..
+                } => {
                     refusal = Some(format!("status {status}: {message}"));
                 }
                 _ => {}
@@ -166,7 +176,11 @@ fn each_change(answer: &[u8], mut visit: impl FnMut(u64)) {
             continue;
         }
         let value = bytes_in(bytes_in(event, 2), 5);
-        visit(value.first_chunk().map_or(u64::MAX, |chunk| u64::from_be_bytes(*chunk)));
+        visit(
+            value
+                .first_chunk()
+                .map_or(u64::MAX, |chunk| u64::from_be_bytes(*chunk)),
+        );
     }
 }
 
@@ -201,7 +215,10 @@ impl KeepAlive {
         let mut readable = Vec::new();
         loop {
             let passed = epoch.elapsed();
-            if span.measured.is_none_or(|measured| passed >= span.warm_up + measured) {
+            if span
+                .measured
+                .is_none_or(|measured| passed >= span.warm_up + measured)
+            {
                 break;
             }
             if !meter.is_started() && passed >= span.warm_up {
@@ -229,7 +246,9 @@ impl KeepAlive {
                             }
                         });
                     }
-                    Event::End { status, message, .. } => {
+                    Event::End {
+                        status, message, ..
+                    } => {
                         failure = Some(format!("status {status}: {message}"));
                     }
                 })?;
@@ -260,7 +279,11 @@ impl KeepAlive {
                 break;
             }
             stream.sent.push_back(now);
-            stream.next = if stream.next == self.last { self.first } else { stream.next + 1 };
+            stream.next = if stream.next == self.last {
+                self.first
+            } else {
+                stream.next + 1
+            };
         }
         net.flush(index)
     }

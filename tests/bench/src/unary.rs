@@ -53,7 +53,12 @@ pub fn run<W: Work>(
     let run = Run {
         path: work.method().path(),
         wires: (0..net.connections())
-            .map(|index| Calls::new(index * slots..(index + 1) * slots, net.http(index).next_stream()))
+            .map(|index| {
+                Calls::new(
+                    index * slots..(index + 1) * slots,
+                    net.http(index).next_stream(),
+                )
+            })
             .collect(),
         net,
         work,
@@ -219,14 +224,22 @@ impl Calls {
     ) {
         match event {
             Event::Data { stream, bytes } => {
-                let Some(call) = self.call(stream) else { return };
+                let Some(call) = self.call(stream) else {
+                    return;
+                };
                 call.bytes += bytes.len();
                 if wants_body {
                     call.body.extend_from_slice(bytes);
                 }
             }
-            Event::End { stream, status, message } => {
-                let Some(call) = self.call(stream) else { return };
+            Event::End {
+                stream,
+                status,
+                message,
+            } => {
+                let Some(call) = self.call(stream) else {
+                    return;
+                };
                 call.done = true;
                 let slot = call.slot;
                 let verdict = match status {

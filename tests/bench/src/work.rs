@@ -233,7 +233,10 @@ fn at_least(bytes: usize, wanted: usize) -> Result<(), String> {
     if bytes >= 5 + wanted {
         return Ok(());
     }
-    Err(format!("an answer of {bytes} bytes where at least {} are due", 5 + wanted))
+    Err(format!(
+        "an answer of {bytes} bytes where at least {} are due",
+        5 + wanted
+    ))
 }
 
 #[cfg(test)]
@@ -259,7 +262,9 @@ mod tests {
         };
         let put: PutRequest = next(&mut work);
         assert_eq!((&put.key[..], put.value.len()), (&key(1)[..], 256));
-        let rest: Vec<_> = (0..3).map(|_| next::<_, PutRequest>(&mut work).key).collect();
+        let rest: Vec<_> = (0..3)
+            .map(|_| next::<_, PutRequest>(&mut work).key)
+            .collect();
         assert_eq!(rest, [&key(2)[..], &key(0), &key(1)]);
 
         let mut work = Range {
@@ -269,10 +274,17 @@ mod tests {
             value_bytes: 256,
         };
         let range: RangeRequest = next(&mut work);
-        assert_eq!((&range.key[..], &range.range_end[..]), (&key(0)[..], &key(100)[..]));
+        assert_eq!(
+            (&range.key[..], &range.range_end[..]),
+            (&key(0)[..], &key(100)[..])
+        );
         assert!(range.serializable);
 
-        let mut work = Grant { next: 7, ttl_seconds: 60, last: 7 };
+        let mut work = Grant {
+            next: 7,
+            ttl_seconds: 60,
+            last: 7,
+        };
         let grant: LeaseGrantRequest = next(&mut work);
         assert_eq!((grant.id, grant.ttl), (7, 60));
         assert!(!work.next(0, &mut Vec::new()), "the ids are used up");
@@ -300,7 +312,10 @@ mod tests {
             }
             out.clear();
         }
-        assert_eq!(found, (0..250).map(|at| key(at).to_vec()).collect::<Vec<_>>());
+        assert_eq!(
+            found,
+            (0..250).map(|at| key(at).to_vec()).collect::<Vec<_>>()
+        );
     }
 
     #[test]
@@ -308,7 +323,10 @@ mod tests {
         let mut work = Swap::new(1, 8, 1);
         let txn: TxnRequest = next(&mut work);
         kvnode_api::check::txn(&txn, 128).unwrap();
-        assert_eq!(txn.compare[0].target_union, Some(TargetUnion::ModRevision(0)));
+        assert_eq!(
+            txn.compare[0].target_union,
+            Some(TargetUnion::ModRevision(0))
+        );
         let mut answer = TxnResponse {
             header: Some(ResponseHeader {
                 revision: 77,
@@ -320,7 +338,10 @@ mod tests {
         let body = frame::encode(&answer).unwrap();
         work.answered(0, body.len(), &body).unwrap();
         let txn: TxnRequest = next(&mut work);
-        assert_eq!(txn.compare[0].target_union, Some(TargetUnion::ModRevision(77)));
+        assert_eq!(
+            txn.compare[0].target_union,
+            Some(TargetUnion::ModRevision(77))
+        );
         assert_eq!(txn.compare[0].target, kvnode_api::CompareTarget::Mod as i32);
         answer.succeeded = false;
         let body = frame::encode(&answer).unwrap();
