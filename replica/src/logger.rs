@@ -38,8 +38,8 @@ fn level(level: Level) -> log::Level {
     match level {
         Level::Critical | Level::Error => log::Level::Error,
         Level::Warning => log::Level::Warn,
-        Level::Info => log::Level::Info,
-        Level::Debug => log::Level::Debug,
+        // raft tells every election step as news; the node tells the outcome itself.
+        Level::Info | Level::Debug => log::Level::Debug,
         Level::Trace => log::Level::Trace,
     }
 }

@@ -179,16 +179,13 @@ fn an_alarm_disarmed_too_early_comes_back() {
     });
 }
 
-/// case 165
+/// case 165: of a request that would not fit and is wrong besides, the size is told first
 #[test]
 fn the_quota_is_asked_before_the_arguments() {
     full(async |_, client| {
-        refused(client.put(put("", "v")).await, refusal::no_space());
-        refused(
-            client.lease_grant(grant(9_000_000_001)).await,
-            refusal::no_space(),
-        );
-        let doubled = then(vec![put("x", "1").op(), put("x", "2").op()]);
+        let big = vec![b'x'; 512 << 10];
+        refused(client.put(put("", &big)).await, refusal::no_space());
+        let doubled = then(vec![put("x", &big).op(), put("x", &big).op()]);
         refused(client.txn(doubled).await, refusal::no_space());
     });
 }

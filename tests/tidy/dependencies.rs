@@ -10,10 +10,11 @@ fn section<'a>(manifest: &'a File, wanted: &str) -> Vec<(usize, &'a str, &'a str
     for (number, line) in manifest.lines() {
         if line.starts_with('[') {
             inside = line.trim() == format!("[{wanted}]");
-        } else if inside && !line.starts_with([' ', '#', ']']) {
-            if let Some(end) = line.find(|c: char| c == '=' || c == '.' || c.is_whitespace()) {
-                entries.push((number, &line[..end], line));
-            }
+        } else if inside
+            && !line.starts_with([' ', '#', ']'])
+            && let Some(end) = line.find(|c: char| c == '=' || c == '.' || c.is_whitespace())
+        {
+            entries.push((number, &line[..end], line));
         }
     }
     entries

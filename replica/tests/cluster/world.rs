@@ -217,6 +217,9 @@ pub const CALM: Faults = Faults {
     apply: (1, 4),
 };
 
+/// Sees a message; false drops it.
+pub type Filter = Box<dyn FnMut(&Message) -> bool>;
+
 pub struct World {
     pub now: u64,
     pub rng: Rng,
@@ -226,8 +229,7 @@ pub struct World {
     /// One-way cuts (from, to).
     pub cut: BTreeSet<(u64, u64)>,
     /// Sees each message before the network does; false drops it.
-    #[allow(clippy::type_complexity)]
-    pub filter: Option<Box<dyn FnMut(&Message) -> bool>>,
+    pub filter: Option<Filter>,
     /// Every frame ever sent, for tests that bring old ones back.
     pub record: Option<Vec<Bytes>>,
     events: BTreeMap<(u64, u64), Event>,

@@ -93,16 +93,8 @@ fn loads(plan: &Plan) -> Vec<(String, Load)> {
         ..base
     };
     let mut loads: Vec<(String, Load)> = Vec::new();
-    for in_flight in [1, 16, 256, 1000] {
-        loads.push((
-            format!("put, {in_flight} in flight"),
-            of(Kind::Put, in_flight),
-        ));
-    }
-    loads.push((
-        "compare-and-swap txn, 256 in flight".to_owned(),
-        of(Kind::Cas, 256),
-    ));
+    // Reads come first: what etcd 3.4 has buffered of the last burst of puts, it copies for every
+    // read, so behind the puts its reads cost ten times as much.
     for (name, serializable) in [("linearizable", false), ("serializable", true)] {
         for in_flight in [1, 256] {
             let load = Load {
@@ -122,6 +114,16 @@ fn loads(plan: &Plan) -> Vec<(String, Load)> {
             load,
         ));
     }
+    for in_flight in [1, 16, 256, 1000] {
+        loads.push((
+            format!("put, {in_flight} in flight"),
+            of(Kind::Put, in_flight),
+        ));
+    }
+    loads.push((
+        "compare-and-swap txn, 256 in flight".to_owned(),
+        of(Kind::Cas, 256),
+    ));
     let watch = Load {
         connections: 20,
         watchers: 1000,
@@ -132,10 +134,8 @@ fn loads(plan: &Plan) -> Vec<(String, Load)> {
         "lease grant, 64 in flight".to_owned(),
         of(Kind::LeaseGrant, 64),
     ));
-    loads.push((
-        "lease keepalive, 256 in flight".to_owned(),
-        of(Kind::LeaseKeepalive, 256),
-    ));
+    let renew = of(Kind::LeaseKeepalive, 256);
+    loads.push(("lease keepalive, 256 in flight".to_owned(), renew));
     loads.retain(|(name, _)| {
         plan.only.is_empty() || plan.only.iter().any(|part| name.contains(part.as_str()))
     });
@@ -211,8 +211,11 @@ fn one_round(
     let directory = directory_for(temporary)?;
     let home = Home::new(program, directory.path(), plan.quota_bytes)?;
     let (server, _) = home.start(None)?;
-    let pid = Some(server.pid());
     fill(plan, plan.keys).run(server.address, None)?;
+    // A fresh process: what it keeps from the filling is not part of any load.
+    server.stop()?;
+    let (server, _) = home.start(Some((plan.keys - 1, plan.value_bytes)))?;
+    let pid = Some(server.pid());
     let mut outcomes = Vec::with_capacity(loads.len());
     for (name, load) in loads {
         let outcome = load
