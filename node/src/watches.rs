@@ -26,6 +26,11 @@ use crate::cores::client::ClientCore;
 use crate::rt;
 use crate::shared::Shared;
 
+/// A client that does not read costs its stream's backlog and one response of history, no more.
+const LIMITS: Limits = Limits {
+    watchers_max: 1_000_000,
+    stream_backlog_bytes_max: 1 << 20,
+};
 /// History reads under way per core at the most; further watchers wait for their turn.
 const READS_MAX: usize = 4;
 /// Pause after a history read that failed for another reason than compaction.
@@ -88,11 +93,7 @@ impl Watches {
     pub fn new(shared: Arc<Shared>, revision: i64, compact_revision: i64) -> Self {
         Watches {
             shared,
-            set: RefCell::new(WatcherSet::new(
-                revision,
-                compact_revision,
-                Limits::default(),
-            )),
+            set: RefCell::new(WatcherSet::new(revision, compact_revision, LIMITS)),
             streams: RefCell::default(),
             reads_count: Cell::new(0),
             leaderless_since_ms: Cell::new(None),
@@ -314,6 +315,10 @@ impl Watches {
     }
 
     fn catch_up_from_ring(&self, core: &Rc<ClientCore>, wanted: &CatchUp) -> bool {
+        // At the compact revision itself events come without their previous pairs, which history knows to leave out.
+        if wanted.from <= core.with_view(|view| view.compact_revision()) {
+            return false;
+        }
         core.recent(|ring| {
             let Some(changes) = ring.since(wanted.from) else {
                 return false;

@@ -45,7 +45,7 @@ use slots::{Slot, Slots};
 pub const CATCH_UP_REVISIONS_MAX: usize = 1000;
 
 /// A response of history takes up no further revision once its events have this many bytes.
-pub const CATCH_UP_BYTES_MAX: usize = 8 << 20;
+pub const CATCH_UP_BYTES_MAX: usize = 6 << 20;
 
 /// What a response without its events is taken to cost, in bytes.
 pub const HEAD_BYTES: usize = 64;

@@ -53,7 +53,8 @@ pub async fn serve(core: &Rc<ClientCore>, responses: &mut ResponseSink) -> Resul
             }
         });
     packing.map_err(|error| failed(&error.to_string()))?;
-    let mut left = total;
+    // What is announced leaves the digest out, as etcd does.
+    let mut left = total.saturating_sub(DIGEST_BYTES as u64);
     let mut held = BytesMut::new();
     let mut pieces = Vec::new();
     while receiver.take(&mut pieces).await.is_ok() {
@@ -72,16 +73,12 @@ pub async fn serve(core: &Rc<ClientCore>, responses: &mut ResponseSink) -> Resul
             }
         }
     }
-    if held.len() < DIGEST_BYTES || held.len() as u64 != left {
+    if held.len() < DIGEST_BYTES || (held.len() - DIGEST_BYTES) as u64 != left {
         return Err(failed("the packed size changed between two passes"));
     }
     let digest = held.split_off(held.len() - DIGEST_BYTES).freeze();
-    for blob in [held.freeze(), digest]
-        .into_iter()
-        .filter(|blob| !blob.is_empty())
-    {
-        left -= blob.len() as u64;
-        if send(responses, blob, left).await.is_err() {
+    for blob in [held.freeze(), digest] {
+        if !blob.is_empty() && send(responses, blob, 0).await.is_err() {
             return Ok(());
         }
     }

@@ -4,7 +4,7 @@ use kvnode_api::{KeyRange, RangeRequest, Status};
 use kvnode_store::engine::Space;
 use kvnode_store::engine::memory::{MemoryDisk, MemoryEngine};
 use kvnode_store::engine::{Engine, Reader};
-use kvnode_store::{Config, Kind, schema};
+use kvnode_store::{Config, Kind, Revision, schema};
 
 use super::harness::{Machine, all, bytes, entry, fresh, put, range, summary};
 use super::model::Model;
@@ -153,6 +153,32 @@ fn physical_compaction_removes_tombstones_in_steps_but_not_keys_that_live_again(
 }
 
 #[test]
+fn what_is_written_does_not_depend_on_how_far_removal_came() {
+    let totals = |removed: bool| {
+        let disk = MemoryDisk::default();
+        let mut machine = on(&disk);
+        machine.put("a", "1");
+        machine.delete("a", "");
+        machine.put("b", "1");
+        machine.compact(4).unwrap();
+        if removed {
+            machine.compact_physically();
+        }
+        machine.put("a", "2");
+        machine.delete("a", "");
+        let view = MemoryEngine::open(&disk).view();
+        let from = Revision::new(5, 0).to_bytes();
+        let hist: Vec<_> = view
+            .scan(Space::Hist, &from, None, false)
+            .map(Result::unwrap)
+            .collect();
+        assert_eq!(hist.len(), 2);
+        (hist, machine.view().live_bytes())
+    };
+    assert_eq!(totals(false), totals(true));
+}
+
+#[test]
 fn bytes_in_use_drop_with_compaction() {
     let mut machine = fresh();
     for n in 0..100 {
@@ -242,6 +268,8 @@ fn the_hash_depends_on_both_revisions_and_on_nothing_physical() {
 
     machine.compact(6).unwrap();
     other.compact(6).unwrap();
+    // Was the newest at 7, made before the compact revision.
+    machine.delete("a", "");
     assert_ne!(
         hash(&machine, 7),
         all[6],

@@ -186,6 +186,8 @@ struct Run<E: Engine, R> {
     queue: Vec<Committed>,
     expected: Vec<Result<Response, Status>>,
     from: i64,
+    /// Revision, compact revision, hash.
+    hashes: Vec<(i64, i64, u32)>,
 }
 
 impl<E: Engine, R: FnMut(Option<E>) -> E> Run<E, R> {
@@ -199,6 +201,7 @@ impl<E: Engine, R: FnMut(Option<E>) -> E> Run<E, R> {
             queue: Vec::new(),
             expected: Vec::new(),
             from: 2,
+            hashes: Vec::new(),
         }
     }
 
@@ -330,6 +333,12 @@ impl<E: Engine, R: FnMut(Option<E>) -> E> Run<E, R> {
         let view = machine.view();
         assert_eq!(view.revision(), model.revision);
         assert_eq!(view.compact_revision(), model.compacted);
+        let hash = view.hash_kv(0).unwrap();
+        self.hashes
+            .push((model.revision, model.compacted, hash.hash));
+        for (revision, _, hash) in self.hashes.iter().filter(|hash| hash.1 == model.compacted) {
+            assert_eq!(view.hash_kv(*revision).unwrap().hash, *hash);
+        }
         let state = model.state(i64::MAX);
         assert_eq!(view.stats().keys, state.len() as u64);
 

@@ -39,39 +39,20 @@ impl FanOut {
         let key = [KEY_PREFIX, b"fan-out"].concat();
         let putter = net.connections() - 1;
         let mut hearers = self.watch(net, &key, putter)?;
-        let values = Values::new(self.value_bytes.max(NUMBER_BYTES));
-        let mut chance = Chance(1);
-        let mut request = Vec::new();
-        // Changes not yet seen by all: (sent, watchers still to hear of it); the front is `oldest`.
-        let mut pending: VecDeque<(u64, usize)> = VecDeque::new();
-        let mut oldest = 0_u64;
+        let mut changes = Changes {
+            key,
+            values: Values::new(self.value_bytes.max(NUMBER_BYTES)),
+            chance: Chance(1),
+            request: Vec::new(),
+            pending: VecDeque::new(),
+            oldest: 0,
+        };
         let epoch = Instant::now();
         let mut failure = None;
         let mut heard = epoch;
         let mut readable = Vec::new();
-        loop {
-            let passed = epoch.elapsed();
-            let over = span
-                .measured
-                .is_none_or(|measured| passed >= span.warm_up + measured);
-            if over {
-                break;
-            }
-            if !meter.is_started() && passed >= span.warm_up {
-                meter.start();
-            }
-            while pending.len() < self.in_flight {
-                let mut value = values.pick(&mut chance).to_vec();
-                let change = oldest + pending.len() as u64;
-                value[..NUMBER_BYTES].copy_from_slice(&change.to_be_bytes());
-                request.clear();
-                work::put(&key, &value, &mut request);
-                if !net.http(putter).call(Method::Put.path(), &request)? {
-                    break;
-                }
-                pending.push_back((nanos(epoch), self.watchers));
-            }
-            net.flush(putter)?;
+        while goes_on(epoch, span, &mut meter) {
+            changes.put_due(self, net, putter, epoch)?;
             net.wait(TURN, &mut readable)?;
             if !readable.is_empty() {
                 heard = Instant::now();
@@ -86,17 +67,7 @@ impl FanOut {
                             now = nanos(epoch);
                         }
                         hearers[index].push(bytes, |answer| {
-                            each_change(answer, |change| {
-                                let at = change.wrapping_sub(oldest) as usize;
-                                match pending.get_mut(at) {
-                                    Some((sent, missing)) if *missing > 0 => {
-                                        *missing -= 1;
-                                        meter.succeeded(now.saturating_sub(*sent));
-                                    }
-                                    _ => meter
-                                        .failed(|| format!("change {change} came once too often")),
-                                }
-                            });
+                            each_change(answer, |change| changes.seen(change, now, &mut meter));
                         });
                     }
                     Event::End {
@@ -110,10 +81,6 @@ impl FanOut {
             }
             if let Some(reason) = failure {
                 return Err(Failure(reason));
-            }
-            while pending.front().is_some_and(|(_, missing)| *missing == 0) {
-                pending.pop_front();
-                oldest += 1;
             }
         }
         Ok(meter.stop())
@@ -168,6 +135,71 @@ impl FanOut {
     }
 }
 
+/// The changes on their way to all watchers.
+struct Changes {
+    key: Vec<u8>,
+    values: Values,
+    chance: Chance,
+    request: Vec<u8>,
+    /// From `oldest` on: when it was sent, and how many watchers have not seen it.
+    pending: VecDeque<(u64, usize)>,
+    oldest: u64,
+}
+
+impl Changes {
+    /// Forgets what all have seen and puts as many new changes.
+    fn put_due(
+        &mut self,
+        load: &FanOut,
+        net: &mut Net,
+        putter: usize,
+        epoch: Instant,
+    ) -> Result<(), Failure> {
+        while self
+            .pending
+            .front()
+            .is_some_and(|(_, missing)| *missing == 0)
+        {
+            self.pending.pop_front();
+            self.oldest += 1;
+        }
+        while self.pending.len() < load.in_flight {
+            let mut value = self.values.pick(&mut self.chance).to_vec();
+            let change = self.oldest + self.pending.len() as u64;
+            value[..NUMBER_BYTES].copy_from_slice(&change.to_be_bytes());
+            self.request.clear();
+            work::put(&self.key, &value, &mut self.request);
+            if !net.http(putter).call(Method::Put.path(), &self.request)? {
+                break;
+            }
+            self.pending.push_back((nanos(epoch), load.watchers));
+        }
+        net.flush(putter)
+    }
+
+    /// A watcher has told of a change.
+    fn seen(&mut self, change: u64, now: u64, meter: &mut Meter) {
+        let at = change.wrapping_sub(self.oldest) as usize;
+        match self.pending.get_mut(at) {
+            Some((sent, missing)) if *missing > 0 => {
+                *missing -= 1;
+                meter.succeeded(now.saturating_sub(*sent));
+            }
+            _ => meter.failed(|| format!("change {change} came once too often")),
+        }
+    }
+}
+
+/// Whether the span lasts; begins to measure when it is time to.
+fn goes_on(epoch: Instant, span: Span, meter: &mut Meter) -> bool {
+    let passed = epoch.elapsed();
+    if !meter.is_started() && passed >= span.warm_up {
+        meter.start();
+    }
+    span.measured
+        .is_some_and(|measured| passed < span.warm_up + measured)
+}
+
 /// Hands on the number of every change in a watch answer.
 fn each_change(answer: &[u8], mut visit: impl FnMut(u64)) {
     for (tag, value) in Fields(answer) {
@@ -208,22 +240,12 @@ impl KeepAlive {
             .collect();
         let epoch = Instant::now();
         let mut heard = epoch;
-        for index in 0..streams.len() {
-            self.renew(net, index, &mut streams[index], epoch)?;
+        for (index, stream) in streams.iter_mut().enumerate() {
+            self.renew(net, index, stream, epoch)?;
         }
         let mut failure = None;
         let mut readable = Vec::new();
-        loop {
-            let passed = epoch.elapsed();
-            if span
-                .measured
-                .is_none_or(|measured| passed >= span.warm_up + measured)
-            {
-                break;
-            }
-            if !meter.is_started() && passed >= span.warm_up {
-                meter.start();
-            }
+        while goes_on(epoch, span, &mut meter) {
             net.wait(TURN, &mut readable)?;
             if !readable.is_empty() {
                 heard = Instant::now();

@@ -269,3 +269,7 @@ impl Calls {
 fn nanos(epoch: Instant) -> u64 {
     epoch.elapsed().as_nanos() as u64
 }
+
+#[cfg(test)]
+#[path = "unary_tests.rs"]
+mod tests;
