@@ -16,8 +16,13 @@ use crate::exit;
 use crate::mailbox::Sender;
 use crate::shared::Shared;
 
-/// Time between two persists. Longer ones make single commits stall on a large journal sync.
+/// Time between two looks whether a persist is due. A busy store is persisted at each of them, because a large journal
+/// makes single commits stall when it is synced.
 const PERSIST_INTERVAL: Duration = Duration::from_millis(100);
+/// Entries that make a persist due. Below it one a second is enough: each of them delays the syncs of the log that
+/// clients wait for.
+const PERSIST_ENTRIES: u64 = 2000;
+const PERSIST_INTERVAL_MAX: Duration = Duration::from_secs(1);
 /// Time between two samples of sizes.
 const SAMPLE_INTERVAL: Duration = Duration::from_secs(1);
 /// Time between two full checkpoints of the engine (memtables to tables). The log is only released up to the last one:
@@ -41,7 +46,7 @@ pub fn spawn(
 
 fn run(shared: &Shared, persister: &FjallPersister, replica: &Sender<ReplicaMessage>) {
     let vitals = &shared.vitals;
-    let mut persisted = 0;
+    let (mut persisted, mut persisted_at) = (0, Instant::now());
     // Every start opens a new log segment: the first checkpoint comes soon, so that restarts do not pile them up.
     let mut checkpointed = (0, Instant::now());
     let mut patience = FIRST_CHECKPOINT;
@@ -49,7 +54,10 @@ fn run(shared: &Shared, persister: &FjallPersister, replica: &Sender<ReplicaMess
     loop {
         let stopping = vitals.stopping.load(Ordering::Acquire);
         let applied = vitals.applied.load(Ordering::Acquire);
-        if applied > persisted {
+        let due = applied - persisted >= PERSIST_ENTRIES
+            || persisted_at.elapsed() >= PERSIST_INTERVAL_MAX
+            || stopping;
+        if applied > persisted && due {
             let started = Instant::now();
             must(shared, "persisting the store", persister.persist());
             shared
@@ -57,6 +65,7 @@ fn run(shared: &Shared, persister: &FjallPersister, replica: &Sender<ReplicaMess
                 .backend_commit_seconds
                 .observe(started.elapsed());
             persisted = applied;
+            persisted_at = Instant::now();
         }
         let behind = applied - checkpointed.0;
         if behind > 0 && (behind >= CHECKPOINT_ENTRIES || checkpointed.1.elapsed() >= patience) {

@@ -439,6 +439,7 @@ impl Seat {
         let replica = self.replica.map(|seat| {
             let replica =
                 ReplicaCore::new(Arc::clone(&shared), seat.replica, seat.view, seat.links);
+            core.share_executor(&replica);
             ReplicaCore::start(&replica, seat.inbox);
             replica
         });

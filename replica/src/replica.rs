@@ -279,6 +279,15 @@ impl Replica {
         }
     }
 
+    /// The index for a linearizable read that starts now, where nobody else need be asked: this
+    /// member is the only voter, leads, and has committed in its term. Whatever was acknowledged
+    /// before this call lies at or below it. `None`: ask by [`read`](Self::read).
+    pub fn read_now(&self) -> Option<u64> {
+        let raft = &self.raw.raft;
+        let sure = self.failure.is_none() && self.alone() && self.leads();
+        (sure && raft.commit_to_current_term()).then_some(raft.raft_log.committed)
+    }
+
     /// The state as of now.
     pub fn status(&self) -> Status {
         let raft = &self.raw.raft;

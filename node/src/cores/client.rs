@@ -4,7 +4,7 @@
 //! Invariant: cache, ring, watchers and view all change together, in `applied`, on this one thread. So a request that reads
 //! the cache sees exactly the state at `revision()`.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -17,6 +17,7 @@ use kvnode_store::Response;
 use kvnode_store::command::{Command, Header, Kind, RequestId};
 use kvnode_store::engine::fjall::FjallPersister;
 
+use super::replica::ReplicaCore;
 use super::{Applied, CoreMessage, LeaseAnswer, ReplicaMessage, View, post};
 use crate::cache::ValueCache;
 use crate::mailbox::{Receiver, Sender};
@@ -77,6 +78,7 @@ pub struct ClientCore {
     buffer: RefCell<BytesMut>,
     /// Tickets waiting for the next applied batch.
     apply_waiters: RefCell<Vec<Ticket>>,
+    neighbour: OnceCell<Rc<RefCell<ReplicaCore>>>,
 }
 
 /// Linearizable reads on their way: one confirmation at a time, everyone who comes meanwhile shares the next.
@@ -122,6 +124,7 @@ impl ClientCore {
             ring: RefCell::new(RecentChanges::new(RING_BYTES, revision)),
             buffer: RefCell::new(BytesMut::with_capacity(BUFFER_BYTES)),
             apply_waiters: RefCell::default(),
+            neighbour: OnceCell::new(),
             shared,
         })
     }
@@ -345,8 +348,29 @@ impl ClientCore {
         Slots::open(slots, deadline_ms).ok_or_else(Status::too_many_requests)
     }
 
+    /// Gives this core a look at the replica, where both share an executor.
+    pub fn share_executor(&self, replica: &Rc<RefCell<ReplicaCore>>) {
+        let _ = self.neighbour.set(Rc::clone(replica));
+    }
+
+    /// Whether this core's view is already at least as new as everything acknowledged before this call, without asking
+    /// anybody: known only to a lone voter's core beside the replica.
+    pub fn is_current(&self) -> bool {
+        let Some(replica) = self.neighbour.get() else {
+            return false;
+        };
+        let index = replica
+            .try_borrow()
+            .ok()
+            .and_then(|replica| replica.read_now());
+        index.is_some_and(|index| index <= self.applied_index.get())
+    }
+
     /// Waits until this core's view is at least as new as everything acknowledged before this call.
     pub async fn linearize(&self) -> Result<(), Status> {
+        if self.is_current() {
+            return Ok(());
+        }
         let pending = self.open(&self.barriers)?;
         let ask = {
             let mut reads = self.reads.borrow_mut();

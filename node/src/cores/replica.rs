@@ -74,6 +74,11 @@ impl ReplicaCore {
         }))
     }
 
+    /// See `Replica::read_now`.
+    pub fn read_now(&self) -> Option<u64> {
+        self.replica.read_now()
+    }
+
     /// Starts the core's tasks on this executor: messages, ticks, lease expiry.
     pub fn start(this: &Rc<RefCell<Self>>, mut inbox: Receiver<ReplicaMessage>) {
         let core = Rc::clone(this);

@@ -19,10 +19,10 @@ use crate::cores::View;
 use crate::cores::client::ClientCore;
 use crate::http::{Reply, RequestStream, ResponseSink};
 
-/// A serializable get of a cached key, answered without waiting.
+/// A get of a cached key, answered without waiting if it need not ask for the newest state.
 pub fn range_at_once(core: &ClientCore, message: &Bytes) -> Option<Reply> {
     let request = RangeRequest::decode(message.clone()).ok()?;
-    if !request.serializable || !is_plain_get(&request) {
+    if !is_plain_get(&request) || !(request.serializable || core.is_current()) {
         return None;
     }
     cached_get(core, &request.key)

@@ -422,3 +422,37 @@ fn reporting_a_write_that_was_never_asked_for_is_a_bug_of_the_caller() {
 fn reporting_an_index_that_was_never_handed_out_is_a_bug_of_the_caller() {
     leading(Config::new(1)).applied(2);
 }
+
+#[test]
+fn a_lone_voter_knows_the_read_index_only_once_its_term_has_committed() {
+    let mut replica = fresh(Config::new(1));
+    assert_eq!(replica.read_now(), None, "nobody leads");
+    replica.campaign_if_alone();
+    let first = write(&mut replica);
+    assert_eq!(replica.read_now(), None, "nothing of the term is committed");
+    replica.written(first.number);
+    settle(&mut replica);
+    assert_eq!(replica.read_now(), Some(1));
+    replica.propose(payload("a")).unwrap();
+    let second = write(&mut replica);
+    assert_eq!(
+        replica.read_now(),
+        Some(1),
+        "not on disk, so not acknowledged to anybody"
+    );
+    replica.written(second.number);
+    settle(&mut replica);
+    assert_eq!(replica.read_now(), Some(2));
+}
+
+#[test]
+fn one_of_several_voters_never_answers_a_read_alone() {
+    let restored = Restored {
+        membership: members(&[1, 2, 3]),
+        ..Restored::default()
+    };
+    let mut replica = Replica::new(Config::new(1), restored).unwrap();
+    replica.campaign_if_alone();
+    settle(&mut replica);
+    assert_eq!(replica.read_now(), None);
+}
