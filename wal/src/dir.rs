@@ -219,7 +219,7 @@ impl DirDisk {
         };
         let prepared = match ahead {
             Some(result) => result?,
-            None => write_zeros(&path, bytes, self.sync, &AtomicBool::new(false))?,
+            None => write_zeros(&path, bytes, self.sync, None, &AtomicBool::new(false))?,
         };
         self.open.push((file, prepared));
         Ok(())
@@ -337,9 +337,21 @@ fn sync_dir(dir: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()
 }
 
+/// Pause of the helper between two steps of 1 MiB: a segment of 64 MiB takes a fraction of a second then.
+const AHEAD_PAUSE: Duration = Duration::from_millis(3);
+
 /// Makes a file of `bytes` zeros, all of them written and synced; removes it again if that fails.
-fn write_zeros(path: &Path, bytes: u64, sync: SyncMethod, stop: &AtomicBool) -> io::Result<File> {
-    let written = try_write_zeros(path, bytes, sync, stop);
+///
+/// With a `pause` it goes in small synced steps with pauses between them: syncs of the active segment go to the
+/// same device, and would have to wait for all of it otherwise.
+fn write_zeros(
+    path: &Path,
+    bytes: u64,
+    sync: SyncMethod,
+    pause: Option<Duration>,
+    stop: &AtomicBool,
+) -> io::Result<File> {
+    let written = try_write_zeros(path, bytes, sync, pause, stop);
     if written.is_err() {
         // What is left of it is removed at the next start, too.
         let _ = fs::remove_file(path);
@@ -351,6 +363,7 @@ fn try_write_zeros(
     path: &Path,
     bytes: u64,
     sync: SyncMethod,
+    pause: Option<Duration>,
     stop: &AtomicBool,
 ) -> io::Result<File> {
     let mut file = OpenOptions::new()
@@ -374,6 +387,10 @@ fn try_write_zeros(
         let step = usize::try_from(left).unwrap_or(usize::MAX).min(zeros.len());
         file.write_all(&zeros[..step])?;
         left -= step as u64;
+        if let Some(pause) = pause.filter(|_| sync == SyncMethod::Fdatasync) {
+            file.sync_data()?;
+            std::thread::sleep(pause);
+        }
     }
     if sync == SyncMethod::Fdatasync {
         file.sync_all()?;
@@ -450,7 +467,10 @@ impl Running {
                 } in asked
                 {
                     if done
-                        .send((file, write_zeros(&path, bytes, sync, &stopped)))
+                        .send((
+                            file,
+                            write_zeros(&path, bytes, sync, Some(AHEAD_PAUSE), &stopped),
+                        ))
                         .is_err()
                     {
                         break;

@@ -22,9 +22,10 @@ use crate::mailbox::{Receiver, Sender};
 use crate::shared::Shared;
 use crate::slots::Ticket;
 
-/// Entries and payload bytes of one engine batch at the most: bounds the batch's memory and the time until the first
+/// Entries and payload bytes of one engine batch at the most: the answers of one batch leave while the next is applied, so
+/// that the two sides work side by side instead of in turns; and it bounds the memory and the time until the first
 /// of its answers leaves.
-const BATCH_ENTRIES_MAX: usize = 4096;
+const BATCH_ENTRIES_MAX: usize = 64;
 const BATCH_BYTES_MAX: usize = 8 << 20;
 /// Pause between two steps of removing compacted history.
 const COMPACTION_PAUSE: Duration = Duration::from_millis(10);

@@ -57,13 +57,14 @@ struct CompareArgs {
     /// etcd to measure; may be repeated
     #[arg(long, value_name = "PATH")]
     etcd: Vec<PathBuf>,
-    /// Times each server gets all loads [default: 3, quick: 1]
+    /// Times each server gets all loads [default: 3, quick: 2]
     #[arg(long)]
     rounds: Option<usize>,
-    /// Measured seconds of each load [default: 4, quick: 2]
+    /// Measured seconds of each load [default: 5, quick: 2]
     #[arg(long)]
     seconds: Option<f64>,
-    /// Fewer rounds, shorter loads and fewer keys: 3 to 4 minutes instead of about 15
+    /// Fewer rounds, shorter loads and fewer keys: 3 to 4 minutes with one etcd instead
+    /// of about 10
     #[arg(long)]
     quick: bool,
     /// Keys under the loads, 10000 at least
@@ -173,11 +174,10 @@ fn compare(args: CompareArgs) -> Result<(), Failure> {
         }
         programs.push(program);
     }
-    let pick = |quick, full| if args.quick { quick } else { full };
     let plan = Plan {
         programs,
-        rounds: args.rounds.unwrap_or(pick(1, 3)).max(1),
-        measured: seconds(args.seconds.unwrap_or(if args.quick { 2.0 } else { 4.0 }))?,
+        rounds: args.rounds.unwrap_or(if args.quick { 2 } else { 3 }).max(1),
+        measured: seconds(args.seconds.unwrap_or(if args.quick { 2.0 } else { 5.0 }))?,
         warm_up: Duration::from_millis(500),
         keys: args.keys,
         many_keys: args
