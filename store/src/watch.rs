@@ -1,7 +1,7 @@
 //! Who watches what, and what each watcher gets to see next. No clock, no I/O, no waiting.
 //!
 //! One [`WatcherSet`] serves the watch streams of one executor. Its owner tells it of requests, of
-//! every [`Change`] in order, of history it asked for, and of bytes that left; it answers with
+//! every [`Change`](crate::Change) in order, of history it asked for, and of bytes that left; it answers with
 //! what to send. The promises, per watcher:
 //!
 //! - the created answer comes before any event;

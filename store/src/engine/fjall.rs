@@ -4,7 +4,7 @@
 //! * The directory carries our own marker file, written last at creation. fjall takes a directory
 //!   without its version file for a new database, and deletes a keyspace whose manifest is missing;
 //!   with our marker present such a loss is refused instead.
-//! * Journals go through the [doctor](super::doctor) before fjall sees them.
+//! * Journals go through the doctor (`doctor.rs`) before fjall sees them.
 //! * Journal compression is off: recovery verifies a batch by compressing it again, so another
 //!   version of the compressor would make unflushed journals unreadable.
 //! * No view is ever at sequence number 0 (see `leave_sequence_zero`).

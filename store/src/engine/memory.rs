@@ -1,6 +1,6 @@
 //! An engine in memory with the promises of the one on disk; for property tests and the simulator.
 //!
-//! Each space is a sorted list of leaves of at most [`LEAF_MAX`] entries behind `Arc`s. A view
+//! Each space is a sorted list of leaves of at most `LEAF_MAX` entries behind `Arc`s. A view
 //! shares the list; a write copies the list of pointers and the leaf it touches, and only if a view
 //! still shares them. A put on 100 k keys right after a view copies some 2 k pointers.
 //!

@@ -9,7 +9,7 @@ use crate::error::Error;
 
 const MEMBER_REMOVED: u8 = 1;
 
-/// A lease as stored; its keys are found under [`attachment_prefix`].
+/// A lease as stored; its keys are found under `attachment_prefix`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LeaseRecord {
     /// Granted time to live, seconds.
