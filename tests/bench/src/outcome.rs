@@ -1,12 +1,13 @@
 //! What one run of a load amounts to, and the meter that takes CPU times around it.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
 use serde::Serialize;
 
 use crate::histogram::Histogram;
 use crate::process;
+use crate::unary::Span;
 
 /// One run of a load against one server.
 #[derive(Clone, Debug, Serialize)]
@@ -36,7 +37,7 @@ pub struct Outcome {
     pub server_rss_bytes: Option<u64>,
 }
 
-/// Gathers latencies and errors between [`Meter::start`] and [`Meter::stop`]; what comes before
+/// Gathers latencies and errors between the end of the warm-up and [`Meter::stop`]; what comes before
 /// or after is not counted.
 pub struct Meter {
     pid: Option<u32>,
@@ -77,16 +78,24 @@ impl Meter {
         }
     }
 
-    /// The warm-up is over.
-    pub fn start(&mut self) {
+    /// Forgets what came before: the warm-up is over.
+    fn start(&mut self) {
         self.latencies.clear();
         self.ops = 0;
         // Errors while warming up are errors too.
         self.started = Some(Mark::take(self.pid));
     }
 
-    pub fn is_started(&self) -> bool {
-        self.started.is_some()
+    /// Starts when `passed` reaches the warm-up; whether the load is to go on. The measured time
+    /// runs from the real start, which a stalled server may delay, so it is never cut short.
+    pub fn goes_on(&mut self, span: Span, passed: Duration) -> bool {
+        if self.started.is_none() && passed >= span.warm_up {
+            self.start();
+        }
+        match (&self.started, span.measured) {
+            (Some(started), Some(measured)) => started.at.elapsed() < measured,
+            _ => true,
+        }
     }
 
     pub fn succeeded(&mut self, nanos: u64) {

@@ -51,7 +51,7 @@ impl FanOut {
         let mut failure = None;
         let mut heard = epoch;
         let mut readable = Vec::new();
-        while goes_on(epoch, span, &mut meter) {
+        while meter.goes_on(span, epoch.elapsed()) {
             changes.put_due(self, net, putter, epoch)?;
             net.wait(TURN, &mut readable)?;
             if !readable.is_empty() {
@@ -190,16 +190,6 @@ impl Changes {
     }
 }
 
-/// Whether the span lasts; begins to measure when it is time to.
-fn goes_on(epoch: Instant, span: Span, meter: &mut Meter) -> bool {
-    let passed = epoch.elapsed();
-    if !meter.is_started() && passed >= span.warm_up {
-        meter.start();
-    }
-    span.measured
-        .is_some_and(|measured| passed < span.warm_up + measured)
-}
-
 /// Hands on the number of every change in a watch answer.
 fn each_change(answer: &[u8], mut visit: impl FnMut(u64)) {
     for (tag, value) in Fields(answer) {
@@ -245,7 +235,7 @@ impl KeepAlive {
         }
         let mut failure = None;
         let mut readable = Vec::new();
-        while goes_on(epoch, span, &mut meter) {
+        while meter.goes_on(span, epoch.elapsed()) {
             net.wait(TURN, &mut readable)?;
             if !readable.is_empty() {
                 heard = Instant::now();

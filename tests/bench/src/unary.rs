@@ -102,13 +102,10 @@ struct Call {
 
 impl<W: Work> Run<'_, W> {
     fn go(mut self, span: Span) -> Result<Outcome, Failure> {
-        if span.warm_up.is_zero() {
-            self.meter.start();
-        }
+        self.meter.goes_on(span, Duration::ZERO);
         for index in 0..self.wires.len() {
             self.ask(index)?;
         }
-        let end = span.measured.map(|measured| span.warm_up + measured);
         let mut readable = Vec::new();
         let mut heard = Instant::now();
         while self.asking && self.in_flight() > 0 {
@@ -124,11 +121,7 @@ impl<W: Work> Run<'_, W> {
                 let open = self.in_flight();
                 return Err(Failure(format!("{open} requests are not answered")));
             }
-            let passed = now - self.epoch;
-            if !self.meter.is_started() && passed >= span.warm_up {
-                self.meter.start();
-            }
-            self.asking = end.is_none_or(|end| passed < end);
+            self.asking = self.meter.goes_on(span, now - self.epoch);
         }
         let meter = std::mem::replace(&mut self.meter, Meter::new(None));
         let outcome = meter.stop();
