@@ -4,7 +4,6 @@
 //! lock, engine, store, log; then threads from the inside out; then clients, once this member leads and has applied
 //! everything it had committed. Stop: the same way back.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
@@ -471,9 +470,4 @@ fn http_options(shared: &Shared) -> http::Options {
         keepalive_timeout: config.keepalive.timeout,
         ..http::Options::default()
     }
-}
-
-/// The data directory of this configuration, for messages.
-pub fn data_dir(config: &Config) -> &Path {
-    &config.data_dir
 }

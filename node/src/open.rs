@@ -2,8 +2,6 @@
 //!
 //! Nothing here repairs by guessing: what does not add up is refused, with the place and the next command.
 
-use std::io::Read as _;
-
 use kvnode_replica::{Replica, Restored};
 use kvnode_store::Store as StateMachine;
 use kvnode_store::datadir::{self, Creation, DataDir, Presence, Program};
@@ -114,16 +112,7 @@ fn create(config: &Config, incarnation: u64, open_files: u64) -> Result<Opened, 
         entries: Vec::new(),
         applied: 0,
     };
-    let replica =
-        Replica::new(replica_config(config, &data, incarnation), restored).map_err(replica_exit)?;
-    Ok(Opened {
-        data,
-        store,
-        log,
-        replica,
-        incarnation,
-        committed_index: 0,
-    })
+    assemble(config, data, store, log, restored, incarnation)
 }
 
 fn reopen(config: &Config, incarnation: u64, open_files: u64) -> Result<Opened, Exit> {
@@ -170,12 +159,12 @@ fn reopen(config: &Config, incarnation: u64, open_files: u64) -> Result<Opened, 
             "restore this member from a snapshot, or bring the missing WAL segments back",
         ));
     }
-    let committed_index = recovered.hard_state.commit.max(applied);
     log::info!(
-        "reopened {}: applied {applied}, log {}..={}, committed {committed_index}",
+        "reopened {}: applied {applied}, log {}..={}, committed {}",
         data.root().display(),
         recovered.first_index,
-        recovered.last_index
+        recovered.last_index,
+        recovered.hard_state.commit
     );
     let restored = Restored {
         membership: recovered.membership.clone(),
@@ -192,6 +181,19 @@ fn reopen(config: &Config, incarnation: u64, open_files: u64) -> Result<Opened, 
         unix_ms(),
     )
     .map_err(wal_exit)?;
+    assemble(config, data, store, log, restored, incarnation)
+}
+
+/// Restores the replica, and hands out everything that is open.
+fn assemble(
+    config: &Config,
+    data: DataDir,
+    store: Store,
+    log: Log,
+    restored: Restored,
+    incarnation: u64,
+) -> Result<Opened, Exit> {
+    let committed_index = restored.hard_state.commit.max(restored.applied);
     let replica =
         Replica::new(replica_config(config, &data, incarnation), restored).map_err(replica_exit)?;
     Ok(Opened {
@@ -338,17 +340,14 @@ fn replica_config(config: &Config, data: &DataDir, incarnation: u64) -> kvnode_r
 }
 
 fn random_u64() -> Result<u64, Exit> {
-    let mut bytes = [0; 8];
-    std::fs::File::open("/dev/urandom")
-        .and_then(|mut file| file.read_exact(&mut bytes))
-        .map_err(|error| {
-            Exit::new(
-                Code::Failed,
-                format!("/dev/urandom: {error}"),
-                "a node needs random numbers",
-            )
-        })?;
-    Ok(u64::from_le_bytes(bytes).max(1))
+    let random = getrandom::u64().map_err(|error| {
+        Exit::new(
+            Code::Failed,
+            format!("random numbers: {error}"),
+            "a node needs them",
+        )
+    })?;
+    Ok(random.max(1))
 }
 
 fn unix_ms() -> u64 {

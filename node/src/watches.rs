@@ -148,13 +148,7 @@ impl Watches {
         let mut deliveries = Vec::new();
         self.set.borrow_mut().deliver(changes, &mut deliveries);
         self.send(core, deliveries);
-        let mut canceled = Vec::new();
-        self.set
-            .borrow_mut()
-            .compacted(compact_revision, &mut canceled);
-        for (stream, response) in canceled {
-            self.answer(core, stream, response);
-        }
+        self.deliver_compaction(core, compact_revision);
         self.catch_up(core);
     }
 
@@ -236,9 +230,14 @@ impl Watches {
         }
     }
 
-    fn push(&self, stream: StreamId, frame: Bytes, cost: usize) {
+    /// The outbox of a stream that is still open.
+    fn outbox(&self, stream: StreamId) -> Option<Rc<Outbox>> {
         let outbox = self.streams.borrow().get(stream.index()).cloned().flatten();
-        if let Some(outbox) = outbox.filter(|outbox| outbox.id == stream) {
+        outbox.filter(|outbox| outbox.id == stream)
+    }
+
+    fn push(&self, stream: StreamId, frame: Bytes, cost: usize) {
+        if let Some(outbox) = self.outbox(stream) {
             self.shared.metrics.method(Method::Watch).sent.add(1);
             self.shared.metrics.grpc_sent_bytes.add(frame.len() as u64);
             outbox.push(frame, cost);
@@ -288,8 +287,7 @@ impl Watches {
     }
 
     fn end(&self, stream: StreamId, status: Status) {
-        let outbox = self.streams.borrow().get(stream.index()).cloned().flatten();
-        if let Some(outbox) = outbox.filter(|outbox| outbox.id == stream) {
+        if let Some(outbox) = self.outbox(stream) {
             outbox.end(status);
         }
     }
@@ -342,21 +340,8 @@ impl Watches {
             .on_reader(move || view.history(from, view.revision(), &range, CATCH_UP_REVISIONS_MAX))
             .await
             .and_then(|history| history);
-        let mut deliveries = Vec::new();
-        let current = core.revision();
-        let changes = match read {
-            Ok(history) => {
-                let through = history.next - 1;
-                self.set.borrow_mut().caught_up(
-                    id,
-                    &history.changes,
-                    through,
-                    current,
-                    &mut deliveries,
-                );
-                self.send(core, deliveries);
-                return;
-            }
+        let (changes, through) = match read {
+            Ok(history) => (history.changes, history.next - 1),
             Err(status) => {
                 if status != Status::compacted() {
                     log::warn!(
@@ -364,13 +349,16 @@ impl Watches {
                     );
                     rt::sleep(RETRY_PAUSE).await;
                 }
-                []
+                (Vec::new(), from - 1)
             }
         };
-        // What compaction took is cancelled by `deliver`; until this core has heard of it the watcher waits its turn.
+        let mut deliveries = Vec::new();
+        let current = core.revision();
         self.set
             .borrow_mut()
-            .caught_up(id, &changes, from - 1, current, &mut deliveries);
+            .caught_up(id, &changes, through, current, &mut deliveries);
+        self.send(core, deliveries);
+        // A watcher whose history compaction took is cancelled; any other waits for its next turn.
         let compact_revision = core.with_view(|view| view.compact_revision());
         self.deliver_compaction(core, compact_revision);
     }

@@ -220,8 +220,8 @@ pub async fn range_stream(
     let mut rows = FIRST_SLICE_ROWS;
     loop {
         let slice = slices.next(core, rows).await?;
-        let bytes = slice.response.encoded_len();
-        let last = slice.response.header.is_some();
+        let bytes = slice.encoded_len();
+        let last = slice.header.is_some();
         // The next slice doubles when this one was less than half full, and halves when it was more than double.
         if bytes * 2 < target_bytes {
             rows = rows.saturating_mul(2);
@@ -229,7 +229,7 @@ pub async fn range_stream(
             rows = (rows / 2).max(1);
         }
         let frame = frame::encode(&RangeStreamResponse {
-            range_response: Some(slice.response),
+            range_response: Some(slice),
         })?;
         if responses.send(frame).await.is_err() || last {
             return Ok(());
@@ -246,10 +246,6 @@ struct Slices {
     sent: i64,
 }
 
-struct Slice {
-    response: RangeResponse,
-}
-
 impl Slices {
     fn begin(core: &ClientCore, request: RangeRequest) -> Self {
         let view = core.view();
@@ -263,7 +259,7 @@ impl Slices {
     }
 
     /// The next slice; the last one carries header, more and count.
-    async fn next(&mut self, core: &Rc<ClientCore>, rows: usize) -> Result<Slice, Status> {
+    async fn next(&mut self, core: &Rc<ClientCore>, rows: usize) -> Result<RangeResponse, Status> {
         let view = self.view.clone();
         // A compaction during the stream ends it, although the view could still read on: a client may not be served
         // from a past that everybody else has been told is gone.
@@ -309,7 +305,7 @@ impl Slices {
             response.count += self.sent - got;
             response.header = Some(core.header(pinned));
         }
-        Ok(Slice { response })
+        Ok(response)
     }
 }
 
