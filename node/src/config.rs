@@ -50,7 +50,7 @@ pub struct Config {
     pub listen_peer_urls: Vec<Url>,
     /// Peer urls in the member list, sorted.
     pub advertise_peer_urls: Vec<Url>,
-    /// Founding members; holds this one. Exactly one in this version.
+    /// Founding members, each once; holds this one.
     pub initial_cluster: Vec<FoundingMember>,
     /// Found or join, while the data directory is empty.
     pub initial_cluster_state: ClusterState,
@@ -102,6 +102,8 @@ pub struct Config {
 /// One entry of `--initial-cluster`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FoundingMember {
+    /// As it follows from the urls and the token: the member's id if the cluster is founded now.
+    pub id: u64,
     /// Unique among the entries.
     pub name: String,
     /// In the order given, no url twice.

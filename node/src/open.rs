@@ -83,10 +83,7 @@ fn create(config: &Config, incarnation: u64, open_files: u64) -> Result<Opened, 
     .map_err(datadir_exit)?;
     let engine =
         FjallEngine::create(&creation.kv(), &engine_options(open_files)).map_err(engine_exit)?;
-    let membership = Membership {
-        voters: vec![identity.member_id],
-        ..Membership::default()
-    };
+    let membership = founders(config);
     let wal = creation.wal();
     let log = Log::create(
         &wal,
@@ -113,6 +110,20 @@ fn create(config: &Config, incarnation: u64, open_files: u64) -> Result<Opened, 
         applied: 0,
     };
     assemble(config, data, store, log, restored, incarnation)
+}
+
+/// Every founding member votes from the first entry on. All of them write down the same, so none needs another to start.
+fn founders(config: &Config) -> Membership {
+    let mut voters: Vec<u64> = config
+        .initial_cluster
+        .iter()
+        .map(|member| member.id)
+        .collect();
+    voters.sort_unstable();
+    Membership {
+        voters,
+        ..Membership::default()
+    }
 }
 
 fn reopen(config: &Config, incarnation: u64, open_files: u64) -> Result<Opened, Exit> {

@@ -36,26 +36,17 @@ impl Read<'_> {
         if listed != announced {
             return Err(mismatch(name, &listed, &announced));
         }
-        if members.len() > 1 {
-            let has: Vec<&str> = names().collect();
-            return Err(ConfigError::usage(format!(
-                "{flag} has {} members ({}): a cluster of more than one member is not supported by this version",
-                members.len(),
-                has.join(", ")
-            ))
-            .hint(format!("name only this member: --initial-cluster={name}={}", announced.join(","))));
-        }
         let token = self.text("initial-cluster-token");
-        let mut ids = Vec::new();
-        for member in &members {
+        let mut members = members;
+        for member in &mut members {
             let urls = member.peer_urls.iter().map(Url::to_string);
-            let id = ids::member_id(urls, token).ok_or_else(|| {
+            member.id = ids::member_id(urls, token).ok_or_else(|| {
                 self.invalid("initial-cluster-token", "it yields the member id 0")
             })?;
-            ids.push((member.name == name, id));
         }
-        let member_id = ids.iter().find(|(own, _)| *own).map_or(0, |(_, id)| *id);
-        let cluster_id = ids::cluster_id(ids.iter().map(|(_, id)| *id));
+        let own = members.iter().find(|member| member.name == name);
+        let member_id = own.map_or(0, |member| member.id);
+        let cluster_id = ids::cluster_id(members.iter().map(|member| member.id));
         let mut advertise = advertise;
         advertise.sort_by_key(Url::to_string);
         Ok(Founding {
@@ -90,6 +81,7 @@ impl Read<'_> {
             match members.iter_mut().find(|m| m.name == member) {
                 Some(known) => known.peer_urls.push(url),
                 None => members.push(FoundingMember {
+                    id: 0,
                     name: member.to_owned(),
                     peer_urls: vec![url],
                 }),
@@ -97,6 +89,7 @@ impl Read<'_> {
         }
         if members.is_empty() {
             members.push(FoundingMember {
+                id: 0,
                 name: name.to_owned(),
                 peer_urls: advertise.to_vec(),
             });

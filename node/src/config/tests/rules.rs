@@ -76,6 +76,29 @@ fn a_name_alone_founds_a_cluster_under_that_name() {
 }
 
 #[test]
+fn every_founder_knows_the_ids_of_all_and_they_agree_on_the_cluster() {
+    let all = "--initial-cluster=a=http://a:1,b=http://b:1,c=http://c:1,c=http://c:2";
+    let member = |name: &str, urls: &str| {
+        let advertise = format!("--initial-advertise-peer-urls={urls}");
+        let name = format!("--name={name}");
+        load(&[&name, all, &advertise]).unwrap().config
+    };
+    let (a, c) = (
+        member("a", "http://a:1"),
+        member("c", "http://c:2,http://c:1"),
+    );
+    assert_eq!(a.initial_cluster, c.initial_cluster);
+    assert_eq!(a.cluster_id, c.cluster_id);
+    let ids: Vec<u64> = a.initial_cluster.iter().map(|member| member.id).collect();
+    assert_eq!((a.member_id, c.member_id), (ids[0], ids[2]));
+    assert_eq!(
+        Some(c.member_id),
+        ids::member_id(["http://c:1", "http://c:2"], "etcd-cluster")
+    );
+    assert_eq!(a.cluster_id, ids::cluster_id(ids));
+}
+
+#[test]
 fn a_name_missing_from_the_initial_cluster_is_told_with_the_nearest() {
     refused(
         load(&[
