@@ -257,7 +257,6 @@ fn what_this_version_lacks_is_refused_and_never_ignored() {
         ],
         &["--listen-metrics-urls=https://localhost:1"],
         &["--listen-peer-urls=unixs://p"],
-        &["--initial-cluster=default=http://localhost:2380,b=http://b:2380"],
     ] {
         let error = load(args).map(|loaded| loaded.config).expect_err(args[0]);
         assert_eq!(error.exit_code, 2);
