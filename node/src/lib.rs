@@ -10,6 +10,7 @@ pub mod logging;
 pub mod mailbox;
 pub mod node;
 pub mod notify;
+pub mod peers;
 pub mod preflight;
 pub mod rt;
 pub mod version;
