@@ -17,7 +17,6 @@ pub mod version;
 
 mod announce;
 mod cache;
-mod clock;
 mod compactor;
 mod cores;
 mod disk;
@@ -28,7 +27,6 @@ mod metrics;
 mod open;
 mod pool;
 mod process;
-mod ring;
 mod shared;
 mod slots;
 mod watches;

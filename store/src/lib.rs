@@ -12,6 +12,9 @@
 //! * [`schema`] has every stored byte, [`engine`] the ordered store below, with one body on disk
 //!   and one in memory.
 //!
+//! Two pure parts serve the shell beside the machine: `lease_clock.rs` says which leases are due at
+//! a time it is told, `recent.rs` holds the newest changes for watches.
+//!
 //! The crate meets no clock, no randomness, no socket: time and ids arrive inside entries.
 
 mod alarm;
@@ -31,10 +34,12 @@ mod hash;
 mod history;
 pub mod import;
 mod lease;
+pub mod lease_clock;
 mod members;
 mod mvcc;
 pub mod quota;
 mod range;
+pub mod recent;
 mod revision;
 pub mod schema;
 mod source;

@@ -22,11 +22,11 @@ use super::{Applied, CoreMessage, LeaseAnswer, ReplicaMessage, View, post};
 use crate::cache::ValueCache;
 use crate::mailbox::{Receiver, Sender};
 use crate::pool::{Answer, Pool};
-use crate::ring::RecentChanges;
 use crate::rt;
 use crate::shared::Shared;
 use crate::slots::{Pending, Slots, Ticket};
 use crate::watches::Watches;
+use kvnode_store::recent::RecentChanges;
 
 /// Requests of one core that may wait for an answer of one kind at a time; beyond it: "too many requests".
 const WAITING_MAX: usize = 65_536;

@@ -20,10 +20,10 @@ use kvnode_store::engine::fjall::FjallEngine;
 use kvnode_store::{BuiltFences, Change, LeaseChange, Response};
 use kvnode_wal::Entry;
 
-use crate::clock::{Remaining, Renewal};
 use crate::mailbox::Sender;
 use crate::pool::Answer;
 use crate::slots::Ticket;
+use kvnode_store::lease_clock::{Remaining, Renewal};
 
 /// The state machine as this node runs it.
 pub type Store = kvnode_store::Store<FjallEngine>;

@@ -18,13 +18,13 @@ use kvnode_store::command::{Command, Header, Kind, RequestId};
 use prost::Message as _;
 
 use super::{ApplyJob, CoreMessage, LeaseAnswer, Mailboxes, ReplicaMessage, View, post};
-use crate::clock::LeaseClock;
 use crate::disk::DiskJob;
 use crate::exit;
 use crate::mailbox::{Receiver, Sender};
 use crate::rt;
 use crate::shared::Shared;
 use crate::slots::Ticket;
+use kvnode_store::lease_clock::LeaseClock;
 
 /// How often due leases are looked for.
 const EXPIRY_SCAN: Duration = Duration::from_millis(500);

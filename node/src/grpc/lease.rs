@@ -14,10 +14,10 @@ use kvnode_store::command::Kind;
 use prost::Message as _;
 
 use super::kv::{check_lease_quota, wrong_result};
-use crate::clock::Renewal;
 use crate::cores::client::ClientCore;
 use crate::cores::{LeaseAnswer, ReplicaMessage};
 use crate::http::{Reply, RequestStream, ResponseSink};
+use kvnode_store::lease_clock::Renewal;
 
 pub async fn grant(core: &Rc<ClientCore>, message: Bytes) -> Reply {
     let mut request: LeaseGrantRequest = frame::decode(message)?;

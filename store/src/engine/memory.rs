@@ -40,6 +40,11 @@ impl MemoryEngine {
         }
     }
 
+    /// What outlives this engine; open another one on it.
+    pub fn disk(&self) -> MemoryDisk {
+        self.disk.clone()
+    }
+
     /// For imports: puts outside of any commit, made durable by [`Self::persist_loaded`].
     pub(crate) fn load(&mut self, space: Space, key: Bytes, value: Bytes) {
         self.root.space_mut(space).put(key, value);

@@ -1,13 +1,14 @@
-//! The most recent changes in memory: what a watch needs to start slightly in the past, or to catch the last steps
-//! up to the present, without a disk read.
+//! The most recent changes in memory: what a watch needs to start slightly in the past, or to catch
+//! the last steps up to the present, without a disk read.
 //!
-//! Bound: `bytes_max` of keys and values (and always the newest batch); the oldest revisions leave first. What has
-//! left is still in the store's history, so a watcher that asks for it is read from there.
+//! Bound: `bytes_max` of keys and values (and always the newest batch); the oldest revisions leave
+//! first. What has left is still in the store's history, so a watcher that asks for it is read from
+//! there.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use kvnode_store::Change;
+use crate::change::Change;
 
 /// Recent changes, oldest first. Owned by one executor.
 pub struct RecentChanges {

@@ -1,8 +1,9 @@
 //! The lease clock: who is due when. Only the leader has one that runs.
 //!
-//! Pure: the caller brings milliseconds of one monotonic clock. Expiry itself is a replicated command; the clock
-//! only says which leases to revoke, and keeps one that is due out of the way (`revoking`) until that command is applied, so
-//! that a keepalive can never bring back keys that are about to vanish.
+//! Pure: the caller brings milliseconds of one monotonic clock. Expiry itself is a replicated
+//! command; the clock only says which leases to revoke, and keeps one that is due out of the way
+//! (`revoking`) until that command is applied, so that a keepalive can never bring back keys that
+//! are about to vanish.
 
 use std::collections::{BTreeSet, HashMap};
 
