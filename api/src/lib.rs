@@ -37,7 +37,7 @@ pub use cluster::*;
 pub use election::*;
 pub use header::*;
 pub use health::*;
-pub use key_range::KeyRange;
+pub use key_range::{FROM_KEY, KeyRange};
 pub use kv::*;
 pub use lease::*;
 pub use lock::*;

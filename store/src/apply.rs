@@ -3,17 +3,19 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use kvnode_api::alarm_request::AlarmAction;
 use kvnode_api::check::{
     delete_range as check_delete_range, put as check_put, range as check_range,
 };
 use kvnode_api::request_op::Request;
 use kvnode_api::{
-    AlarmRequest, AlarmResponse, AlarmType, Code, CompactionRequest, CompactionResponse,
-    DeleteRangeRequest, LeaseCheckpointRequest, LeaseGrantRequest, LeaseGrantResponse,
-    LeaseRevokeRequest, LeaseRevokeResponse, Member, MemberRemoveRequest, Message, PutRequest,
-    ResponseHeader, Status, TxnRequest,
+    AlarmRequest, AlarmResponse, AlarmType, AuthenticateRequest, Code, CompactionRequest,
+    CompactionResponse, DeleteRangeRequest, LeaseCheckpointRequest, LeaseGrantRequest,
+    LeaseGrantResponse, LeaseRevokeRequest, LeaseRevokeResponse, Member, MemberRemoveRequest,
+    Message, PutRequest, ResponseHeader, Status, TxnRequest,
 };
 
+use crate::auth::{AuthCommand, Gate, Identity, TokenChange};
 use crate::command::{Command, Kind};
 use crate::compact::compact;
 use crate::engine::{Engine, Reader};
@@ -42,7 +44,11 @@ impl<E: Engine> Store<E> {
                 });
             }
         };
-        let result = match self.dispatch(command.kind, command.message) {
+        let asker = Identity {
+            user: &command.header.user,
+            revision: command.header.auth_revision,
+        };
+        let result = match self.dispatch(command.kind, asker, command.message) {
             Ok(response) => Ok(response),
             Err(Failure::Refused(status)) => Err(status),
             Err(Failure::Fatal(error)) => return Err(error),
@@ -54,22 +60,30 @@ impl<E: Engine> Store<E> {
         })
     }
 
-    fn dispatch(&mut self, kind: Kind, message: Bytes) -> Result<Response, Failure> {
+    fn dispatch(
+        &mut self,
+        kind: Kind,
+        asker: Identity<'_>,
+        message: Bytes,
+    ) -> Result<Response, Failure> {
         match kind {
-            Kind::Put => self.put(&read(message)?),
-            Kind::DeleteRange => self.delete_range(&read(message)?),
-            Kind::Txn => self.txn(&read(message)?),
-            Kind::Compaction => self.compaction(&read(message)?),
-            Kind::LeaseGrant => self.lease_grant(&read(message)?),
-            Kind::LeaseRevoke => self.lease_revoke(&read(message)?),
+            Kind::Put => self.put(asker, &read(message)?),
+            Kind::DeleteRange => self.delete_range(asker, &read(message)?),
+            Kind::Txn => self.txn(asker, &read(message)?),
+            Kind::Compaction => self.compaction(asker, &read(message)?),
+            Kind::LeaseGrant => self.lease_grant(asker, &read(message)?),
+            Kind::LeaseRevoke => self.lease_revoke(asker, &read(message)?),
             Kind::LeaseCheckpoint => self.lease_checkpoint(&read(message)?),
-            Kind::Alarm => self.alarm(&read(message)?),
+            Kind::Alarm => self.alarm(asker, &read(message)?),
             Kind::MemberAttributes => self.member_attributes(read(message)?),
             Kind::MemberRemove => self.member_remove(&read(message)?),
+            Kind::Authenticate => self.authenticate(asker, read(message)?),
+            kind => self.manage_auth(kind, asker, message),
         }
     }
 
-    fn put(&mut self, request: &PutRequest) -> Result<Response, Failure> {
+    fn put(&mut self, asker: Identity<'_>, request: &PutRequest) -> Result<Response, Failure> {
+        self.permit(asker, |gate, attached| gate.put(request, attached))?;
         let over = self.admit(put_cost(request))?;
         check_put_in(&self.source(), &self.leases, request)?;
         let response = self.write(|write| write.put(request))?;
@@ -80,14 +94,20 @@ impl<E: Engine> Store<E> {
         }
     }
 
-    fn delete_range(&mut self, request: &DeleteRangeRequest) -> Result<Response, Failure> {
+    fn delete_range(
+        &mut self,
+        asker: Identity<'_>,
+        request: &DeleteRangeRequest,
+    ) -> Result<Response, Failure> {
+        self.permit(asker, |gate, _| Ok(gate.delete_range(request)?))?;
         self.admit(0)?;
         check_delete_range(request)?;
         let response = self.write(|write| write.delete_range(request))?;
         Ok(Response::DeleteRange(response))
     }
 
-    fn txn(&mut self, request: &TxnRequest) -> Result<Response, Failure> {
+    fn txn(&mut self, asker: Identity<'_>, request: &TxnRequest) -> Result<Response, Failure> {
+        self.permit(asker, |gate, attached| gate.txn(request, attached))?;
         let over = self.admit(txn_cost(request))?;
         let path = txn::choose(&self.source(), request)?;
         txn::visit(request, &path, &mut |op| match op {
@@ -119,7 +139,12 @@ impl<E: Engine> Store<E> {
         }
     }
 
-    fn compaction(&mut self, request: &CompactionRequest) -> Result<Response, Failure> {
+    fn compaction(
+        &mut self,
+        asker: Identity<'_>,
+        request: &CompactionRequest,
+    ) -> Result<Response, Failure> {
+        self.auth.check_admin(asker)?;
         self.admit(0)?;
         if self.reader_revision != self.meta.revision {
             self.commit()?;
@@ -130,7 +155,12 @@ impl<E: Engine> Store<E> {
         }))
     }
 
-    fn lease_grant(&mut self, request: &LeaseGrantRequest) -> Result<Response, Failure> {
+    fn lease_grant(
+        &mut self,
+        asker: Identity<'_>,
+        request: &LeaseGrantRequest,
+    ) -> Result<Response, Failure> {
+        self.auth.check_known(asker)?;
         let over = self.admit(LEASE_GRANT_COST)?;
         let ttl_min = self.config.lease_ttl_min_seconds;
         let (meta, batch) = (&mut self.meta, &mut self.pending.batch);
@@ -150,7 +180,14 @@ impl<E: Engine> Store<E> {
         }
     }
 
-    fn lease_revoke(&mut self, request: &LeaseRevokeRequest) -> Result<Response, Failure> {
+    fn lease_revoke(
+        &mut self,
+        asker: Identity<'_>,
+        request: &LeaseRevokeRequest,
+    ) -> Result<Response, Failure> {
+        self.permit(asker, |gate, attached| {
+            gate.lease_write(request.id, attached)
+        })?;
         self.admit(0)?;
         let id = request.id;
         if !self.leases.contains(id) {
@@ -185,7 +222,10 @@ impl<E: Engine> Store<E> {
         Ok(Response::LeaseCheckpoint)
     }
 
-    fn alarm(&mut self, request: &AlarmRequest) -> Result<Response, Failure> {
+    fn alarm(&mut self, asker: Identity<'_>, request: &AlarmRequest) -> Result<Response, Failure> {
+        if request.action != AlarmAction::Get as i32 {
+            self.auth.check_admin(asker)?;
+        }
         let alarms = Arc::make_mut(&mut self.alarms).apply(request, &mut self.pending.batch);
         Ok(Response::Alarm(AlarmResponse {
             header: header(self.meta.revision),
@@ -201,6 +241,67 @@ impl<E: Engine> Store<E> {
     fn member_remove(&mut self, request: &MemberRemoveRequest) -> Result<Response, Failure> {
         Arc::make_mut(&mut self.members).remove(request.id, &mut self.pending.batch)?;
         Ok(Response::Member)
+    }
+
+    /// Notes a token for the members' token tables; the state itself does not change.
+    fn authenticate(
+        &mut self,
+        asker: Identity<'_>,
+        request: AuthenticateRequest,
+    ) -> Result<Response, Failure> {
+        if !self.auth.is_enabled() {
+            return Err(Status::auth_not_enabled().into());
+        }
+        // The password was checked at this revision; the proposer checks it again.
+        if asker.revision < self.auth.revision() {
+            return Err(Status::auth_old_revision().into());
+        }
+        if self.auth.user(&request.name).is_none() {
+            return Err(Status::auth_failed().into());
+        }
+        self.token_changes.push(TokenChange::Issued {
+            user: request.name,
+            token: request.password,
+        });
+        Ok(self.auth_response())
+    }
+
+    fn manage_auth(
+        &mut self,
+        kind: Kind,
+        asker: Identity<'_>,
+        message: Bytes,
+    ) -> Result<Response, Failure> {
+        self.auth.check_admin(asker)?;
+        let command = AuthCommand::read(kind, message)
+            .ok_or_else(|| Status::new(Code::Internal, "kvnode: unreadable log entry"))?;
+        let dropped = command.tokens_dropped();
+        Arc::make_mut(&mut self.auth).manage(command, &mut self.pending.batch)?;
+        self.token_changes.extend(dropped);
+        Ok(self.auth_response())
+    }
+
+    fn auth_response(&self) -> Response {
+        Response::Auth {
+            revision: self.meta.revision,
+        }
+    }
+
+    /// Lets `check` look at what the asker may do; free of cost while auth is off.
+    fn permit(
+        &self,
+        asker: Identity<'_>,
+        check: impl FnOnce(&Gate<'_>, &mut AttachedKeys<'_>) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        if !self.auth.is_enabled() {
+            return Ok(());
+        }
+        let gate = self.auth.gate(asker)?;
+        let mut keys = |lease| {
+            let keys = attached(&self.reader, Some(&self.pending.attachments), lease)?;
+            Ok(keys.into_iter().collect())
+        };
+        check(&gate, &mut keys)
     }
 
     /// Refuses what active alarms forbid: all changes of keys and leases under CORRUPT, what costs
@@ -245,6 +346,9 @@ impl<E: Engine> Store<E> {
         result
     }
 }
+
+/// Finds the keys that hang on a lease.
+type AttachedKeys<'a> = dyn FnMut(i64) -> Result<Vec<Bytes>, Failure> + 'a;
 
 /// What can refuse a put, in the protocol's order: its shape, its lease, its key.
 fn check_put_in<V: Reader>(

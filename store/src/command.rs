@@ -64,6 +64,30 @@ pub enum Kind {
     MemberAttributes = 9,
     /// `MemberRemoveRequest`: takes the member from the table for good
     MemberRemove = 10,
+    /// `AuthEnableRequest`
+    AuthEnable = 32,
+    /// `AuthDisableRequest`
+    AuthDisable = 33,
+    /// `AuthUserAddRequest`, its password hashed
+    AuthUserAdd = 34,
+    /// `AuthUserDeleteRequest`
+    AuthUserDelete = 35,
+    /// `AuthUserChangePasswordRequest`, its password hashed
+    AuthUserChangePassword = 36,
+    /// `AuthUserGrantRoleRequest`
+    AuthUserGrantRole = 37,
+    /// `AuthUserRevokeRoleRequest`
+    AuthUserRevokeRole = 38,
+    /// `AuthRoleAddRequest`
+    AuthRoleAdd = 39,
+    /// `AuthRoleDeleteRequest`
+    AuthRoleDelete = 40,
+    /// `AuthRoleGrantPermissionRequest`
+    AuthRoleGrantPermission = 41,
+    /// `AuthRoleRevokePermissionRequest`
+    AuthRoleRevokePermission = 42,
+    /// `AuthenticateRequest` whose password field holds the new token: all members are to know it
+    Authenticate = 43,
 }
 
 impl Kind {
@@ -79,6 +103,18 @@ impl Kind {
             8 => Kind::Alarm,
             9 => Kind::MemberAttributes,
             10 => Kind::MemberRemove,
+            32 => Kind::AuthEnable,
+            33 => Kind::AuthDisable,
+            34 => Kind::AuthUserAdd,
+            35 => Kind::AuthUserDelete,
+            36 => Kind::AuthUserChangePassword,
+            37 => Kind::AuthUserGrantRole,
+            38 => Kind::AuthUserRevokeRole,
+            39 => Kind::AuthRoleAdd,
+            40 => Kind::AuthRoleDelete,
+            41 => Kind::AuthRoleGrantPermission,
+            42 => Kind::AuthRoleRevokePermission,
+            43 => Kind::Authenticate,
             _ => return None,
         })
     }
@@ -92,7 +128,7 @@ pub struct Header {
     pub time_ms: u64,
     /// Who asked; empty for nobody in particular. At most 65 535 bytes.
     pub user: Bytes,
-    /// Auth revision at which the user was checked.
+    /// Auth revision at which the user was checked; `auth::CLUSTER_ITSELF` for what no client asked.
     pub auth_revision: u64,
 }
 
@@ -267,7 +303,7 @@ mod tests {
     #[test]
     fn every_kind_has_its_own_byte() {
         let kinds: Vec<Kind> = (0..=u8::MAX).filter_map(Kind::from_byte).collect();
-        assert_eq!(kinds.len(), 10);
+        assert_eq!(kinds.len(), 22);
         for kind in kinds {
             assert_eq!(Kind::from_byte(kind as u8), Some(kind));
         }

@@ -6,7 +6,7 @@
 //! How the files hang together, from the front door inwards:
 //! * `apply.rs` decodes an entry ([`command`]) and sends it to its part; `store.rs` holds the parts
 //!   together and commits; `mvcc.rs` turns writes into changes, `txn.rs` runs transactions,
-//!   `lease.rs`, `alarm.rs`, `members.rs` keep their tables, `compact.rs` forgets.
+//!   `lease.rs`, `alarm.rs`, `members.rs` and [`auth`] keep their tables, `compact.rs` forgets.
 //! * `view.rs` answers reads: `range.rs` and `history.rs` over `source.rs` (present, with an
 //!   unfinished batch on top) and `chain.rs` (past); `hash.rs` compares members.
 //! * [`schema`] has every stored byte, [`engine`] the ordered store below, with one body on disk
@@ -19,6 +19,7 @@
 
 mod alarm;
 mod apply;
+pub mod auth;
 mod chain;
 mod change;
 mod codec;

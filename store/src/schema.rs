@@ -15,6 +15,9 @@
 //! | `A` lease id (8) user key | empty: the key hangs on the lease |
 //! | `a` member id (8) alarm type (4) | empty |
 //! | `m` member id (8) | flag REMOVED 1, then the `Member` message |
+//! | `u` user name | the `User` message |
+//! | `r` role name | the `Role` message |
+//! | `P` | flag ENABLED 1, auth revision: 8 bytes |
 //! | `M` | the meta record: nine 8-byte integers, see [`Meta`] |
 //!
 //! `Space::Hist`, key = revision (12), one record per change, undo first: the record carries what
@@ -52,11 +55,11 @@ use crate::revision::Revision;
 
 pub use head::{Head, Version};
 pub use meta::Meta;
-pub use small::LeaseRecord;
+pub use small::{AuthRecord, LeaseRecord};
 pub use undo::{Made, Undo};
 
 pub(crate) use head::head_cost;
-pub(crate) use small::{decode_member, encode_member};
+pub(crate) use small::{decode_member, encode_member, versioned, versioned_message};
 pub(crate) use undo::{UndoParts, hist_cost};
 
 /// The schema this release reads and writes.
@@ -71,9 +74,14 @@ pub const TAG_LEASE: u8 = b'L';
 pub const TAG_ATTACHMENT: u8 = b'A';
 pub const TAG_ALARM: u8 = b'a';
 pub const TAG_MEMBER: u8 = b'm';
+pub const TAG_USER: u8 = b'u';
+pub const TAG_ROLE: u8 = b'r';
 
 /// Key of the one meta record.
 pub const META_KEY: [u8; 1] = [b'M'];
+
+/// Key of the one record that says whether auth is on.
+pub const AUTH_KEY: [u8; 1] = [b'P'];
 
 const ATTACHMENT_PREFIX_BYTES: usize = 1 + 8;
 const VERSION_BITS: u8 = SCHEMA_VERSION << 4;
@@ -133,6 +141,11 @@ pub fn alarm_key(member: u64, alarm: i32) -> Vec<u8> {
 
 pub fn member_key(id: u64) -> Vec<u8> {
     tagged(TAG_MEMBER, &id.to_be_bytes())
+}
+
+/// Key of a user or a role.
+pub(crate) fn named_key(tag: u8, name: &str) -> Vec<u8> {
+    tagged(tag, name.as_bytes())
 }
 
 /// First key after every key that starts with `prefix`, which must not be all `ff`.

@@ -20,6 +20,7 @@ use kvnode_api::{
 use bytes::Bytes;
 
 use crate::alarm::Alarms;
+use crate::auth::{Auth, TokenChange};
 use crate::change::Change;
 use crate::command::RequestId;
 use crate::compact;
@@ -73,6 +74,7 @@ pub struct Step<V> {
     /// The state after all entries.
     pub view: View<V>,
     pub lease_changes: Vec<LeaseChange>,
+    pub token_changes: Vec<TokenChange>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -97,6 +99,10 @@ pub enum Response {
     Alarm(AlarmResponse),
     /// The member table was changed; it is found in the view.
     Member,
+    /// A change of auth was carried out, or a token noted. The store's revision is for the header.
+    Auth {
+        revision: i64,
+    },
 }
 
 /// See the module text.
@@ -107,6 +113,7 @@ pub struct Store<E: Engine> {
     pub(crate) leases: Leases,
     pub(crate) alarms: Arc<Alarms>,
     pub(crate) members: Arc<Members>,
+    pub(crate) auth: Arc<Auth>,
     pub(crate) pending: Pending,
     /// Made after the last commit.
     pub(crate) reader: E::View,
@@ -114,6 +121,7 @@ pub struct Store<E: Engine> {
     pub(crate) reader_revision: i64,
     pub(crate) changes: Vec<Change>,
     pub(crate) lease_changes: Vec<LeaseChange>,
+    pub(crate) token_changes: Vec<TokenChange>,
     /// How far physical compaction has come in the tombstone index.
     tombstones: Revision,
     fences: Keeper,
@@ -133,6 +141,7 @@ impl<E: Engine> Store<E> {
         let leases = Leases::load(&reader)?;
         let alarms = Arc::new(Alarms::load(&reader)?);
         let members = Arc::new(Members::load(&reader)?);
+        let auth = Arc::new(Auth::load(&reader)?);
         let fences = if meta.key_count == 0 {
             Keeper::of_empty_store()
         } else {
@@ -143,6 +152,7 @@ impl<E: Engine> Store<E> {
             meta,
             alarms: Arc::clone(&alarms),
             members: Arc::clone(&members),
+            auth: Arc::clone(&auth),
             leases_count: leases.len(),
             quota_bytes: config.quota_bytes,
             fences: fences.current(),
@@ -155,10 +165,12 @@ impl<E: Engine> Store<E> {
             leases,
             alarms,
             members,
+            auth,
             pending: Pending::default(),
             reader,
             changes: Vec::new(),
             lease_changes: Vec::new(),
+            token_changes: Vec::new(),
             tombstones: Revision::default(),
             fences,
             view,
@@ -205,6 +217,7 @@ impl<E: Engine> Store<E> {
             changes: Arc::new(std::mem::take(&mut self.changes)),
             view: self.view.clone(),
             lease_changes: std::mem::take(&mut self.lease_changes),
+            token_changes: std::mem::take(&mut self.token_changes),
         })
     }
 
@@ -275,6 +288,7 @@ impl<E: Engine> Store<E> {
             meta: self.meta,
             alarms: Arc::clone(&self.alarms),
             members: Arc::clone(&self.members),
+            auth: Arc::clone(&self.auth),
             leases_count: self.leases.len(),
             quota_bytes: self.config.quota_bytes,
             fences: self.fences.current(),

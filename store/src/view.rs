@@ -16,6 +16,7 @@ use kvnode_api::{
 };
 
 use crate::alarm::Alarms;
+use crate::auth::Auth;
 use crate::count::count as fenced;
 use crate::engine::{Reader, Space};
 use crate::error::Failure;
@@ -38,6 +39,7 @@ pub(crate) struct Shared<V> {
     pub meta: Meta,
     pub alarms: Arc<Alarms>,
     pub members: Arc<Members>,
+    pub auth: Arc<Auth>,
     pub leases_count: usize,
     pub quota_bytes: Option<u64>,
     /// Of this very state, once they were built.
@@ -134,6 +136,11 @@ impl<V: Reader> View<V> {
 
     pub fn alarms(&self) -> &Alarms {
         &self.shared.alarms
+    }
+
+    /// Users, roles and permissions as of this view.
+    pub fn auth(&self) -> &Auth {
+        &self.shared.auth
     }
 
     pub fn members(&self) -> &Members {

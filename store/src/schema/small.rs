@@ -2,12 +2,13 @@
 
 use bytes::Bytes;
 
-use super::{VERSION_BITS, flags, lease_key, member_key};
+use super::{AUTH_KEY, VERSION_BITS, flags, lease_key, member_key};
 use crate::codec::Cursor;
 use crate::engine::Space;
 use crate::error::Error;
 
 const MEMBER_REMOVED: u8 = 1;
+const AUTH_ENABLED: u8 = 1;
 
 /// A lease as stored; its keys are found under `attachment_prefix`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,9 +60,71 @@ pub(crate) fn decode_member(id: u64, record: &Bytes) -> Result<(bool, Bytes), Er
     parse().ok_or_else(|| Error::record(Space::State, &member_key(id), "is no member"))
 }
 
+/// Whether auth is on, and how often it has changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AuthRecord {
+    pub enabled: bool,
+    pub revision: u64,
+}
+
+impl AuthRecord {
+    pub fn encode(&self) -> Bytes {
+        let mut out = Vec::with_capacity(9);
+        out.push(VERSION_BITS | if self.enabled { AUTH_ENABLED } else { 0 });
+        out.extend_from_slice(&self.revision.to_be_bytes());
+        out.into()
+    }
+
+    pub fn decode(record: &Bytes) -> Result<Self, Error> {
+        let parse = || {
+            let mut cursor = Cursor::new(record);
+            let flags = flags(cursor.byte()?, AUTH_ENABLED)?;
+            let auth = Self {
+                enabled: flags & AUTH_ENABLED != 0,
+                revision: cursor.u64()?,
+            };
+            cursor.end()?;
+            Some(auth)
+        };
+        parse().ok_or_else(|| Error::record(Space::State, &AUTH_KEY, "is no auth record"))
+    }
+}
+
+/// A message behind a version byte without flags.
+pub(crate) fn versioned(message: &[u8]) -> Bytes {
+    let mut out = Vec::with_capacity(1 + message.len());
+    out.push(VERSION_BITS);
+    out.extend_from_slice(message);
+    out.into()
+}
+
+/// `None`: another version, flags nobody knows, or nothing at all.
+pub(crate) fn versioned_message(record: &Bytes) -> Option<Bytes> {
+    let mut cursor = Cursor::new(record);
+    flags(cursor.byte()?, 0)?;
+    Some(cursor.rest())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_auth_record_comes_back_and_cuts_are_refused() {
+        for enabled in [false, true] {
+            let auth = AuthRecord {
+                enabled,
+                revision: u64::MAX - 1,
+            };
+            let record = auth.encode();
+            assert_eq!(AuthRecord::decode(&record).unwrap(), auth);
+            for length in 0..record.len() {
+                assert!(AuthRecord::decode(&record.slice(..length)).is_err());
+            }
+        }
+        assert_eq!(versioned_message(&versioned(b"x")).unwrap(), "x");
+        assert_eq!(versioned_message(&Bytes::from_static(&[0x11])), None);
+    }
 
     #[test]
     fn leases_and_members_come_back_and_cuts_are_refused() {

@@ -2,6 +2,7 @@
 //! in the store, and random runs against a naive model on both engines.
 
 mod alarm;
+mod auth;
 mod compaction;
 mod counting;
 mod harness;
