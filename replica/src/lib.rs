@@ -24,6 +24,7 @@ mod applying;
 mod conf_change;
 mod config;
 mod error;
+mod forwards;
 mod incoming;
 mod log;
 mod logger;

@@ -93,14 +93,17 @@ pub struct Message {
     /// last entry. Snapshot: the last index contained. Read answer: the index to wait for. Forward
     /// answer, rejected: why (see `proposals.rs`).
     pub index: u64,
+    /// Forward: which one it is of the sender's life, from 1 on.
     pub commit: u64,
+    /// Forward: the term whose leader is meant.
     pub commit_term: u64,
     /// Append answer, rejected: where to try next. Forwards and their answers: the asker's ticket.
     pub hint: u64,
     pub rejected: bool,
     /// Vote request made because the old leader asked for it.
     pub by_transfer: bool,
-    /// Heartbeats and reads: which batch of reads this belongs to.
+    /// Heartbeats and reads: which batch of reads this belongs to. Forwards and their answers: the
+    /// asker's incarnation.
     pub context: Bytes,
     pub membership: Option<Membership>,
     pub entries: Vec<Entry>,

@@ -4,18 +4,13 @@
 //! and a sum of bytes; when either is reached a proposal is answered [`Refused::Busy`] at once and
 //! nothing of it is kept. Proposals between two polls are appended together, as one step of raft.
 //!
-//! A command proposed at another member is forwarded in a message of our own and answered: taken,
-//! or why not. Networks may double a forward, and a member that got no answer may send the command
-//! again, so the same command can be committed twice. Its request id travels inside the command;
-//! dropping the second one when it is executed is the store's part.
+//! What another member forwards comes in through `forwards.rs`.
 
 use bytes::Bytes;
-use kvnode_wal::{Entry, EntryKind};
 use raft::eraftpb;
 
 use crate::error::Refused;
 use crate::log::ENTRY_OVERHEAD;
-use crate::message::{Kind, Message};
 use crate::replica::Replica;
 
 /// Proposals taken since the last poll, and what raft holds that the log has not seen yet.
@@ -55,34 +50,6 @@ impl Replica {
         Ok(())
     }
 
-    /// Sends a command to the leader. The answer comes as `(ticket, ..)` in the output's
-    /// `forwards`, or never (message or leader lost): the caller keeps its own deadline.
-    ///
-    /// # Errors
-    /// [`Refused::NotLeader`] without a leader to send to, or the reasons this member has itself.
-    pub fn forward(&mut self, ticket: u64, payload: Bytes) -> Result<(), Refused> {
-        self.alive()?;
-        self.check_size(payload.len())?;
-        if payload.is_empty() {
-            return Err(Refused::Empty);
-        }
-        let leader = match self.leader() {
-            Some(leader) if leader != self.config.id => leader,
-            leader => return Err(Refused::NotLeader { leader }),
-        };
-        let mut message = Message::new(Kind::Forward, self.config.id, leader);
-        message.hint = ticket;
-        let kind = EntryKind::Normal;
-        message.entries.push(Entry {
-            index: 1,
-            term: 0,
-            kind,
-            payload,
-        });
-        self.outbox.push(message);
-        Ok(())
-    }
-
     /// Every check that does not look at the command itself.
     pub(crate) fn may_propose(&self, bytes: usize) -> Result<(), Refused> {
         self.alive()?;
@@ -108,7 +75,7 @@ impl Replica {
         Ok(())
     }
 
-    fn check_size(&self, bytes: usize) -> Result<(), Refused> {
+    pub(crate) fn check_size(&self, bytes: usize) -> Result<(), Refused> {
         let limit = self.config.entry_bytes_max;
         if bytes > limit {
             Err(Refused::TooLarge { bytes, limit })
@@ -131,55 +98,5 @@ impl Replica {
         );
         self.proposals.waiting.clear();
         self.raw.raft.bcast_append();
-    }
-
-    pub(crate) fn step_forward(&mut self, mut message: Message) {
-        let payload = message
-            .entries
-            .pop()
-            .map(|entry| entry.payload)
-            .unwrap_or_default();
-        let result = self.propose(payload);
-        let mut answer = Message::new(Kind::ForwardAnswer, self.config.id, message.from);
-        answer.hint = message.hint;
-        if let Err(why) = result {
-            answer.rejected = true;
-            answer.index = reason(why);
-        }
-        self.outbox.push(answer);
-    }
-
-    pub(crate) fn step_forward_answer(&mut self, message: &Message) {
-        let result = if message.rejected {
-            Err(refused(message.index))
-        } else {
-            Ok(())
-        };
-        self.forwards.push((message.hint, result));
-    }
-}
-
-/// Why a forward was refused, as a number on the wire.
-fn reason(why: Refused) -> u64 {
-    match why {
-        Refused::NotLeader { .. } => 1,
-        Refused::Transferring => 3,
-        Refused::Stalled => 4,
-        Refused::TooLarge { .. } => 5,
-        Refused::Empty => 6,
-        Refused::Removed => 7,
-        _ => 2,
-    }
-}
-
-fn refused(reason: u64) -> Refused {
-    match reason {
-        1 => Refused::NotLeader { leader: None },
-        3 => Refused::Transferring,
-        4 => Refused::Stalled,
-        5 => Refused::TooLarge { bytes: 0, limit: 0 },
-        6 => Refused::Empty,
-        7 => Refused::Removed,
-        _ => Refused::Busy,
     }
 }

@@ -17,6 +17,7 @@ use raft::{RawNode, StateRole, eraftpb};
 use crate::conf_change::ConfChange;
 use crate::config::Config;
 use crate::error::{Error, Refused};
+use crate::forwards::Forwards;
 use crate::log::Log;
 use crate::message::{Kind, Message};
 use crate::output::{Output, Role, RoleChange, Status};
@@ -35,6 +36,7 @@ pub struct Replica {
     pub(crate) raw: RawNode<Log>,
     pub(crate) membership: Membership,
     pub(crate) proposals: Proposals,
+    pub(crate) forwarded: Forwards,
     pub(crate) reads: Reads,
     pub(crate) peers: Peers,
     /// Ticks since the start.
@@ -129,6 +131,7 @@ impl Replica {
             raw,
             membership,
             proposals: Proposals::default(),
+            forwarded: Forwards::default(),
             peers: Peers::default(),
             now: 0,
             outbox: Vec::new(),
@@ -236,6 +239,35 @@ impl Replica {
             }
             self.after_input();
         }
+    }
+
+    /// Stops leading at once, without a successor: for a leader that finds it has not run for a
+    /// while and so cannot know what it missed. The others, or this member later, elect one after
+    /// an election timeout. A single voter goes on.
+    pub fn step_down(&mut self) {
+        if self.alive().is_err() || !self.leads() || self.alone() {
+            return;
+        }
+        self.flush_proposals();
+        let term = self.raw.raft.term;
+        self.raw.raft.become_follower(term, raft::INVALID_ID);
+        self.after_input();
+    }
+
+    /// As leader: the last entry that every member heard of lately is known to have; older ones
+    /// are needed by nobody who is about to ask for them. `None` if no other member was heard of.
+    pub fn followed_up_to(&self) -> Option<u64> {
+        let ticks = self.config.election_ticks as u64;
+        let progress = self.raw.raft.prs().iter();
+        let followers = progress.filter(|(member, _)| {
+            **member != self.config.id && self.peers.active(**member, self.now, ticks)
+        });
+        followers.map(|(_, progress)| progress.matched).min()
+    }
+
+    /// Nobody else votes: this member decides alone.
+    pub fn is_alone(&self) -> bool {
+        self.alone()
     }
 
     /// Drops log entries up to `index` from memory, at most those applied. The tail also shrinks by

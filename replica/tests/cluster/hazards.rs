@@ -354,7 +354,7 @@ fn h10_two_members_reading_at_once_are_both_answered() {
 }
 
 #[test]
-fn h11_a_doubled_forward_is_committed_twice_with_the_same_bytes_for_the_store_to_tell() {
+fn h11_a_doubled_forward_is_taken_once() {
     let mut world = World::new(21, 3);
     let leader = world.until_leader();
     world.run(5);
@@ -372,9 +372,44 @@ fn h11_a_doubled_forward_is_committed_twice_with_the_same_bytes_for_the_store_to
     let once = world.executed[&payload[..]];
     world.inject(forward);
     world.run(3);
-    // The same command, its request id inside it, under two indexes.
-    assert_eq!(world.executed[&payload[..]], once + 1);
-    assert_eq!(world.nodes[&follower].forwards, [(5, Ok(())), (5, Ok(()))]);
+    assert_eq!(world.executed[&payload[..]], once);
+    assert_eq!(world.nodes[&follower].forwards, [(5, Ok(()))]);
+}
+
+#[test]
+fn h11_a_forward_that_arrives_under_a_later_term_is_refused() {
+    let mut world = World::new(21, 3);
+    let old = world.until_leader();
+    world.run(5);
+    let follower = others(&world, old)[0];
+    world.record = Some(Vec::new());
+    let payload = world.fresh_payload();
+    world
+        .node(follower)
+        .replica()
+        .forward(5, payload.clone())
+        .unwrap();
+    world.settle(follower);
+    let frame = world.record.take().unwrap().pop().unwrap();
+    let mut late = Message::decode(frame, &kvnode_replica::Limits::default()).unwrap();
+    world.run(3);
+    let once = world.executed[&payload[..]];
+    world.node(old).replica().step_down();
+    world.settle(old);
+    world.until(80, "a later term", |world| world.leader().is_some());
+    let new = world.until_leader();
+    world.run(5);
+    // Even at the member that leads now, and would take the same command under its own term.
+    if new != follower {
+        late.to = new;
+        let mut frame = bytes::BytesMut::new();
+        late.encode_into(&mut frame);
+        world.inject(frame.freeze());
+        world.run(3);
+        let refused = Err(Refused::NotLeader { leader: None });
+        assert_eq!(world.nodes[&follower].forwards, [(5, Ok(())), (5, refused)]);
+    }
+    assert_eq!(world.executed[&payload[..]], once);
 }
 
 #[test]
