@@ -12,6 +12,10 @@ pub enum Place {
         sequence: u32,
         offset: u64,
     },
+    /// Something is expected there that has no name yet.
+    Offset {
+        offset: u64,
+    },
     Footer {
         offset: u64,
     },
@@ -26,6 +30,7 @@ impl fmt::Display for Place {
         match self {
             Place::Header => f.write_str("header at offset 0"),
             Place::Chunk { sequence, offset } => write!(f, "chunk {sequence} at offset {offset}"),
+            Place::Offset { offset } => write!(f, "offset {offset}"),
             Place::Footer { offset } => write!(f, "footer at offset {offset}"),
             Place::Trailer { offset } => write!(f, "trailer at offset {offset}"),
             Place::Digest => f.write_str("SHA-256 at the end"),
@@ -36,7 +41,7 @@ impl fmt::Display for Place {
 /// What is wrong there.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Damage {
-    #[error("not a snapshot: the first bytes are {found:02x?}")]
+    #[error("the first bytes are {found:02x?}, which nothing of a snapshot starts with")]
     Magic { found: Vec<u8> },
     #[error("ends after {found} bytes, at least {expected} expected")]
     Short { expected: u64, found: u64 },
@@ -58,8 +63,10 @@ pub enum Damage {
 pub enum Error {
     #[error("{place}: {damage}")]
     Damaged { place: Place, damage: Damage },
-    #[error("snapshot format {found}.x; this program reads up to {supported}.x")]
+    #[error("snapshot format {found}.x; this program reads {supported}.x")]
     Version { found: u16, supported: u16 },
+    #[error("snapshot with features {found:08x}; this program knows {supported:08x}")]
+    Features { found: u32, supported: u32 },
     /// The caller's mistake, found while writing.
     #[error("record refused: {0}")]
     Refused(&'static str),

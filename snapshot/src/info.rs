@@ -1,31 +1,35 @@
-//! What a snapshot says of itself: header fields, and the index entries of its footer.
+//! What a snapshot says of itself: header fields, and what its footer lists.
+
+use std::io::Read;
 
 use crate::error::{Damage, Error, Place};
+use crate::{
+    CRC_BYTES, FEATURES, HEADER_BODY_BYTES_MAX, HEADER_HEAD_BYTES, MAGIC, MAJOR, MINOR, check_crc,
+    length,
+};
 
 /// Header fields. Zero or empty means "not said".
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Info {
-    /// Tag 1.
     pub cluster_id: u64,
-    /// Tag 2: the member that wrote it.
+    /// The member that wrote it.
     pub member_id: u64,
-    /// Tag 3: applied raft index of the state.
+    /// Applied raft index of the state.
     pub raft_index: u64,
-    /// Tag 4.
     pub raft_term: u64,
-    /// Tag 5: the store's revision.
+    /// The store's revision.
     pub revision: i64,
-    /// Tag 6: -1 if never compacted.
+    /// -1 if never compacted.
     pub compact_revision: i64,
-    /// Tag 7: unix milliseconds.
     pub created_unix_ms: u64,
-    /// Tag 8: program and version.
+    /// Program and version; at most 256 bytes are kept.
     pub program: String,
-    /// Tag 9: version of the records inside.
+    /// Version of the records inside.
     pub schema: u32,
 }
 
 impl Info {
+    /// The whole header.
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut body = Vec::new();
         for (tag, value) in [
@@ -38,29 +42,31 @@ impl Info {
             (7, self.created_unix_ms),
             (9, u64::from(self.schema)),
         ] {
-            put(&mut body, tag, &value.to_le_bytes());
+            put_field(&mut body, tag, &value.to_le_bytes());
         }
         let program = self.program.as_bytes();
-        put(&mut body, 8, &program[..program.len().min(256)]);
-        body
+        put_field(&mut body, 8, &program[..program.len().min(256)]);
+        let mut header = Vec::with_capacity(HEADER_HEAD_BYTES + body.len() + CRC_BYTES);
+        header.extend_from_slice(&MAGIC);
+        header.extend_from_slice(&MAJOR.to_le_bytes());
+        header.extend_from_slice(&MINOR.to_le_bytes());
+        header.extend_from_slice(&FEATURES.to_le_bytes());
+        header.extend_from_slice(&length(body.len()).to_le_bytes());
+        header.extend_from_slice(&body);
+        let crc = crc32fast::hash(&header);
+        header.extend_from_slice(&crc.to_le_bytes());
+        header
     }
 
-    pub(crate) fn decode(mut body: &[u8]) -> Result<Self, Error> {
+    fn decode(body: &[u8]) -> Result<Self, Error> {
+        let wrong = |what| Error::damaged(Place::Header, Damage::Shape(what));
         let mut info = Info::default();
-        while !body.is_empty() {
-            let (tag, value) = take(&mut body).ok_or_else(|| {
-                Error::damaged(
-                    Place::Header,
-                    Damage::Shape("a field runs over the end of the header"),
-                )
-            })?;
+        for field in fields(body) {
+            let (tag, value) =
+                field.ok_or_else(|| wrong("a field runs over the end of the header"))?;
             let number = || {
-                let bytes = value.try_into().map_err(|_| {
-                    Error::damaged(
-                        Place::Header,
-                        Damage::Shape("a number that does not have 8 bytes"),
-                    )
-                })?;
+                let bytes = value.try_into();
+                let bytes = bytes.map_err(|_| wrong("a number that does not have 8 bytes"))?;
                 Ok::<u64, Error>(u64::from_le_bytes(bytes))
             };
             match tag {
@@ -80,17 +86,82 @@ impl Info {
     }
 }
 
-fn put(body: &mut Vec<u8>, tag: u16, value: &[u8]) {
-    body.extend_from_slice(&tag.to_le_bytes());
-    body.extend_from_slice(
-        &u16::try_from(value.len())
-            .expect("fields are cut to 256 bytes")
-            .to_le_bytes(),
-    );
-    body.extend_from_slice(value);
+/// Reads and checks a header. Returns its bytes as well: they are part of the digest.
+pub(crate) fn read_header(source: &mut impl Read) -> Result<(Info, Vec<u8>), Error> {
+    let mut header = vec![0; HEADER_HEAD_BYTES];
+    fill(source, &mut header, Place::Header)?;
+    if header[..8] != MAGIC {
+        let found = header[..8].to_vec();
+        return Err(Error::damaged(Place::Header, Damage::Magic { found }));
+    }
+    let major = u16::from_le_bytes([header[8], header[9]]);
+    if major != MAJOR {
+        return Err(Error::Version {
+            found: major,
+            supported: MAJOR,
+        });
+    }
+    let number = |at: usize| {
+        u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]])
+    };
+    let (features, body_bytes) = (number(12), number(16));
+    if body_bytes > HEADER_BODY_BYTES_MAX {
+        let damage = Damage::Shape("it is longer than any header may be");
+        return Err(Error::damaged(Place::Header, damage));
+    }
+    header.resize(HEADER_HEAD_BYTES + body_bytes as usize + CRC_BYTES, 0);
+    fill(source, &mut header[HEADER_HEAD_BYTES..], Place::Header)?;
+    check_crc(Place::Header, &header)?;
+    if features & !FEATURES != 0 {
+        return Err(Error::Features {
+            found: features,
+            supported: FEATURES,
+        });
+    }
+    let info = Info::decode(&header[HEADER_HEAD_BYTES..header.len() - CRC_BYTES])?;
+    Ok((info, header))
 }
 
-fn take<'a>(body: &mut &'a [u8]) -> Option<(u16, &'a [u8])> {
+/// Fills `buffer`, or says at what place the source ended.
+pub(crate) fn fill(source: &mut impl Read, buffer: &mut [u8], place: Place) -> Result<(), Error> {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        match source.read(&mut buffer[filled..]) {
+            Ok(0) => {
+                let (expected, found) = (buffer.len() as u64, filled as u64);
+                return Err(Error::damaged(place, Damage::Short { expected, found }));
+            }
+            Ok(bytes) => filled += bytes,
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+/// Values are shorter than 65 536 bytes.
+pub(crate) fn put_field(out: &mut Vec<u8>, tag: u16, value: &[u8]) {
+    let bytes = u16::try_from(value.len()).expect("fields are numbers, or cut to 256 bytes");
+    out.extend_from_slice(&tag.to_le_bytes());
+    out.extend_from_slice(&bytes.to_le_bytes());
+    out.extend_from_slice(value);
+}
+
+/// Tagged values to the end of `body`; `None` for the last if it runs over.
+pub(crate) fn fields(mut body: &[u8]) -> impl Iterator<Item = Option<(u16, &[u8])>> {
+    std::iter::from_fn(move || {
+        if body.is_empty() {
+            return None;
+        }
+        let field = take_field(&mut body);
+        if field.is_none() {
+            body = &[];
+        }
+        Some(field)
+    })
+}
+
+fn take_field<'a>(body: &mut &'a [u8]) -> Option<(u16, &'a [u8])> {
     let (tag, rest) = body.split_first_chunk::<2>()?;
     let (length, rest) = rest.split_first_chunk::<2>()?;
     let (value, rest) = rest.split_at_checked(usize::from(u16::from_le_bytes(*length)))?;
@@ -98,17 +169,44 @@ fn take<'a>(body: &mut &'a [u8]) -> Option<(u16, &'a [u8])> {
     Some((u16::from_le_bytes(*tag), value))
 }
 
-/// A chunk as the footer lists it.
+/// A chunk as its head and the footer describe it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ChunkInfo {
     pub sequence: u32,
-    /// In the file.
+    /// Of its first byte in the file.
     pub offset: u64,
     pub section: u8,
+    /// 0 as it is, 1 zstd.
+    pub codec: u8,
     pub records: u32,
     pub raw_bytes: u32,
     pub stored_bytes: u32,
     pub first_key: Vec<u8>,
+    pub last_key: Vec<u8>,
+}
+
+impl ChunkInfo {
+    pub fn place(&self) -> Place {
+        let ChunkInfo {
+            sequence, offset, ..
+        } = *self;
+        Place::Chunk { sequence, offset }
+    }
+
+    /// Bytes of its head, CRC included.
+    pub(crate) fn head_bytes(&self) -> usize {
+        crate::CHUNK_HEAD_BYTES + self.first_key.len() + self.last_key.len() + CRC_BYTES
+    }
+
+    /// Bytes in the file, head and CRCs included.
+    pub fn total_bytes(&self) -> usize {
+        self.head_bytes() + self.stored_bytes as usize + CRC_BYTES
+    }
+
+    /// Offset behind its last byte.
+    pub(crate) fn end(&self) -> Option<u64> {
+        self.offset.checked_add(self.total_bytes() as u64)
+    }
 }
 
 /// All chunks of one section together.
@@ -118,4 +216,22 @@ pub struct SectionTotals {
     pub records: u64,
     pub raw_bytes: u64,
     pub chunks: u32,
+}
+
+/// Adds a chunk to the totals; sections ascend.
+pub(crate) fn count(sections: &mut Vec<SectionTotals>, chunk: &ChunkInfo) {
+    if sections
+        .last()
+        .is_none_or(|last| last.section != chunk.section)
+    {
+        sections.push(SectionTotals {
+            section: chunk.section,
+            ..SectionTotals::default()
+        });
+    }
+    if let Some(totals) = sections.last_mut() {
+        totals.records += u64::from(chunk.records);
+        totals.raw_bytes += u64::from(chunk.raw_bytes);
+        totals.chunks += 1;
+    }
 }

@@ -2,7 +2,9 @@
 
 use std::io::Cursor;
 
-use kvnode_snapshot::{Damage, Error, Info, Options, Place, Snapshot, Writer};
+use kvnode_snapshot::{
+    ChunkInfo, Damage, Error, Info, Options, Place, Snapshot, Stream, Writer, salvage,
+};
 
 fn info() -> Info {
     Info {
@@ -39,8 +41,8 @@ fn write(records: &[Record], chunk_bytes: usize) -> Vec<u8> {
         Vec::new(),
         &info(),
         Options {
-            level: 1,
             chunk_bytes,
+            ..Options::default()
         },
     )
     .unwrap();
@@ -60,7 +62,6 @@ fn read(bytes: &[u8]) -> Result<Vec<Record>, Error> {
         found.extend(
             snapshot
                 .read_chunk(at)?
-                .iter()
                 .map(|(key, value)| (section, key.to_vec(), value.to_vec())),
         );
     }
@@ -126,16 +127,18 @@ fn every_flipped_bit_is_found_and_costs_at_most_its_chunk() {
     let (chunks, chunks_start) = (sound.chunks().len(), sound.chunks()[0].offset);
     let chunks_end = {
         let last = &sound.chunks()[chunks - 1];
-        last.offset + u64::from(last.stored_bytes)
+        last.offset + last.total_bytes() as u64
     };
     for bit in 0..bytes.len() * 8 {
         let mut damaged = bytes.clone();
         damaged[bit / 8] ^= 1 << (bit % 8);
+        assert!(stream(&damaged).is_err(), "bit {bit} was streamed past");
         let Ok(mut snapshot) = Snapshot::open(Cursor::new(&damaged)) else {
             continue;
         };
         let report = snapshot.verify(|_| {}).unwrap();
         assert!(!report.is_sound(), "bit {bit} went unseen");
+        assert!(report.damage().next().is_some());
         let readable = (0..chunks)
             .filter(|at| snapshot.read_chunk(*at).is_ok())
             .count();
@@ -146,16 +149,218 @@ fn every_flipped_bit_is_found_and_costs_at_most_its_chunk() {
         );
         let at = (bit / 8) as u64;
         if (chunks_start..chunks_end).contains(&at) {
-            let named = report
-                .damaged
+            let hit = sound
+                .chunks()
                 .iter()
-                .any(|(place, _)| matches!(place, Place::Chunk { .. }));
-            assert!(
-                named,
-                "bit {bit} lies in a chunk that was not named: {report:?}"
+                .rfind(|chunk| chunk.offset <= at)
+                .unwrap();
+            let [lost] = &report.lost[..] else {
+                panic!("bit {bit}: {report:?}");
+            };
+            assert_eq!(
+                (&lost.first_key, &lost.last_key, lost.records),
+                (&hit.first_key, &hit.last_key, hit.records),
+                "bit {bit} lies in another chunk than was named"
             );
         }
     }
+}
+
+fn stream(bytes: &[u8]) -> Result<Vec<Record>, Error> {
+    let mut stream = Stream::open(bytes)?;
+    let mut found = Vec::new();
+    while let Some((section, records)) = stream.next_chunk()? {
+        found.extend(records.map(|(key, value)| (section, key.to_vec(), value.to_vec())));
+    }
+    let summary = stream.summary().expect("the end was reached");
+    assert_eq!(summary.bytes, bytes.len() as u64);
+    assert_eq!(stream.next_chunk()?, None);
+    Ok(found)
+}
+
+#[test]
+fn a_stream_is_read_without_seeking_and_ends_well_only_if_it_was_whole() {
+    let bytes = write(&records(), 2048);
+    assert_eq!(stream(&bytes).unwrap(), records());
+    assert_eq!(stream(&write(&[], 2048)).unwrap(), []);
+    for length in (0..bytes.len())
+        .step_by(7)
+        .chain(bytes.len() - 600..bytes.len())
+    {
+        assert!(
+            stream(&bytes[..length]).is_err(),
+            "{length} bytes were taken"
+        );
+    }
+    let longer = [&bytes[..], b"x"].concat();
+    assert!(stream(&longer).is_err());
+}
+
+#[test]
+fn threads_change_nothing_but_the_time() {
+    let records = records();
+    let pack = |threads| {
+        let options = Options {
+            chunk_bytes: 700,
+            threads,
+            ..Options::default()
+        };
+        let mut writer = Writer::new(Vec::new(), &info(), options).unwrap();
+        for (section, key, value) in &records {
+            writer.push(*section, key, value).unwrap();
+        }
+        writer.finish(42).unwrap().1
+    };
+    let alone = pack(0);
+    for threads in [1, 2, 5] {
+        assert_eq!(pack(threads), alone, "{threads} threads");
+    }
+}
+
+#[test]
+fn single_keys_and_ranges_are_found() {
+    let (bytes, all) = (write(&records(), 1024), records());
+    let mut snapshot = Snapshot::open(Cursor::new(&bytes)).unwrap();
+    for (section, key, value) in &all {
+        let found = snapshot.get(*section, key).unwrap();
+        assert_eq!(found.as_deref(), Some(&value[..]), "{section} {key:?}");
+    }
+    for (section, key) in [
+        (0, "key-"),
+        (0, "key-000000x"),
+        (0, "z"),
+        (3, "a"),
+        (3, "key-000299x"),
+        (1, "key-000001"),
+        (9, ""),
+    ] {
+        assert_eq!(
+            snapshot.get(section, key.as_bytes()).unwrap(),
+            None,
+            "{section} {key}"
+        );
+    }
+    let bounds = [
+        "",
+        "key-000000",
+        "key-000010x",
+        "key-000150",
+        "key-000399",
+        "key-000400",
+        "z",
+    ];
+    for (section, from) in [0, 1, 3]
+        .into_iter()
+        .flat_map(|s| bounds.map(|from| (s, from)))
+    {
+        for to in bounds.map(Some).into_iter().chain([None]) {
+            let inside =
+                |key: &[u8]| from.as_bytes() <= key && to.is_none_or(|to| key < to.as_bytes());
+            let wanted: Vec<_> = all
+                .iter()
+                .filter(|(s, key, _)| *s == section && inside(key))
+                .collect();
+            let range = snapshot.range(section, from.as_bytes(), to.map(str::as_bytes));
+            let found: Vec<Record> = range
+                .map(|pair| {
+                    pair.map(|(key, value)| (section, key.to_vec(), value.to_vec()))
+                        .unwrap()
+                })
+                .collect();
+            assert!(found.iter().eq(wanted), "{section} {from} {to:?}");
+        }
+    }
+}
+
+#[test]
+fn a_damaged_chunk_is_told_once_and_the_rest_of_the_section_goes_on() {
+    let mut bytes = write(&records(), 1024);
+    let sound = Snapshot::open(Cursor::new(&bytes)).unwrap();
+    let hit = sound.chunks()[3].clone();
+    bytes[hit.offset as usize + hit.total_bytes() - 10] ^= 1;
+    let mut snapshot = Snapshot::open(Cursor::new(&bytes)).unwrap();
+    let (mut found, mut lost) = (0, Vec::new());
+    for item in snapshot.range(0, b"", None) {
+        match item {
+            Ok(_) => found += 1,
+            Err(chunk) => lost.push(chunk),
+        }
+    }
+    assert_eq!(found, 400 - hit.records);
+    assert_eq!(lost.len(), 1);
+    assert_eq!(
+        (&lost[0].first_key, &lost[0].last_key),
+        (&hit.first_key, &hit.last_key)
+    );
+    let told = lost[0].to_string();
+    assert!(
+        told.contains("chunk 3 at offset") && told.contains("key-0000"),
+        "{told}"
+    );
+    assert!(snapshot.get(0, &hit.first_key).is_err());
+}
+
+#[test]
+fn a_file_without_its_end_is_good_as_far_as_it_goes() {
+    let (bytes, all) = (write(&records(), 1024), records());
+    let sound = Snapshot::open(Cursor::new(&bytes)).unwrap();
+    let chunks = sound.chunks().to_vec();
+    let whole = salvage(Cursor::new(&bytes)).unwrap();
+    assert!(whole.reaches_footer && whole.gaps.is_empty());
+    assert_eq!(whole.snapshot.chunks(), chunks);
+    for length in (chunks[0].offset as usize..bytes.len()).step_by(11) {
+        let mut cut = salvage(Cursor::new(&bytes[..length])).unwrap();
+        let end = |chunk: &ChunkInfo| chunk.offset as usize + chunk.total_bytes();
+        let left = chunks.iter().filter(|chunk| end(chunk) <= length).count();
+        assert_eq!(cut.snapshot.chunks().len(), left, "{length}");
+        assert_eq!(
+            cut.good_bytes as usize,
+            chunks[..left].last().map_or(chunks[0].offset as usize, end)
+        );
+        let records: u32 = chunks[..left].iter().map(|chunk| chunk.records).sum();
+        let mut found = Vec::new();
+        for at in 0..left {
+            let section = cut.snapshot.chunks()[at].section;
+            let records = cut.snapshot.read_chunk(at).unwrap();
+            found.extend(records.map(|(key, value)| (section, key.to_vec(), value.to_vec())));
+        }
+        assert_eq!(found, all[..records as usize], "{length}");
+    }
+}
+
+#[test]
+fn a_hole_in_a_file_costs_the_chunks_it_touches() {
+    let bytes = write(&records(), 1024);
+    let chunks = Snapshot::open(Cursor::new(&bytes))
+        .unwrap()
+        .chunks()
+        .to_vec();
+    // From the middle of the third chunk into the head of the fifth.
+    let (from, to) = (
+        chunks[2].offset as usize + 100,
+        chunks[4].offset as usize + 10,
+    );
+    let mut holed = bytes.clone();
+    holed[from..to].fill(0);
+    let mut left = salvage(Cursor::new(&holed)).unwrap();
+    assert!(left.reaches_footer);
+    assert_eq!(left.good_bytes, chunks[3].offset);
+    let sequences: Vec<u32> = left
+        .snapshot
+        .chunks()
+        .iter()
+        .map(|chunk| chunk.sequence)
+        .collect();
+    let wanted: Vec<u32> = (0..chunks.len() as u32)
+        .filter(|n| ![3, 4].contains(n))
+        .collect();
+    assert_eq!(sequences, wanted);
+    assert_eq!(left.gaps.len(), 1);
+    assert_eq!(
+        (left.gaps[0].0, left.gaps[0].1),
+        (chunks[3].offset, chunks[5].offset)
+    );
+    assert!(left.snapshot.read_chunk(2).is_err() && left.snapshot.read_chunk(3).is_ok());
 }
 
 #[test]
@@ -223,6 +428,12 @@ proptest::proptest! {
         image.resize(image.len() + (512 + 32 - short) % 512, 0);
         if let Ok(mut snapshot) = Snapshot::open(Cursor::new(&image)) {
             let _ = snapshot.verify(|_| {});
+        }
+        let _ = stream(&image);
+        if let Ok(mut left) = salvage(Cursor::new(&image)) {
+            for at in 0..left.snapshot.chunks().len() {
+                let _ = left.snapshot.read_chunk(at);
+            }
         }
     }
 }

@@ -3,7 +3,7 @@
 //! ```text
 //! <data-dir>/IDENTITY      who this is (below); its presence makes the directory a data directory
 //!            LOCK          held while in use; text naming the holder
-//!            kv/           the engine
+//!            kv/           the engine; other names beside it while a new state takes over (`engines.rs`)
 //!            wal/          the log, unless it was put elsewhere at creation
 //!            snap/         full snapshots
 //!            quarantine/   everything a repair ever removed
@@ -27,6 +27,7 @@
     reason = "directories and locks are files"
 )]
 
+mod engines;
 mod error;
 mod identity;
 mod lock;
@@ -38,6 +39,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+pub use engines::{Engines, Live, STAGED_DIR};
 pub use error::Error;
 pub use identity::Identity;
 use identity::Role;
@@ -308,10 +310,15 @@ impl DataDir {
         &self.notes
     }
 
-    /// The engine's directory. It may be missing: then the caller rebuilds it from the log or
-    /// refuses, depending on where the log begins.
+    /// The engine's directory after [`Engines::settle`]. It may be missing: then the caller rebuilds
+    /// it from the log or refuses, depending on where the log begins.
     pub fn kv(&self) -> PathBuf {
         self.root.join(KV_DIR)
+    }
+
+    /// The engine's directory and those that may take its place.
+    pub fn engines(&self) -> Engines {
+        Engines::new(&self.root)
     }
 
     /// The log's directory; exists.
@@ -504,7 +511,8 @@ fn note_unknown(root: &Path, notes: &mut Vec<Note>) -> Result<(), Error> {
     for entry in fs::read_dir(root).map_err(|e| Error::io("list", root, e))? {
         let entry = entry.map_err(|e| Error::io("list", root, e))?;
         let name = entry.file_name();
-        if name != "lost+found" && !KNOWN.iter().any(|known| name == *known) {
+        let known = |name: &str| KNOWN.contains(&name) || engines::is_engine(name);
+        if name != "lost+found" && !name.to_str().is_some_and(known) {
             notes.push(Note::Unknown { path: entry.path() });
         }
     }

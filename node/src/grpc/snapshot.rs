@@ -125,9 +125,7 @@ fn pack(view: &View, info: &Info, out: impl Write) -> Result<u64, kvnode_snapsho
         writer.push(record.space as u8, &record.key, &record.value)?;
     }
     let hash = records.totals().hash();
-    // The footer has room for 64 bits: the two halves folded.
-    let folded = (hash >> 64) as u64 ^ hash as u64;
-    let (totals, _) = writer.finish(folded)?;
+    let (totals, _) = writer.finish(hash)?;
     Ok(totals.file_bytes)
 }
 

@@ -48,7 +48,7 @@ pub fn status(file: &Path, output: &Output) -> Result<Outcome, Failure> {
         chunks: snapshot.chunks().len(),
         records: sections.iter().map(|section| section.records).sum(),
         raw_bytes: sections.iter().map(|section| section.raw_bytes).sum(),
-        logical_hash: format!("{:016x}", snapshot.logical_hash()),
+        logical_hash: format!("{:032x}", snapshot.logical_hash()),
     };
     output.print(&status, |status| {
         format!(
@@ -92,22 +92,19 @@ struct Damage {
 
 pub fn verify(file: &Path, output: &Output) -> Result<Outcome, Failure> {
     let mut snapshot = open(file)?;
-    let bar = progress::bytes(snapshot.file_bytes());
+    let bar = progress::bytes(2 * snapshot.file_bytes());
     let report = snapshot
         .verify(|bytes| bar.set_position(bytes))
         .map_err(|error| unreadable(file, &error))?;
     bar.finish_and_clear();
-    let first_key = |place: &Place| match place {
-        Place::Chunk { sequence, .. } => {
-            let chunk = snapshot
-                .chunks()
-                .iter()
-                .find(|chunk| chunk.sequence == *sequence)?;
-            Some(chunk.first_key.escape_ascii().to_string())
-        }
-        _ => None,
+    let first_key = |place: Place| {
+        let lost = report
+            .lost
+            .iter()
+            .find(|lost| matches!(&lost.error, Error::Damaged { place: of, .. } if *of == place))?;
+        Some(lost.first_key.escape_ascii().to_string())
     };
-    let damage = report.damaged.iter().map(|(place, damage)| Damage {
+    let damage = report.damage().map(|(place, damage)| Damage {
         place: place.to_string(),
         what: damage.to_string(),
         first_key: first_key(place),
@@ -167,7 +164,9 @@ fn unreadable(file: &Path, error: &Error) -> Failure {
             3,
             "take another copy of the snapshot; this one cannot be opened",
         ),
-        Error::Version { .. } => (8, "use the kvutil that came with the program that wrote it"),
+        Error::Version { .. } | Error::Features { .. } => {
+            (8, "use the kvutil that came with the program that wrote it")
+        }
         _ => (1, "check the device the file lies on"),
     };
     Failure::new(code, format!("{}: {error}", file.display()), hint)

@@ -1,0 +1,319 @@
+//! One chunk: its head, its packed records. Everything that frames records is here, nothing that reads or writes files.
+
+use bytes::Bytes;
+
+use crate::error::{Damage, Error, Place};
+use crate::info::ChunkInfo;
+use crate::{CHUNK_BYTES_MAX, CHUNK_HEAD_BYTES, CHUNK_MAGIC, CRC_BYTES, check_crc, length};
+
+const CODEC_RAW: u8 = 0;
+const CODEC_ZSTD: u8 = 1;
+
+/// Records on their way to become a chunk.
+#[derive(Default)]
+pub(crate) struct Batch {
+    pub section: u8,
+    pub sequence: u32,
+    pub records: u32,
+    pub raw: Vec<u8>,
+    pub first_key: Vec<u8>,
+    pub last_key: Vec<u8>,
+}
+
+impl Batch {
+    /// Keys and values whose lengths were checked.
+    pub fn push(&mut self, key: &[u8], value: &[u8]) {
+        if self.records == 0 {
+            self.first_key.clear();
+            self.first_key.extend_from_slice(key);
+        }
+        put_varint(&mut self.raw, key.len());
+        put_varint(&mut self.raw, value.len());
+        self.raw.extend_from_slice(key);
+        self.raw.extend_from_slice(value);
+        self.records += 1;
+        self.last_key.clear();
+        self.last_key.extend_from_slice(key);
+    }
+
+    /// Forgets the records, keeps the buffers.
+    pub fn clear(&mut self) {
+        self.records = 0;
+        self.raw.clear();
+    }
+}
+
+/// Packs batches, one at a time.
+pub(crate) struct Packer {
+    zstd: zstd::bulk::Compressor<'static>,
+    packed: Vec<u8>,
+}
+
+impl Packer {
+    pub fn new(level: i32) -> std::io::Result<Self> {
+        Ok(Packer {
+            zstd: zstd::bulk::Compressor::new(level)?,
+            packed: Vec::new(),
+        })
+    }
+
+    /// The chunk's bytes replace those in `out`; the offset of what is returned is left 0.
+    pub fn pack(&mut self, batch: &Batch, out: &mut Vec<u8>) -> std::io::Result<ChunkInfo> {
+        let bound = zstd::zstd_safe::compress_bound(batch.raw.len());
+        if self.packed.len() < bound {
+            self.packed.resize(bound, 0);
+        }
+        let packed_bytes = self
+            .zstd
+            .compress_to_buffer(&batch.raw, &mut self.packed[..])?;
+        // What does not shrink is kept as it is: reading it back costs nothing then.
+        let (codec, stored) = if packed_bytes < batch.raw.len() {
+            (CODEC_ZSTD, &self.packed[..packed_bytes])
+        } else {
+            (CODEC_RAW, &batch.raw[..])
+        };
+        let info = ChunkInfo {
+            sequence: batch.sequence,
+            offset: 0,
+            section: batch.section,
+            codec,
+            records: batch.records,
+            raw_bytes: length(batch.raw.len()),
+            stored_bytes: length(stored.len()),
+            first_key: batch.first_key.clone(),
+            last_key: batch.last_key.clone(),
+        };
+        out.clear();
+        out.reserve(info.total_bytes());
+        put_head(out, &info);
+        out.extend_from_slice(stored);
+        let crc = crc32fast::hash(out);
+        out.extend_from_slice(&crc.to_le_bytes());
+        Ok(info)
+    }
+}
+
+fn put_head(out: &mut Vec<u8>, info: &ChunkInfo) {
+    out.extend_from_slice(&CHUNK_MAGIC);
+    out.extend_from_slice(&[info.section, info.codec, 0, 0]);
+    for number in [
+        info.sequence,
+        info.records,
+        info.raw_bytes,
+        info.stored_bytes,
+    ] {
+        out.extend_from_slice(&number.to_le_bytes());
+    }
+    put_keys(out, info);
+    let crc = crc32fast::hash(out);
+    out.extend_from_slice(&crc.to_le_bytes());
+}
+
+/// Lengths of both keys, then the keys.
+pub(crate) fn put_keys(out: &mut Vec<u8>, info: &ChunkInfo) {
+    for key in [&info.first_key, &info.last_key] {
+        let bytes = u16::try_from(key.len()).expect("checked when the record was taken");
+        out.extend_from_slice(&bytes.to_le_bytes());
+    }
+    out.extend_from_slice(&info.first_key);
+    out.extend_from_slice(&info.last_key);
+}
+
+/// What the fixed part of a head says of the rest; believed only as far as lengths are bounded.
+pub(crate) fn head_bytes(fixed: &[u8; CHUNK_HEAD_BYTES]) -> usize {
+    let keys = |at: usize| usize::from(u16::from_le_bytes([fixed[at], fixed[at + 1]]));
+    CHUNK_HEAD_BYTES + keys(24) + keys(26) + CRC_BYTES
+}
+
+/// Checks a head, CRC included. `offset` is where it lies.
+pub(crate) fn parse_head(head: &[u8], offset: u64) -> Result<ChunkInfo, Error> {
+    let fixed: &[u8; CHUNK_HEAD_BYTES] = head.first_chunk().ok_or_else(|| {
+        let place = Place::Offset { offset };
+        Error::damaged(place, Damage::Shape("a chunk's head is cut short"))
+    })?;
+    let number =
+        |at: usize| u32::from_le_bytes([fixed[at], fixed[at + 1], fixed[at + 2], fixed[at + 3]]);
+    let sequence = number(8);
+    let wrong = |damage| Err(Error::damaged(Place::Chunk { sequence, offset }, damage));
+    if fixed[..4] != CHUNK_MAGIC {
+        let found = fixed[..4].to_vec();
+        return Err(Error::damaged(
+            Place::Offset { offset },
+            Damage::Magic { found },
+        ));
+    }
+    if head.len() != head_bytes(fixed) {
+        return wrong(Damage::Shape("its head is cut short"));
+    }
+    check_crc(Place::Chunk { sequence, offset }, head)?;
+    let keys = &head[CHUNK_HEAD_BYTES..head.len() - CRC_BYTES];
+    let (first_key, last_key) =
+        keys.split_at(usize::from(u16::from_le_bytes([fixed[24], fixed[25]])));
+    let info = ChunkInfo {
+        sequence,
+        offset,
+        section: fixed[4],
+        codec: fixed[5],
+        records: number(12),
+        raw_bytes: number(16),
+        stored_bytes: number(20),
+        first_key: first_key.to_vec(),
+        last_key: last_key.to_vec(),
+    };
+    if info.raw_bytes.max(info.stored_bytes) > CHUNK_BYTES_MAX {
+        return wrong(Damage::Shape("it is longer than any chunk may be"));
+    }
+    Ok(info)
+}
+
+/// Checks and unpacks what follows the head: stored bytes and CRC. `head` is the head with its CRC.
+pub(crate) fn unpack(info: &ChunkInfo, head: &[u8], rest: Bytes) -> Result<Records, Error> {
+    let place = info.place();
+    let wrong = |damage| Error::damaged(place, damage);
+    let Some((stored, crc)) = rest.split_last_chunk::<CRC_BYTES>() else {
+        return Err(wrong(Damage::Shape("no room for its CRC")));
+    };
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(head);
+    hasher.update(stored);
+    let (expected, found) = (u32::from_le_bytes(*crc), hasher.finalize());
+    if expected != found {
+        return Err(wrong(Damage::Crc { expected, found }));
+    }
+    let raw = match info.codec {
+        CODEC_RAW => rest.slice(..stored.len()),
+        CODEC_ZSTD => zstd::bulk::decompress(stored, info.raw_bytes as usize)
+            .map_err(|error| wrong(Damage::Zstd(error.to_string())))?
+            .into(),
+        _ => {
+            return Err(wrong(Damage::Shape(
+                "packed in a way this program does not know",
+            )));
+        }
+    };
+    if raw.len() != info.raw_bytes as usize {
+        return Err(wrong(Damage::Shape(
+            "its records are not as long as its head says",
+        )));
+    }
+    Records::check(info, raw).map_err(wrong)
+}
+
+/// The records of one chunk, in order. Keys and values are slices of one buffer: one that is kept keeps all of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Records {
+    raw: Bytes,
+    at: usize,
+    left: u32,
+}
+
+impl Records {
+    fn check(info: &ChunkInfo, raw: Bytes) -> Result<Records, Damage> {
+        let records = Records {
+            raw,
+            at: 0,
+            left: info.records,
+        };
+        let mut rest = &records.raw[..];
+        let (mut count, mut last): (u32, Option<&[u8]>) = (0, None);
+        while !rest.is_empty() {
+            let (key, _) =
+                take_record(&mut rest).ok_or(Damage::Shape("a record runs over its end"))?;
+            if last.is_none() && key != info.first_key {
+                return Err(Damage::Shape("its first key is not what its head says"));
+            }
+            if last.is_some_and(|last| last >= key) {
+                return Err(Damage::Shape("its keys are out of order"));
+            }
+            last = Some(key);
+            count += 1;
+        }
+        if count != info.records || count == 0 {
+            return Err(Damage::Shape(
+                "its records are not as many as its head says",
+            ));
+        }
+        if last != Some(&info.last_key[..]) {
+            return Err(Damage::Shape("its last key is not what its head says"));
+        }
+        Ok(records)
+    }
+
+    /// Records not handed out yet.
+    pub fn len(&self) -> usize {
+        self.left as usize
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.left == 0
+    }
+
+    /// Those not handed out yet, borrowed: key, value.
+    pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        let mut rest = &self.raw[self.at..];
+        std::iter::from_fn(move || take_record(&mut rest))
+    }
+
+    /// Passes over records with keys below `key`.
+    pub fn skip_below(&mut self, key: &[u8]) {
+        let mut rest = &self.raw[self.at..];
+        loop {
+            let before = rest;
+            match take_record(&mut rest) {
+                Some((found, _)) if found < key => self.left -= 1,
+                _ => {
+                    self.at = self.raw.len() - before.len();
+                    return;
+                }
+            }
+        }
+    }
+}
+
+impl Iterator for Records {
+    type Item = (Bytes, Bytes);
+
+    fn next(&mut self) -> Option<(Bytes, Bytes)> {
+        let mut rest = &self.raw[self.at..];
+        let (key, value) = take_record(&mut rest)?;
+        let end = self.raw.len() - rest.len();
+        let value_at = end - value.len();
+        let pair = (
+            self.raw.slice(value_at - key.len()..value_at),
+            self.raw.slice(value_at..end),
+        );
+        self.at = end;
+        self.left -= 1;
+        Some(pair)
+    }
+}
+
+fn take_record<'a>(rest: &mut &'a [u8]) -> Option<(&'a [u8], &'a [u8])> {
+    let key_bytes = take_varint(rest)?;
+    let value_bytes = take_varint(rest)?;
+    let (key, behind) = rest.split_at_checked(key_bytes)?;
+    let (value, behind) = behind.split_at_checked(value_bytes)?;
+    *rest = behind;
+    Some((key, value))
+}
+
+fn put_varint(out: &mut Vec<u8>, mut value: usize) {
+    while value >= 0x80 {
+        out.push((value & 0x7f) as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
+}
+
+fn take_varint(rest: &mut &[u8]) -> Option<usize> {
+    let mut value = 0u64;
+    for shift in (0..35).step_by(7) {
+        let (&byte, behind) = rest.split_first()?;
+        *rest = behind;
+        value |= u64::from(byte & 0x7f) << shift;
+        if byte & 0x80 == 0 {
+            return usize::try_from(value).ok();
+        }
+    }
+    None
+}
