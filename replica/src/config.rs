@@ -51,6 +51,9 @@ pub struct Config {
     pub promote_gap: u64,
     /// Refuse membership changes after which fewer than a quorum would be reachable.
     pub strict_reconfiguration: bool,
+    /// A peer counts as reachable for such a change only when its connection has stood for this many
+    /// ticks (see [`linked`](crate::Replica::linked)); 0 does without connections.
+    pub linked_ticks_min: u64,
 }
 
 impl Config {
@@ -75,6 +78,7 @@ impl Config {
             read_patience_ticks: 100,
             promote_gap: 1_000,
             strict_reconfiguration: true,
+            linked_ticks_min: 0,
         }
     }
 

@@ -94,6 +94,9 @@ pub enum Refused {
     /// A membership change is still on its way, or (after an election) may be.
     #[error("a membership change is pending")]
     ConfChangePending,
+    /// The membership has changed since the asker looked: it must look again.
+    #[error("the membership has changed meanwhile")]
+    ConfChangeStale,
     /// The change makes no sense for the present membership.
     #[error("membership change: {0}")]
     ConfChangeInvalid(&'static str),

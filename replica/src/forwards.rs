@@ -18,6 +18,7 @@ use std::collections::VecDeque;
 use bytes::{Buf, Bytes};
 use kvnode_wal::{Entry, EntryKind};
 
+use crate::conf_change::ConfChange;
 use crate::error::Refused;
 use crate::message::{Kind, Message};
 use crate::replica::Replica;
@@ -126,11 +127,37 @@ impl Replica {
     /// # Errors
     /// [`Refused::NotLeader`] without a leader to send to, or the reasons this member has itself.
     pub fn forward(&mut self, ticket: u64, payload: Bytes) -> Result<(), Refused> {
-        self.alive()?;
-        self.check_size(payload.len())?;
         if payload.is_empty() {
             return Err(Refused::Empty);
         }
+        self.forward_entry(ticket, EntryKind::Normal, payload, 0)
+    }
+
+    /// As [`forward`](Self::forward), for a change of the membership that was judged on the one as
+    /// of index `known`. A leader that would have to leave starts handing over, and answers
+    /// [`Refused::TransferFirst`].
+    ///
+    /// # Errors
+    /// As [`forward`](Self::forward).
+    pub fn forward_conf_change(
+        &mut self,
+        ticket: u64,
+        change: &ConfChange,
+        known: u64,
+    ) -> Result<(), Refused> {
+        change.check()?;
+        self.forward_entry(ticket, EntryKind::ConfChange, change.encode(), known)
+    }
+
+    fn forward_entry(
+        &mut self,
+        ticket: u64,
+        kind: EntryKind,
+        payload: Bytes,
+        known: u64,
+    ) -> Result<(), Refused> {
+        self.alive()?;
+        self.check_size(payload.len())?;
         let leader = match self.leader() {
             Some(leader) if leader != self.config.id => leader,
             leader => return Err(Refused::NotLeader { leader }),
@@ -140,11 +167,12 @@ impl Replica {
         message.commit_term = self.raw.raft.term;
         message.hint = ticket;
         message.commit = self.forwarded.count;
+        message.log_term = known;
         message.context = Bytes::copy_from_slice(&self.config.incarnation.to_le_bytes());
         message.entries.push(Entry {
             index: 1,
             term: 0,
-            kind: EntryKind::Normal,
+            kind,
             payload,
         });
         self.outbox.push(message);
@@ -152,11 +180,7 @@ impl Replica {
     }
 
     pub(crate) fn step_forward(&mut self, mut message: Message) {
-        let payload = message
-            .entries
-            .pop()
-            .map(|entry| entry.payload)
-            .unwrap_or_default();
+        let entry = message.entries.pop();
         let Some(incarnation) = incarnation(&message.context) else {
             self.dropped_messages += 1;
             return;
@@ -168,7 +192,13 @@ impl Replica {
             .forwarded
             .first(term, message.from, incarnation, message.commit)
         {
-            self.propose(payload)
+            match entry {
+                Some(entry) if entry.kind == EntryKind::ConfChange => {
+                    self.step_conf_change(&entry, message.log_term)
+                }
+                Some(entry) => self.propose(entry.payload),
+                None => Err(Refused::Empty),
+            }
         } else {
             return;
         };
@@ -209,6 +239,13 @@ fn reason(why: Refused) -> u64 {
         Refused::TooLarge { .. } => 5,
         Refused::Empty => 6,
         Refused::Removed => 7,
+        Refused::ConfChangePending => 8,
+        Refused::ConfChangeStale => 9,
+        Refused::ConfChangeInvalid(_) => 10,
+        Refused::TransferFirst => 11,
+        Refused::LearnerBehind { .. } => 12,
+        Refused::QuorumAtRisk { .. } => 13,
+        Refused::NoTransferee => 14,
         _ => 2,
     }
 }
@@ -221,6 +258,21 @@ fn refused(reason: u64) -> Refused {
         5 => Refused::TooLarge { bytes: 0, limit: 0 },
         6 => Refused::Empty,
         7 => Refused::Removed,
+        8 => Refused::ConfChangePending,
+        9 => Refused::ConfChangeStale,
+        10 => Refused::ConfChangeInvalid("the leader refused it"),
+        11 => Refused::TransferFirst,
+        12 => Refused::LearnerBehind {
+            member: 0,
+            matched: 0,
+            commit: 0,
+        },
+        13 => Refused::QuorumAtRisk {
+            active: 0,
+            voters: 0,
+            quorum: 0,
+        },
+        14 => Refused::NoTransferee,
         _ => Refused::Busy,
     }
 }

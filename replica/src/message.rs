@@ -87,7 +87,8 @@ pub struct Message {
     /// own (reads, forwards).
     pub term: u64,
     /// Append: term of the entry at `index`. Append answer, rejected: term at `hint`. Votes: term
-    /// of the last entry. Snapshot: term of `index`.
+    /// of the last entry. Snapshot: term of `index`. Forward of a conf change: the index as of which
+    /// its asker knew the membership.
     pub log_term: u64,
     /// Append: the entry in front of the sent ones. Answers: how far the sender agrees. Votes: the
     /// last entry. Snapshot: the last index contained. Read answer: the index to wait for. Forward
@@ -331,11 +332,11 @@ impl Message {
             Kind::Append => {}
             Kind::Forward if self.entries.len() == 1 => {
                 let kind = self.entries.first().map(|entry| entry.kind);
-                let normal = kind == Some(EntryKind::Normal);
-                return if normal {
-                    Ok(())
-                } else {
-                    Err(MessageError::Missing("a normal entry"))
+                return match kind {
+                    Some(EntryKind::Empty) | None => {
+                        Err(MessageError::Missing("an entry with a payload"))
+                    }
+                    Some(_) => Ok(()),
                 };
             }
             Kind::Forward => return Err(MessageError::Missing("one entry")),

@@ -7,8 +7,11 @@
 //!   that applies its own removal with entries of its own still unwritten);
 //! - a learner is promoted only when it has nearly everything and was heard of within an election
 //!   timeout: an empty voter counts towards the quorum's size, but not towards the data's copies;
-//! - strictly, no change after which fewer than a quorum of the voters would be reachable.
+//! - strictly, no change after which fewer than a quorum of the voters would be reachable;
+//! - a change is judged by its asker on the membership it knows (names, addresses, what has started);
+//!   one that was judged on an older membership is refused, so two askers cannot both be right.
 
+use kvnode_wal::Entry;
 use raft::Changer;
 use raft::eraftpb::{self, EntryType, MessageType};
 
@@ -23,6 +26,19 @@ impl Replica {
     /// # Errors
     /// [`Refused`], and nothing happened.
     pub fn propose_conf_change(&mut self, change: &ConfChange) -> Result<(), Refused> {
+        self.propose_conf_change_knowing(change, self.membership.index)
+    }
+
+    /// As [`propose_conf_change`](Self::propose_conf_change), for a change that was judged on the
+    /// membership as of index `known`.
+    ///
+    /// # Errors
+    /// Also [`Refused::ConfChangeStale`] if the membership has changed since.
+    pub fn propose_conf_change_knowing(
+        &mut self,
+        change: &ConfChange,
+        known: u64,
+    ) -> Result<(), Refused> {
         change.check()?;
         let payload = change.encode();
         self.may_propose(payload.len())?;
@@ -30,12 +46,16 @@ impl Replica {
         if self.raw.raft.has_pending_conf() {
             return Err(Refused::ConfChangePending);
         }
+        if self.membership.index > known {
+            return Err(Refused::ConfChangeStale);
+        }
         self.check_against_raft(change)?;
-        self.check_leader_stays(change)?;
         self.check_learners(change)?;
         if self.config.strict_reconfiguration {
             self.check_quorum_stays(change)?;
         }
+        // Last: leadership is handed over for a change that nothing else forbids.
+        self.check_leader_stays(change)?;
         let entry_type = EntryType::EntryConfChangeV2;
         let entry = eraftpb::Entry {
             entry_type,
@@ -49,6 +69,19 @@ impl Replica {
         let stepped = self.raw.raft.step(message);
         self.after_input();
         stepped.map_err(|_| Refused::ConfChangePending)
+    }
+
+    /// A change that a peer asks for.
+    pub(crate) fn step_conf_change(&mut self, entry: &Entry, known: u64) -> Result<(), Refused> {
+        let change = ConfChange::decode(&entry.payload).map_err(Refused::ConfChangeInvalid)?;
+        let result = self.propose_conf_change_knowing(&change, known);
+        match result {
+            Err(Refused::TransferFirst) => Err(match self.transfer_leader(None) {
+                Ok(_) => Refused::TransferFirst,
+                Err(why) => why,
+            }),
+            result => result,
+        }
     }
 
     /// A dry run of what raft will do when the entry is applied.
@@ -127,7 +160,7 @@ impl Replica {
         if change.is_leave() || (before.len() == 1 && after.len() == 2) {
             return Ok(());
         }
-        let reachable = |&&voter: &&u64| voter == self.config.id || self.heard_lately(voter);
+        let reachable = |&&voter: &&u64| voter == self.config.id || self.reachable(voter);
         let active = after.iter().filter(reachable).count();
         let (voters, quorum) = (after.len(), after.len() / 2 + 1);
         let same = after.iter().all(|voter| before.contains(voter)) && voters == before.len();
@@ -139,6 +172,12 @@ impl Replica {
             });
         }
         Ok(())
+    }
+
+    fn reachable(&self, member: u64) -> bool {
+        let ticks = self.config.linked_ticks_min;
+        let linked = ticks == 0 || self.peers.linked_for(member, self.now, ticks);
+        linked && self.heard_lately(member)
     }
 
     fn heard_lately(&self, member: u64) -> bool {

@@ -222,6 +222,12 @@ impl Replica {
         }
     }
 
+    /// The connection to a peer came up or broke. Until it is told of one, a replica whose
+    /// [settings](Config::linked_ticks_min) ask for them reaches nobody.
+    pub fn linked(&mut self, peer: u64, up: bool) {
+        self.peers.linked(peer, self.now, up);
+    }
+
     /// The oldest write handed out has been on its way for longer than an election timeout
     /// (`true`), or the disk answers again. A stalled leader hands over if a peer has everything,
     /// takes no proposals, starts no reads and stops ticking, so that the others elect another; a

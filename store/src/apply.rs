@@ -11,8 +11,8 @@ use kvnode_api::request_op::Request;
 use kvnode_api::{
     AlarmRequest, AlarmResponse, AlarmType, AuthenticateRequest, Code, CompactionRequest,
     CompactionResponse, DeleteRangeRequest, LeaseCheckpointRequest, LeaseGrantRequest,
-    LeaseGrantResponse, LeaseRevokeRequest, LeaseRevokeResponse, Member, MemberRemoveRequest,
-    Message, PutRequest, ResponseHeader, Status, TxnRequest,
+    LeaseGrantResponse, LeaseRevokeRequest, LeaseRevokeResponse, Message, PutRequest,
+    ResponseHeader, Status, TxnRequest,
 };
 
 use crate::auth::{AuthCommand, Gate, Identity, TokenChange};
@@ -75,8 +75,7 @@ impl<E: Engine> Store<E> {
             Kind::LeaseRevoke => self.lease_revoke(asker, &read(message)?),
             Kind::LeaseCheckpoint => self.lease_checkpoint(&read(message)?),
             Kind::Alarm => self.alarm(asker, &read(message)?),
-            Kind::MemberAttributes => self.member_attributes(read(message)?),
-            Kind::MemberRemove => self.member_remove(&read(message)?),
+            kind if kind.changes_members() => self.change_members(kind, message),
             Kind::Authenticate => self.authenticate(asker, read(message)?),
             kind => self.manage_auth(kind, asker, message),
         }
@@ -233,13 +232,8 @@ impl<E: Engine> Store<E> {
         }))
     }
 
-    fn member_attributes(&mut self, said: Member) -> Result<Response, Failure> {
-        Arc::make_mut(&mut self.members).set(said, &mut self.pending.batch)?;
-        Ok(Response::Member)
-    }
-
-    fn member_remove(&mut self, request: &MemberRemoveRequest) -> Result<Response, Failure> {
-        Arc::make_mut(&mut self.members).remove(request.id, &mut self.pending.batch)?;
+    fn change_members(&mut self, kind: Kind, message: Bytes) -> Result<Response, Failure> {
+        Arc::make_mut(&mut self.members).change(kind, message, &mut self.pending.batch)?;
         Ok(Response::Member)
     }
 
@@ -378,7 +372,7 @@ fn header(revision: i64) -> Option<ResponseHeader> {
     })
 }
 
-fn read<M: Message + Default>(message: Bytes) -> Result<M, Status> {
+pub(crate) fn read<M: Message + Default>(message: Bytes) -> Result<M, Status> {
     M::decode(message).map_err(|error| {
         log::error!("unreadable message in a log entry: {error}");
         Status::new(Code::Internal, "kvnode: unreadable log entry")

@@ -64,6 +64,15 @@ pub enum Kind {
     MemberAttributes = 9,
     /// `MemberRemoveRequest`: takes the member from the table for good
     MemberRemove = 10,
+    /// `Member`: a new one. This one and the next two ride on changes of the membership, as their
+    /// context; so does the one above
+    MemberAdd = 11,
+    /// `MemberPromoteRequest`
+    MemberPromote = 12,
+    /// `MemberUpdateRequest`: other peer URLs
+    MemberUpdate = 13,
+    /// `MemberListResponse`: the founders, each with id and sorted peer URLs; the first entry of the log
+    MembersFound = 14,
     /// `AuthEnableRequest`
     AuthEnable = 32,
     /// `AuthDisableRequest`
@@ -91,6 +100,19 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// Whether it is the member table's to execute.
+    pub(crate) fn changes_members(self) -> bool {
+        matches!(
+            self,
+            Kind::MemberAttributes
+                | Kind::MemberRemove
+                | Kind::MemberAdd
+                | Kind::MemberPromote
+                | Kind::MemberUpdate
+                | Kind::MembersFound
+        )
+    }
+
     fn from_byte(byte: u8) -> Option<Self> {
         Some(match byte {
             1 => Kind::Put,
@@ -103,6 +125,10 @@ impl Kind {
             8 => Kind::Alarm,
             9 => Kind::MemberAttributes,
             10 => Kind::MemberRemove,
+            11 => Kind::MemberAdd,
+            12 => Kind::MemberPromote,
+            13 => Kind::MemberUpdate,
+            14 => Kind::MembersFound,
             32 => Kind::AuthEnable,
             33 => Kind::AuthDisable,
             34 => Kind::AuthUserAdd,
@@ -303,7 +329,7 @@ mod tests {
     #[test]
     fn every_kind_has_its_own_byte() {
         let kinds: Vec<Kind> = (0..=u8::MAX).filter_map(Kind::from_byte).collect();
-        assert_eq!(kinds.len(), 22);
+        assert_eq!(kinds.len(), 26);
         for kind in kinds {
             assert_eq!(Kind::from_byte(kind as u8), Some(kind));
         }

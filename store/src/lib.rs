@@ -56,7 +56,7 @@ pub use count::{BuiltFences, FenceBuilder};
 pub use error::Error;
 pub use history::History;
 pub use lease::{LeaseChange, LeaseInfo};
-pub use members::Members;
+pub use members::{Members, Rules as MemberRules};
 pub use revision::{FIRST_REVISION, NEVER_COMPACTED, Revision};
 pub use store::{Committed, Config, Reply, Response, Step, Store};
 pub use view::{Slice, Stats, View};

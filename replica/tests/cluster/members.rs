@@ -276,3 +276,106 @@ fn a_demoted_leader_stops_leading_even_if_it_did_not_ask() {
     world.propose(next).unwrap();
     world.until(30, "all agree", World::converged);
 }
+
+#[test]
+fn a_change_asked_for_at_a_follower_is_made_by_the_leader() {
+    let (mut world, leader) = world(49, 3);
+    let follower = (1..=3).find(|&id| id != leader).unwrap();
+    let forward = |world: &mut World, ticket, change: &ConfChange, known| {
+        let replica = world.node(follower).replica();
+        replica.forward_conf_change(ticket, change, known).unwrap();
+        world.settle(follower);
+        world.run(5);
+        world.nodes[&follower].forwards.last().copied()
+    };
+    let learner = ConfChange::learner(4);
+    let taken = forward(&mut world, 1, &learner, 0);
+    assert_eq!(taken, Some((1, Ok(()))));
+    world.until(20, "added everywhere", |world| {
+        (1..=3).all(|id| known(world, id).learners == [4])
+    });
+    // Judged before the learner was there: whoever asks must look again.
+    let stale = forward(&mut world, 2, &ConfChange::learner(5), 0);
+    assert_eq!(stale, Some((2, Err(Refused::ConfChangeStale))));
+    let here = world.node(leader).replica();
+    let stale = here.propose_conf_change_knowing(&ConfChange::learner(5), 0);
+    assert_eq!(stale, Err(Refused::ConfChangeStale));
+    let index = known(&world, leader).index;
+    // The learner has nothing: the leader says so.
+    let behind = forward(&mut world, 3, &ConfChange::voter(4), index);
+    assert!(matches!(
+        behind,
+        Some((3, Err(Refused::LearnerBehind { .. })))
+    ));
+    assert_eq!(known(&world, leader).learners, [4]);
+}
+
+#[test]
+fn a_follower_that_asks_for_the_leaders_removal_makes_it_hand_over() {
+    let (mut world, old) = world(50, 3);
+    let follower = (1..=3).find(|&id| id != old).unwrap();
+    let removal = ConfChange::remove(old);
+    let mut ticket = 0;
+    for _ in 0..20 {
+        if world.nodes[&old].removed {
+            break;
+        }
+        ticket += 1;
+        let replica = world.node(follower).replica();
+        if replica.status().leader == Some(follower) {
+            let _ = replica.propose_conf_change(&removal);
+        } else {
+            let _ = replica.forward_conf_change(ticket, &removal, 0);
+        }
+        world.settle(follower);
+        world.run(10);
+    }
+    assert!(world.nodes[&old].removed);
+    let answers = &world.nodes[&follower].forwards;
+    assert_eq!(answers.first(), Some(&(1, Err(Refused::TransferFirst))));
+    let leader = world.until_leader();
+    world.propose(leader).unwrap();
+    world.until(20, "two go on", World::converged);
+}
+
+#[test]
+fn where_connections_are_asked_for_a_fresh_one_does_not_count_yet() {
+    let mut world = World::new(51, 3);
+    world.fixed_members = false;
+    for id in 1..=3 {
+        world.crash(id);
+        world.node(id).config.linked_ticks_min = 50;
+        world.start(id);
+    }
+    let leader = world.until_leader();
+    world.run(5);
+    let others: Vec<u64> = (1..=3).filter(|&id| id != leader).collect();
+    let risky = |active| {
+        Err(Refused::QuorumAtRisk {
+            active,
+            voters: 4,
+            quorum: 3,
+        })
+    };
+    assert_eq!(world.change(leader, &ConfChange::voter(4)), risky(1));
+    for &id in &others {
+        world.node(leader).replica().linked(id, true);
+    }
+    world.run(40);
+    assert_eq!(world.change(leader, &ConfChange::voter(4)), risky(1));
+    world.run(20);
+    world.node(leader).replica().linked(others[0], false);
+    assert_eq!(world.change(leader, &ConfChange::voter(4)), risky(2));
+    // The one that cannot be reached may go, the other one may not.
+    assert_eq!(
+        world.change(leader, &ConfChange::remove(others[1])),
+        Err(Refused::QuorumAtRisk {
+            active: 1,
+            voters: 2,
+            quorum: 2
+        })
+    );
+    world
+        .change(leader, &ConfChange::remove(others[0]))
+        .unwrap();
+}

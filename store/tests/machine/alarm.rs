@@ -146,36 +146,3 @@ fn counters_return_to_zero_when_everything_is_gone() {
     assert_eq!((stats.keys, stats.leases, stats.live_bytes), (0, 0, 0));
     assert!(stats.history_bytes > 0);
 }
-
-#[test]
-fn members_are_told_through_the_log() {
-    let mut machine = fresh();
-    let member = kvnode_api::Member {
-        id: 9,
-        name: "one".into(),
-        peer_urls: vec!["http://127.0.0.1:2380".into()],
-        client_urls: vec!["http://127.0.0.1:2379".into()],
-        is_learner: false,
-    };
-    assert_eq!(
-        machine.apply(Kind::MemberAttributes, &member),
-        Ok(Response::Member)
-    );
-    assert_eq!(machine.view().members().get(9), Some(&member));
-    assert_eq!(machine.view().members().len(), 1);
-    let remove = kvnode_api::MemberRemoveRequest { id: 9 };
-    assert_eq!(
-        machine.apply(Kind::MemberRemove, &remove),
-        Ok(Response::Member)
-    );
-    assert_eq!(
-        machine.apply(Kind::MemberRemove, &remove),
-        Err(Status::member_not_found())
-    );
-    assert_eq!(
-        machine.apply(Kind::MemberAttributes, &member),
-        Err(Status::member_not_found())
-    );
-    assert!(machine.view().members().is_empty());
-    assert_eq!(machine.revision(), 1);
-}

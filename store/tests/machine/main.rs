@@ -9,6 +9,7 @@ mod harness;
 mod history;
 mod kv;
 mod lease;
+mod members;
 mod model;
 mod random;
 mod range;
