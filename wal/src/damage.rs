@@ -212,18 +212,6 @@ impl Damage {
         }
     }
 
-    /// The token that allows a tool to give up the indexes at stake.
-    pub fn force_token(&self) -> String {
-        match self.last_lost {
-            Some(last) => format!(
-                "drop-index:{}..{}",
-                self.first_lost,
-                last.max(self.first_lost)
-            ),
-            None => format!("drop-index:{}..", self.first_lost),
-        }
-    }
-
     /// What an operator may type next, best first.
     pub fn commands(&self) -> Vec<String> {
         let wal = self.directory();
@@ -239,16 +227,10 @@ impl Damage {
                 commands.push(format!("kvutil wal repair --data-dir {data} --apply"));
             }
             Class::W8 => commands.push(format!(
-                "kvutil data clone --data-dir {data} --skip-bad <new directory>"
+                "kvutil data clone --data-dir {data} --skip-bad {data}.clone"
             )),
             Class::W2 | Class::W4 | Class::W5 | Class::W6 => {
                 commands.push(format!("kvutil wal repair --data-dir {data}"));
-                if self.first_lost > 0 {
-                    let token = self.force_token();
-                    commands.push(format!(
-                        "kvutil wal repair --data-dir {data} --force={token}"
-                    ));
-                }
             }
         }
         commands
@@ -388,8 +370,7 @@ mod tests {
              bad, but batch 44 at offset 12288 says that all below position 74096 was synced; \
              class W4, rule D3; entries 90..131 at stake; \
              next: kvutil wal verify --data-dir /var/lib/kv | \
-             kvutil wal repair --data-dir /var/lib/kv | \
-             kvutil wal repair --data-dir /var/lib/kv --force=drop-index:90..131"
+             kvutil wal repair --data-dir /var/lib/kv"
         );
     }
 }

@@ -103,6 +103,22 @@ impl Log {
         )
     }
 
+    /// As [`Log::resume`], for a repair: `note` says in the new segment what was done.
+    ///
+    /// # Errors
+    /// As [`Log::resume`].
+    pub fn resume_repaired(
+        dir: &Path,
+        recovered: &Recovered,
+        options: Options,
+        seed: u64,
+        note: &str,
+        now_ms: u64,
+    ) -> Result<Self, Error> {
+        let disk = DirDisk::new(dir, options.sync);
+        Self::resume_noted(disk, recovered, options, seed, Some(note), now_ms)
+    }
+
     /// How long the newest sync took.
     pub fn last_sync_time(&self) -> Duration {
         self.disk().last_sync
@@ -225,13 +241,18 @@ impl DirDisk {
         Ok(())
     }
 
-    /// Moves a segment out of the log, to the quarantine.
-    pub(crate) fn move_aside(&mut self, file: FileName, now_ms: u64) -> io::Result<()> {
-        let place = self.quarantine_dir()?;
-        self.forget(file);
-        fs::rename(self.full_path(file), place.join(format!("{now_ms}-{file}")))?;
-        sync_dir(&place)?;
-        sync_dir(&self.dir)
+    /// As [`Disk::read_at`], with zeros for what lies behind the end of the file.
+    pub(crate) fn read_up_to(
+        &mut self,
+        file: FileName,
+        offset: u64,
+        buf: &mut [u8],
+    ) -> io::Result<()> {
+        let bytes = self.readable(file)?.metadata()?.len();
+        let left = usize::try_from(bytes.saturating_sub(offset)).unwrap_or(usize::MAX);
+        let (there, behind) = buf.split_at_mut(left.min(buf.len()));
+        behind.fill(0);
+        self.read_at(file, offset, there)
     }
 
     /// `quarantine/` beside the log's directory, made if it is not there.
@@ -333,7 +354,7 @@ impl Disk for DirDisk {
 }
 
 /// Makes the names in a directory durable.
-fn sync_dir(dir: &Path) -> io::Result<()> {
+pub(crate) fn sync_dir(dir: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()
 }
 

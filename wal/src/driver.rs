@@ -87,15 +87,30 @@ impl<D: Disk> Driver<D> {
     /// # Errors
     /// [`Error::ReadOnly`], [`Error::Option`], [`Error::Io`], [`Error::NoSpace`].
     pub fn resume_on(
-        mut disk: D,
+        disk: D,
         recovered: &Recovered,
         options: Options,
         seed: u64,
         now_ms: u64,
     ) -> Result<Self, Error> {
+        Self::resume_noted(disk, recovered, options, seed, None, now_ms)
+    }
+
+    /// As [`Driver::resume_on`]; a note makes the new segment one that a repair opened.
+    ///
+    /// # Errors
+    /// As [`Driver::resume_on`].
+    pub(crate) fn resume_noted(
+        mut disk: D,
+        recovered: &Recovered,
+        options: Options,
+        seed: u64,
+        note: Option<&str>,
+        now_ms: u64,
+    ) -> Result<Self, Error> {
         quarantine_tail(&mut disk, recovered, now_ms)?;
         let (spares, next) = adopt_spares(&mut disk, options.segment_bytes)?;
-        let resumed = Writer::resume(recovered, options, seed, &spares, next, now_ms);
+        let resumed = Writer::resume(recovered, options, seed, (&spares, next), note, now_ms);
         let writer = resumed.map_err(|error| match error {
             Error::ReadOnly { path, features } => Error::ReadOnly {
                 path: disk.path(None).join(path),

@@ -4,7 +4,6 @@ use std::io;
 use std::path::PathBuf;
 
 use crate::damage::Damage;
-use crate::segment::FileName;
 use crate::state::Broken;
 
 /// An error of the log. After one for which [`Error::is_fatal`] holds the process must not answer
@@ -117,17 +116,31 @@ pub enum Error {
         /// Last in the log.
         last: u64,
     },
-    /// A step of a repair plan that this version only plans.
-    #[error("this step is planned but not carried out by this version: {step}")]
-    NotCarriedOut {
-        /// The step.
-        step: String,
+    /// The plan has ways out to choose from, and none was chosen.
+    #[error("entries may be lost: this repair needs a source to fill them from, or the token {}", token.as_deref().unwrap_or("(there is none)"))]
+    NeedsChoice {
+        /// What would have to be given to give entries up.
+        token: Option<String>,
+    },
+    /// Another loss was consented to than the plan has.
+    #[error("the token {given} is not the plan's: {}", wanted.as_deref().unwrap_or("it has none"))]
+    Token {
+        /// As given.
+        given: String,
+        /// The plan's.
+        wanted: Option<String>,
+    },
+    /// A repair cannot be done like this.
+    #[error("cannot repair: {why}")]
+    Unrepairable {
+        /// In words.
+        why: String,
     },
     /// A file is not what it was when the plan was made.
-    #[error("{file} changed since the plan was made")]
+    #[error("{} changed since the plan was made", path.display())]
     PlanStale {
-        /// Its name.
-        file: FileName,
+        /// The log's directory.
+        path: PathBuf,
     },
 }
 

@@ -168,8 +168,8 @@ impl Writer {
         recovered: &Recovered,
         options: Options,
         seed: u64,
-        spares: &[u64],
-        next_spare: u64,
+        (spares, next_spare): (&[u64], u64),
+        note: Option<&str>,
         now_ms: u64,
     ) -> Result<Self, Error> {
         let last = recovered
@@ -201,11 +201,12 @@ impl Writer {
         let (file, covers) = (recovered.end.segment, recovered.end.position);
         writer.steps.push_back(Step::Sync { file, covers });
         writer.steps.push_back(Step::SyncDir);
-        let reason = match recovered.end.torn {
-            Some(_) => OpenedBecause::AfterCut,
-            None => OpenedBecause::CleanStart,
+        let reason = match (note, recovered.end.torn) {
+            (Some(_), _) => OpenedBecause::Repair,
+            (None, Some(_)) => OpenedBecause::AfterCut,
+            (None, None) => OpenedBecause::CleanStart,
         };
-        writer.open_segment(reason, last.header.seq + 1, None, now_ms);
+        writer.open_segment(reason, last.header.seq + 1, note, now_ms);
         Ok(writer)
     }
 

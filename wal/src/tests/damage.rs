@@ -11,10 +11,10 @@ use crate::scan::{Step, without};
 use crate::segment::{FileName, OpenedBecause, SegmentHeader};
 use crate::{SECTOR_BYTES, UNSYNCED_BYTES_MAX};
 
-type Image = BTreeMap<String, Vec<u8>>;
+pub type Image = BTreeMap<String, Vec<u8>>;
 
 /// A log of three segments and more, all of it synced; `mark` says so at its end.
-fn recorded(options: &Options, mark: bool) -> Image {
+pub fn recorded(options: &Options, mark: bool) -> Image {
     let disk = MemoryDisk::default();
     let mut log = create(&disk, options.clone()).unwrap();
     let bytes = options.block_bytes as usize;
@@ -239,12 +239,12 @@ fn parse(name: &str) -> FileName {
     FileName::parse(name).unwrap()
 }
 
-fn header_of(bytes: &[u8]) -> SegmentHeader {
+pub fn header_of(bytes: &[u8]) -> SegmentHeader {
     SegmentHeader::decode(bytes.first_chunk().unwrap()).unwrap()
 }
 
 /// Offsets of the good batches of one segment.
-fn batches(bytes: &[u8]) -> Vec<(u64, BatchHeader)> {
+pub fn batches(bytes: &[u8]) -> Vec<(u64, BatchHeader)> {
     let mut scan = crate::scan::SegmentScan::new(bytes, header_of(bytes), 4096);
     let mut found = Vec::new();
     while let Step::Batch(batch) = scan.next_batch().unwrap() {

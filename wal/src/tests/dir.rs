@@ -42,6 +42,18 @@ fn names(dir: &Path) -> Vec<String> {
     names
 }
 
+pub fn request(applied: u64) -> repair::Request {
+    repair::Request {
+        identity: IDENTITY,
+        floors: floors(applied),
+        applied_term: 1,
+        choice: repair::Choice::Lossless,
+        now_ms: 77,
+        seed: 8,
+        sync: crate::options::SyncMethod::None,
+    }
+}
+
 fn floors(applied: u64) -> Floors {
     Floors {
         applied,
@@ -184,22 +196,28 @@ fn a_torn_tail_is_kept_aside_and_the_log_goes_on_behind_the_last_good_batch() {
     assert_eq!(to, end as u64 + 1);
     let plan = repair::plan(&home.wal, &IDENTITY, floors(0)).unwrap();
     assert_eq!(plan.class(), Class::W1);
-    assert!(matches!(plan.steps[..], [repair::Step::CopyTail { .. }]));
+    assert!(matches!(plan.steps[..], [repair::Step::CutTail { .. }]));
     let quarantine = home.wal.parent().unwrap().join("quarantine");
+    let beside = home.wal.parent().unwrap().join("new");
     assert!(!quarantine.exists(), "a plan changes nothing");
-    let done = repair::apply(&home.wal, &IDENTITY, floors(0), &plan, 77).unwrap();
-    assert_eq!(done.len(), 1);
+    let built = repair::build(&home.wal, &beside, &plan, &request(0)).unwrap();
+    assert_eq!(
+        (built.last_index, built.lost, built.spent),
+        (1, None, false)
+    );
     assert_eq!(
         fs::read(&path).unwrap(),
         bytes,
         "the tail stays where it is"
     );
+    let mended = dir::recover(&beside, &IDENTITY, floors(0)).unwrap();
+    assert!(mended.report.findings.is_empty() && mended.end.torn.is_none());
     let mut log = Log::resume(&home.wal, &found, options(), 3, 78).unwrap();
     log.append(&[entry(2, 2, 50)], Some(hard(2, 1)), true, 79)
         .unwrap();
     drop(log);
     let kept = names(&quarantine);
-    assert_eq!(kept.len(), 2, "{kept:?}");
+    assert_eq!(kept.len(), 1, "{kept:?}");
     for name in kept {
         let tail = fs::read(quarantine.join(name)).unwrap();
         assert_eq!(tail, bytes[from as usize..to as usize]);
@@ -250,8 +268,14 @@ fn a_zeroed_sector_of_a_synced_batch_is_refused_with_place_proof_and_token() {
         })
         .collect();
     assert_eq!(tokens, ["drop-index:4..9"]);
-    let refused = repair::apply(&home.wal, &IDENTITY, floors(0), &plan, 7);
-    assert!(matches!(refused, Err(Error::NotCarriedOut { .. })));
+    let beside = home.wal.parent().unwrap().join("new");
+    let refused = repair::build(&home.wal, &beside, &plan, &request(0));
+    assert!(matches!(refused, Err(Error::NeedsChoice { .. })));
+    let mut other = request(0);
+    other.choice = repair::Choice::Drop("drop-index:4..8".into());
+    let refused = repair::build(&home.wal, &beside, &plan, &other);
+    assert!(matches!(refused, Err(Error::Token { .. })));
+    assert!(!beside.exists());
     assert_eq!(fs::read(&path).unwrap(), bytes, "nothing was touched");
 }
 
@@ -284,10 +308,12 @@ fn a_damaged_prefix_that_the_store_has_is_moved_aside() {
     assert_eq!(found.last_index, 80);
     let plan = repair::plan(&home.wal, &IDENTITY, floors(79)).unwrap();
     assert_eq!((plan.class(), plan.steps.len()), (Class::W3, 2));
-    repair::apply(&home.wal, &IDENTITY, floors(79), &plan, 7).unwrap();
-    let clean = repair::plan(&home.wal, &IDENTITY, floors(79)).unwrap();
+    let beside = home.wal.parent().unwrap().join("new");
+    repair::build(&home.wal, &beside, &plan, &request(79)).unwrap();
+    let clean = repair::plan(&beside, &IDENTITY, floors(79)).unwrap();
     assert!(clean.is_empty() && clean.class() == Class::W0);
-    let stale = repair::apply(&home.wal, &IDENTITY, floors(79), &plan, 8);
+    let further = home.wal.parent().unwrap().join("further");
+    let stale = repair::build(&beside, &further, &plan, &request(79));
     assert!(matches!(stale, Err(Error::PlanStale { .. })));
 }
 

@@ -6,6 +6,7 @@ mod dir;
 mod disk;
 mod faults;
 mod model;
+mod repair;
 
 use bytes::Bytes;
 
