@@ -320,6 +320,7 @@ impl<E: Engine> Store<E> {
         Source {
             reader: &self.reader,
             overlay: Some(&self.pending.heads),
+            known: Some(&self.heads),
             revision: self.meta.revision,
             compact_revision: self.meta.compact_revision,
         }
@@ -331,7 +332,12 @@ impl<E: Engine> Store<E> {
         run: impl FnOnce(&mut Write<'_, E::View>) -> Result<T, Failure>,
     ) -> Result<T, Failure> {
         let inline = self.config.hist_inline_new_value;
-        let mut write = Write::new(&self.reader, &mut self.pending, &mut self.meta, inline);
+        let mut write = Write::new(
+            (&self.reader, &self.heads),
+            &mut self.pending,
+            &mut self.meta,
+            inline,
+        );
         let result = run(&mut write);
         if let Err(Failure::Refused(status)) = &result {
             assert!(write.is_untouched(), "refused halfway: {status}");

@@ -32,6 +32,7 @@ mod error;
 pub mod export;
 pub mod fences;
 mod hash;
+mod heads;
 mod history;
 pub mod import;
 mod lease;

@@ -19,13 +19,14 @@ use kvnode_api::{
 use crate::change::Change;
 use crate::engine::{Batch, Reader, Space};
 use crate::error::Failure;
+use crate::heads::HeadCache;
 use crate::range::range;
 use crate::revision::Revision;
 use crate::schema::{
-    Head, META_KEY, Meta, UndoParts, Version, attachment_key, head_cost, head_key, hist_cost,
+    Head, META_KEY, Meta, PackedHead, UndoParts, Version, attachment_key, head_cost, hist_cost,
     tombstone_key,
 };
-use crate::source::{Overlay, Source, no_counter};
+use crate::source::{Changed, Overlay, Source, no_counter};
 use crate::txn::Run;
 
 /// Everything applied and not yet committed.
@@ -45,11 +46,12 @@ impl Pending {
         self.heads.is_empty() && self.attachments.is_empty() && self.batch.is_empty()
     }
 
-    /// The engine batch of everything, `meta` included; leaves `self` empty but for the arrivals.
-    pub fn take_batch(&mut self, meta: &Meta) -> Batch {
+    /// The engine batch of everything, `meta` included, and the heads in it; leaves `self` empty but for the arrivals.
+    pub fn take_batch(&mut self, meta: &Meta) -> (Batch, Overlay) {
         let mut batch = std::mem::take(&mut self.batch);
-        for (key, head) in std::mem::take(&mut self.heads) {
-            batch.put(Space::State, head_key(&key), head.encode());
+        let heads = std::mem::take(&mut self.heads);
+        for Changed { packed, .. } in heads.values() {
+            batch.put(Space::State, packed.key(), packed.record());
         }
         for ((lease, key), attached) in std::mem::take(&mut self.attachments) {
             let key = attachment_key(lease, &key);
@@ -60,13 +62,14 @@ impl Pending {
             }
         }
         batch.put(Space::State, &META_KEY[..], meta.encode());
-        batch
+        (batch, heads)
     }
 }
 
 /// The changes of one entry, while it runs.
 pub(crate) struct Write<'s, V> {
     reader: &'s V,
+    known: &'s HeadCache,
     pending: &'s mut Pending,
     meta: &'s mut Meta,
     /// Write new values into history as well.
@@ -76,13 +79,14 @@ pub(crate) struct Write<'s, V> {
 
 impl<'s, V: Reader> Write<'s, V> {
     pub fn new(
-        reader: &'s V,
+        (reader, known): (&'s V, &'s HeadCache),
         pending: &'s mut Pending,
         meta: &'s mut Meta,
         with_value: bool,
     ) -> Self {
         Self {
             reader,
+            known,
             pending,
             meta,
             with_value,
@@ -108,6 +112,7 @@ impl<'s, V: Reader> Write<'s, V> {
         Source {
             reader: self.reader,
             overlay: Some(&self.pending.heads),
+            known: Some(self.known),
             revision: self.revision(),
             compact_revision: self.meta.compact_revision,
         }
@@ -135,7 +140,7 @@ impl<'s, V: Reader> Write<'s, V> {
         self.change(key, Some(head), None);
     }
 
-    fn change(&mut self, key: Bytes, before: Option<Head>, made: Option<Version>) {
+    fn change(&mut self, key: Bytes, before: Option<Head>, mut made: Option<Version>) {
         // A tombstone at or below the compact revision may or may not be physically gone; to do
         // the same on every member it counts as gone.
         let compacted = self.meta.compact_revision;
@@ -143,6 +148,12 @@ impl<'s, V: Reader> Write<'s, V> {
         let sub = u32::try_from(self.events.len()).expect("a request has less than 2^32 changes");
         let modified = Revision::new(self.main(), sub);
         let old = before.as_ref().and_then(|head| head.live.as_ref());
+        let packed = PackedHead::new(&key, modified, made.as_ref());
+        // From here on nothing shares the request's buffer.
+        let key = packed.shared_user_key();
+        if let Some(made) = &mut made {
+            made.value = packed.shared_value(made.value.len());
+        }
 
         self.account(&key, before.as_ref(), made.as_ref());
         self.attach(
@@ -166,18 +177,19 @@ impl<'s, V: Reader> Write<'s, V> {
         self.pending.batch.put(Space::Hist, place, undo.encode());
         if made.is_none() {
             let place = tombstone_key(modified);
-            self.pending
-                .batch
-                .put(Space::State, place, Bytes::copy_from_slice(&key));
+            self.pending.batch.put(Space::State, place, key.clone());
         }
 
         let event = self.event(&key, before.as_ref(), made.as_ref());
         self.events.push(event);
         self.pending.heads.insert(
             key,
-            Head {
-                modified,
-                live: made,
+            Changed {
+                head: Head {
+                    modified,
+                    live: made,
+                },
+                packed,
             },
         );
     }

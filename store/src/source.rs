@@ -13,10 +13,17 @@ use kvnode_api::{KeyRange, Status};
 use crate::chain;
 use crate::engine::{Reader, Scan, Space};
 use crate::error::{Error, Failure};
-use crate::schema::{Head, Version, head_bounds, head_key, head_user_key};
+use crate::heads::HeadCache;
+use crate::schema::{Head, PackedHead, Version, head_bounds, head_key, head_user_key};
 
 /// Heads that a batch has changed and not yet committed.
-pub(crate) type Overlay = BTreeMap<Bytes, Head>;
+pub(crate) type Overlay = BTreeMap<Bytes, Changed>;
+
+/// A changed head, as it is and as it will be stored.
+pub(crate) struct Changed {
+    pub head: Head,
+    pub packed: PackedHead,
+}
 
 /// The moment a read is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +37,8 @@ pub(crate) enum Moment {
 pub(crate) struct Source<'a, V> {
     pub reader: &'a V,
     pub overlay: Option<&'a Overlay>,
+    /// Heads that need not be read; only with an overlay, see `heads.rs`.
+    pub known: Option<&'a HeadCache>,
     /// What counts as the current revision.
     pub revision: i64,
     pub compact_revision: i64,
@@ -70,8 +79,13 @@ impl<'a, V: Reader> Source<'a, V> {
 
     /// Newest state of `key`, tombstones included.
     pub fn head(&self, key: &[u8]) -> Result<Option<Head>, Error> {
-        if let Some(head) = self.overlay.and_then(|overlay| overlay.get(key)) {
-            return Ok(Some(head.clone()));
+        if let Some(changed) = self.overlay.and_then(|overlay| overlay.get(key)) {
+            return Ok(Some(changed.head.clone()));
+        }
+        if let Some(heads) = self.known
+            && let Some(head) = heads.get(key)?
+        {
+            return Ok(Some(head));
         }
         match self.reader.get(Space::State, &head_key(key))? {
             Some(record) => Ok(Some(Head::decode(key, &record)?)),
@@ -123,6 +137,7 @@ impl<'a, V: Reader> Source<'a, V> {
             Moment::Newest => *self,
             Moment::At(_) => Source {
                 overlay: None,
+                known: None,
                 ..*self
             },
         }
@@ -196,7 +211,7 @@ impl Iterator for Heads<'_> {
         }
         changed
             .next()
-            .map(|(key, head)| Ok((key.clone(), head.clone())))
+            .map(|(key, changed)| Ok((key.clone(), changed.head.clone())))
     }
 }
 
@@ -210,12 +225,12 @@ fn decode(
 }
 
 struct Directed<'a> {
-    inner: btree_map::Range<'a, Bytes, Head>,
+    inner: btree_map::Range<'a, Bytes, Changed>,
     reverse: bool,
 }
 
 impl<'a> Iterator for Directed<'a> {
-    type Item = (&'a Bytes, &'a Head);
+    type Item = (&'a Bytes, &'a Changed);
 
     fn next(&mut self) -> Option<Self::Item> {
         if self.reverse {

@@ -27,6 +27,7 @@ use crate::compact;
 use crate::count::{BuiltFences, FenceBuilder, Keeper};
 use crate::engine::{Engine, Reader, Space};
 use crate::error::Error;
+use crate::heads::HeadCache;
 use crate::lease::{LeaseChange, Leases};
 use crate::members::Members;
 use crate::mvcc::Pending;
@@ -53,6 +54,8 @@ pub struct Config {
     /// Also write each new value into history: dearer writes, cheaper replay from disk. May differ
     /// between members and between starts.
     pub hist_inline_new_value: bool,
+    /// Memory for the newest heads, so that replacing a key reads nothing; see `heads.rs`.
+    pub heads_cache_bytes: usize,
 }
 
 impl Default for Config {
@@ -61,6 +64,7 @@ impl Default for Config {
             quota_bytes: None,
             lease_ttl_min_seconds: 2,
             hist_inline_new_value: false,
+            heads_cache_bytes: 64 << 20,
         }
     }
 }
@@ -115,6 +119,7 @@ pub struct Store<E: Engine> {
     pub(crate) members: Arc<Members>,
     pub(crate) auth: Arc<Auth>,
     pub(crate) pending: Pending,
+    pub(crate) heads: HeadCache,
     /// Made after the last commit.
     pub(crate) reader: E::View,
     /// Main revision that `reader` shows.
@@ -159,6 +164,7 @@ impl<E: Engine> Store<E> {
         });
         Ok(Self {
             engine,
+            heads: HeadCache::new(config.heads_cache_bytes),
             config,
             reader_revision: meta.revision,
             meta,
@@ -266,8 +272,12 @@ impl<E: Engine> Store<E> {
 
     /// Commits what is pending as of the last whole entry.
     pub(crate) fn commit(&mut self) -> Result<(), Error> {
-        let batch = self.pending.take_batch(&self.meta);
+        let (batch, heads) = self.pending.take_batch(&self.meta);
         self.engine.commit(batch)?;
+        for changed in heads.into_values() {
+            self.heads
+                .committed(changed.packed, changed.head.live.is_some());
+        }
         self.reader = self.engine.view();
         self.reader_revision = self.meta.revision;
         Ok(())
@@ -278,6 +288,7 @@ impl<E: Engine> Store<E> {
         let committed = Source {
             reader: &self.reader,
             overlay: None,
+            known: None,
             revision: self.meta.revision,
             compact_revision: self.meta.compact_revision,
         };

@@ -324,6 +324,7 @@ impl<V: Reader> View<V> {
         Source {
             reader: &self.shared.reader,
             overlay: None,
+            known: None,
             revision: self.revision(),
             compact_revision: self.compact_revision(),
         }

@@ -33,7 +33,14 @@ pub const CRATES: &[Crate] = &[
     Crate {
         directory: "store",
         role: "meaning: no clock, no raft, no log",
-        may_use: &["kvnode-api", "fjall", "ahash", "rustix", "xxhash-rust"],
+        may_use: &[
+            "kvnode-api",
+            "fjall",
+            "ahash",
+            "hashbrown",
+            "rustix",
+            "xxhash-rust",
+        ],
     },
     Crate {
         directory: "replica",
@@ -55,6 +62,7 @@ pub const CRATES: &[Crate] = &[
             "getrandom",
             "glommio",
             "h2",
+            "hashbrown",
             "http",
             "http-body-util",
             "hyper",

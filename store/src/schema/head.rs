@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use kvnode_api::KeyValue;
 
-use super::{VERSION_BITS, flags, head_key};
+use super::{TAG_HEAD, VERSION_BITS, flags, head_key};
 use crate::codec::{Cursor, put_count, put_varint};
 use crate::engine::Space;
 use crate::error::Error;
@@ -11,6 +11,10 @@ use crate::revision::Revision;
 
 const HEAD_TOMBSTONE: u8 = 1;
 const HEAD_LEASE: u8 = 2;
+
+/// What a head takes beside key and value: tag, flags, revision, creation, version and lease, all at their longest
+/// but for numbers nobody reaches.
+const RECORD_BYTES_MAX: usize = 40;
 
 /// One life sign of a key: what a put made of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,25 +51,74 @@ pub struct Head {
     pub live: Option<Version>,
 }
 
-impl Head {
-    pub fn encode(&self) -> Bytes {
-        let value_bytes = self.live.as_ref().map_or(0, |version| version.value.len());
-        let mut out = Vec::with_capacity(32 + value_bytes);
-        let flags = match &self.live {
+/// A head as the engine gets it, in one buffer of its own: the key it lies under, then its record.
+///
+/// Everything made of it shares the buffer, and nothing keeps the request alive that it came in.
+#[derive(Clone, Debug)]
+pub(crate) struct PackedHead {
+    buffer: Bytes,
+    /// Of the user key.
+    key_bytes: usize,
+}
+
+impl PackedHead {
+    /// `live` is `None` for a tombstone.
+    pub fn new(key: &[u8], modified: Revision, live: Option<&Version>) -> Self {
+        let value = live.map(|version| &version.value[..]).unwrap_or_default();
+        let mut out = Vec::with_capacity(RECORD_BYTES_MAX + key.len() + value.len());
+        out.push(TAG_HEAD);
+        out.extend_from_slice(key);
+        let flags = match live {
             None => HEAD_TOMBSTONE,
             Some(version) if version.lease != 0 => HEAD_LEASE,
             Some(_) => 0,
         };
         out.push(VERSION_BITS | flags);
-        put_count(&mut out, self.modified.main);
-        put_varint(&mut out, u64::from(self.modified.sub));
-        if let Some(version) = &self.live {
-            put_meta(&mut out, self.modified.main, version);
-            out.extend_from_slice(&version.value);
+        put_count(&mut out, modified.main);
+        put_varint(&mut out, u64::from(modified.sub));
+        if let Some(version) = live {
+            put_meta(&mut out, modified.main, version);
+            out.extend_from_slice(value);
         }
-        out.into()
+        PackedHead {
+            buffer: out.into(),
+            key_bytes: key.len(),
+        }
     }
 
+    /// What the engine calls it: the tag, then the user key.
+    pub fn key(&self) -> Bytes {
+        self.buffer.slice(..1 + self.key_bytes)
+    }
+
+    pub fn record(&self) -> Bytes {
+        self.buffer.slice(1 + self.key_bytes..)
+    }
+
+    pub fn user_key(&self) -> &[u8] {
+        &self.buffer[1..1 + self.key_bytes]
+    }
+
+    pub fn shared_user_key(&self) -> Bytes {
+        self.buffer.slice(1..1 + self.key_bytes)
+    }
+
+    /// The last `bytes` of the record: the value, for whoever knows its length.
+    pub fn shared_value(&self, bytes: usize) -> Bytes {
+        self.buffer.slice(self.buffer.len() - bytes..)
+    }
+
+    pub fn head(&self) -> Result<Head, Error> {
+        Head::decode(self.user_key(), &self.record())
+    }
+
+    /// Memory the buffer takes.
+    pub fn bytes(&self) -> usize {
+        RECORD_BYTES_MAX + self.buffer.len()
+    }
+}
+
+impl Head {
     /// `key` is the user key, for the error only. The value shares the buffer of `record`.
     pub fn decode(key: &[u8], record: &Bytes) -> Result<Self, Error> {
         Self::parse(record)
@@ -170,13 +223,19 @@ pub(super) mod tests {
     #[test]
     fn heads_come_back() {
         for head in heads() {
-            assert_eq!(Head::decode(b"key", &head.encode()).unwrap(), head);
+            let packed = PackedHead::new(b"key", head.modified, head.live.as_ref());
+            assert_eq!(packed.head().unwrap(), head);
+            assert_eq!(packed.key(), head_key(b"key"));
+            assert_eq!(packed.shared_user_key(), "key");
+            let value = head.live.map(|live| live.value).unwrap_or_default();
+            assert_eq!(packed.shared_value(value.len()), value);
         }
     }
 
     #[test]
     fn every_cut_of_a_record_is_an_error_and_no_panic() {
-        let head = heads().remove(2).encode();
+        let head = heads().remove(2);
+        let head = PackedHead::new(b"key", head.modified, head.live.as_ref()).record();
         // The value runs to the end of the record, so only cuts before it can be told.
         for length in 0..head.len() - b"value".len() {
             assert!(
