@@ -9,6 +9,7 @@ use kvnode_store::command::Kind;
 use prost::Message as _;
 
 use crate::cores::client::ClientCore;
+use crate::integrity;
 use crate::rt;
 
 const RETRY: Duration = Duration::from_millis(100);
@@ -52,6 +53,9 @@ pub async fn run(core: Rc<ClientCore>) {
         } else {
             rt::sleep(RETRY).await;
         }
+    }
+    if config.initial_corrupt_check {
+        integrity::check_at_start(&core).await;
     }
     vitals.announced.store(true, Ordering::Release);
 }

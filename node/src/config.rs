@@ -83,6 +83,14 @@ pub struct Config {
     pub min_free_bytes: u64,
     /// Size of one log file: a multiple of 1 MiB, 1 MiB to 1 GiB.
     pub wal_segment_bytes: u64,
+    /// Applied log entries kept in memory for members that are a little behind.
+    pub log_keep_entries: u64,
+    /// So many more gather before the oldest are dropped.
+    pub log_drop_entries: u64,
+    /// How often the leader compares the state of all members; `None` is never.
+    pub corrupt_check_interval: Option<Duration>,
+    /// Compare the own state with other members' at start.
+    pub initial_corrupt_check: bool,
     /// HTTP/2 pings.
     pub keepalive: Keepalive,
     /// History kept.

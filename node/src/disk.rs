@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use kvnode_replica::Write;
 use kvnode_wal::dir::Log;
-use kvnode_wal::{Entry, HardState};
+use kvnode_wal::{Entry, HardState, Membership};
 
 use crate::cores::{ReplicaMessage, post};
 use crate::exit;
@@ -26,6 +26,8 @@ const NO_SPACE_RETRY: Duration = Duration::from_millis(500);
 /// To the WAL thread. Bounded by the replica's own limit on uncommitted bytes.
 pub enum DiskJob {
     Write(Write),
+    /// Who votes, as of an entry that was applied.
+    Membership(Membership),
     /// Segments whose entries all lie at or below this index may go.
     Purge {
         upto: u64,
@@ -65,6 +67,7 @@ struct Turn {
     hard_state: Option<HardState>,
     sync: bool,
     number: Option<u64>,
+    membership: Option<Membership>,
     purge: Option<u64>,
     stop: bool,
 }
@@ -118,6 +121,9 @@ impl DiskThread {
             let bytes: usize = turn.entries.iter().map(|entry| entry.payload.len()).sum();
             self.shared.metrics.wal_write_bytes.add(bytes as u64);
             post(&self.replica, ReplicaMessage::Written(number));
+        }
+        if let Some(membership) = turn.membership {
+            self.must("membership", |log, _| log.set_membership(membership));
         }
         if let Some(upto) = turn.purge {
             let gone = self.must("purge", |log, _| log.purge(upto));
@@ -192,6 +198,7 @@ impl Turn {
                 self.sync |= write.must_sync;
                 self.number = Some(write.number);
             }
+            DiskJob::Membership(membership) => self.membership = Some(membership),
             DiskJob::Purge { upto } => self.purge = self.purge.max(Some(upto)),
             DiskJob::Stop => self.stop = true,
         }

@@ -16,12 +16,14 @@ pub mod rt;
 pub mod version;
 
 mod announce;
+mod asked;
 mod cache;
 mod compactor;
 mod cores;
 mod disk;
 mod grpc;
 mod health;
+mod integrity;
 mod maintenance;
 mod metrics;
 mod open;

@@ -126,6 +126,10 @@ pub struct Metrics {
     pub proposals_pending: Gauge,
     pub proposals_failed: Counter,
     pub leader_changes: Counter,
+    pub peers_disconnected: Counter,
+    pub integrity_verified: Counter,
+    pub integrity_unverified: Counter,
+    pub integrity_corrupt: Counter,
     pub slow_read_indexes: Counter,
     pub health_success: Counter,
     pub health_failures: Counter,
@@ -266,6 +270,26 @@ impl Metrics {
             "Failed health checks.",
             self.health_failures.get(),
         );
+        out.counter(
+            "kvnode_peer_connections_lost_total",
+            "Members whose last connection with this one broke.",
+            self.peers_disconnected.get(),
+        );
+        out.head(
+            "kvnode_integrity_checks_total",
+            "counter",
+            "Comparisons of all members' states made here, by what they came to.",
+        );
+        for (result, count) in [
+            ("verified", &self.integrity_verified),
+            ("unverified", &self.integrity_unverified),
+            ("corrupt", &self.integrity_corrupt),
+        ] {
+            let count = count.get();
+            out.line(format_args!(
+                "kvnode_integrity_checks_total{{result=\"{result}\"}} {count}"
+            ));
+        }
         out.head("etcd_server_id", "gauge", "Member id.");
         out.line(format_args!(
             "etcd_server_id{{server_id=\"{:x}\"}} 1",

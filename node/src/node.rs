@@ -39,6 +39,8 @@ const READERS: usize = 2;
 const START_POLL: Duration = Duration::from_millis(2);
 /// How far a start that goes on moves the service manager's time-out.
 const START_EXTENSION: Duration = Duration::from_secs(30);
+/// Longest wait for another member to take leadership over from one that stops.
+const HAND_OVER_MAX: Duration = Duration::from_secs(5);
 /// Connections an executor that also replicates counts as having, where others only serve.
 const REPLICA_HANDICAP: usize = 1000;
 
@@ -62,10 +64,11 @@ pub fn run(config: Config, logging: &logging::Handle) -> Result<(), Exit> {
         )
     })?;
     let (listeners, client_listeners) = listen(&config)?;
+    let peer_listeners = listen_for_peers(&config)?;
     notify.busy("opening the data directory", START_EXTENSION);
     let opened = open::open(&config, machine.open_files)?;
     let recovered_index = opened.committed_index;
-    let (node, shared) = Node::start(config, opened, client_listeners)?;
+    let (node, shared) = Node::start(config, opened, client_listeners, peer_listeners)?;
     let mut told = Instant::now();
     while !shared.vitals.announced.load(Ordering::Acquire)
         || shared.vitals.applied.load(Ordering::Acquire) < recovered_index
@@ -139,6 +142,34 @@ fn listen(config: &Config) -> Result<(Vec<Bound>, usize), Exit> {
     Ok((clients.into_iter().chain(metrics).collect(), count))
 }
 
+/// The listening sockets for other members. A member founded alone, under the url nobody else could use, does without
+/// one that it cannot have: it was never asked for.
+fn listen_for_peers(config: &Config) -> Result<Vec<std::net::TcpListener>, Exit> {
+    let mut listeners = Vec::new();
+    for url in &config.listen_peer_urls {
+        let addresses = url.bind_addresses().map_err(|error| {
+            Exit::new(
+                Code::Safety,
+                format!("{url:?}: {error}"),
+                "listen on an address of this machine",
+            )
+        })?;
+        for address in addresses {
+            let listener = std::net::TcpListener::bind(address).map_err(|error| {
+                Exit::new(
+                    Code::Safety,
+                    format!("cannot listen on {address} for members: {error}"),
+                    format!(
+                        "another process listens on {address}; stop it or change --listen-peer-urls"
+                    ),
+                )
+            })?;
+            listeners.push(listener);
+        }
+    }
+    Ok(listeners)
+}
+
 fn bind_all(urls: &[config::Url], flag: &str) -> Result<Vec<Bound>, Exit> {
     let mut bound = Vec::new();
     for url in urls {
@@ -186,6 +217,7 @@ struct Node {
     ways: Vec<Way>,
     cores: Mailboxes,
     stops: Vec<Sender<()>>,
+    replica: Sender<ReplicaMessage>,
     apply: (Sender<ApplyJob>, JoinHandle<()>),
     disk: (Sender<DiskJob>, JoinHandle<()>),
     maintenance: JoinHandle<()>,
@@ -211,6 +243,7 @@ struct ReplicaSeat {
     view: View,
     links: Links,
     inbox: Receiver<ReplicaMessage>,
+    peer_listeners: Vec<std::net::TcpListener>,
 }
 
 impl Node {
@@ -218,6 +251,7 @@ impl Node {
         config: Config,
         opened: Opened,
         client_listeners: usize,
+        peer_listeners: Vec<std::net::TcpListener>,
     ) -> Result<(Node, Arc<Shared>), Exit> {
         let Opened {
             data,
@@ -301,6 +335,7 @@ impl Node {
             view: view.clone(),
             links,
             inbox: replica_inbox,
+            peer_listeners,
         });
         let kicker = Kicker::start().map_err(|error| {
             Exit::new(
@@ -354,6 +389,7 @@ impl Node {
             ways,
             cores,
             stops,
+            replica: replica_sender,
             apply: (apply_sender, apply),
             disk: (disk_sender, disk),
             maintenance,
@@ -385,6 +421,7 @@ impl Node {
         if let Some(acceptor) = acceptor {
             acceptor.stop();
         }
+        self.hand_over();
         for core in self.cores.iter() {
             post(core, CoreMessage::Stop);
         }
@@ -409,6 +446,26 @@ impl Node {
         log::info!("stopped");
         log::logger().flush();
         Ok(())
+    }
+}
+
+impl Node {
+    /// A leader that stops leaves its place to the most advanced voter, so that clients need not wait for an election. Waits
+    /// until that is done or cannot be, three election timeouts at the most.
+    fn hand_over(&self) {
+        let vitals = &self.shared.vitals;
+        if !vitals.is_leader.load(Ordering::Acquire) {
+            return;
+        }
+        post(&self.replica, ReplicaMessage::HandOver);
+        let started = Instant::now();
+        let patience = (self.shared.config.election_timeout * 3).min(HAND_OVER_MAX);
+        while vitals.is_leader.load(Ordering::Acquire)
+            && !vitals.handed_over.load(Ordering::Acquire)
+            && started.elapsed() < patience
+        {
+            std::thread::sleep(START_POLL);
+        }
     }
 }
 
@@ -439,12 +496,14 @@ impl Seat {
             let replica =
                 ReplicaCore::new(Arc::clone(&shared), seat.replica, seat.view, seat.links);
             core.share_executor(&replica);
+            ReplicaCore::attach(&replica, seat.peer_listeners);
             ReplicaCore::start(&replica, seat.inbox);
             replica
         });
         if self.number == 0 {
             rt::spawn_local(crate::announce::run(std::rc::Rc::clone(&core)));
             rt::spawn_local(compactor::run(std::rc::Rc::clone(&core)));
+            rt::spawn_local(crate::integrity::run(std::rc::Rc::clone(&core)));
         }
         let shutdown = rt::Shutdown::new();
         let latch = shutdown.clone();
@@ -456,7 +515,9 @@ impl Seat {
         });
         let service = NodeService::new(core, persister);
         http::serve(self.door, service, http_options(&shared), shutdown).await;
-        drop(replica);
+        if let Some(replica) = replica {
+            replica.borrow_mut().detach();
+        }
     }
 }
 

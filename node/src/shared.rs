@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use kvnode_api::ResponseHeader;
+use kvnode_api::status::Status;
 
 use crate::config::Config;
 use crate::metrics::Metrics;
@@ -17,6 +18,9 @@ pub const CLUSTER_VERSION: &str = "3.6.0";
 pub const STORAGE_VERSION: &str = "3.6.0";
 /// As Downgrade reports the cluster version.
 pub const CLUSTER_VERSION_SHORT: &str = "3.6";
+
+/// A time that has not come.
+pub const NEVER_MS: u64 = u64::MAX;
 
 pub struct Shared {
     pub config: Config,
@@ -41,6 +45,12 @@ pub struct Vitals {
     /// 0: none known.
     pub leader: AtomicU64,
     pub is_leader: AtomicBool,
+    /// When the present or last leader became known here, in `now_ms`.
+    pub leader_since_ms: AtomicU64,
+    /// Since when the leader is connected, on a leader since when a quorum is; [`NEVER_MS`]: it is not.
+    pub leader_connected_ms: AtomicU64,
+    /// Nobody can take leadership over before this process stops.
+    pub handed_over: AtomicBool,
     pub committed: AtomicU64,
     pub applied: AtomicU64,
     /// True once the node answers clients.
@@ -90,6 +100,12 @@ impl Shared {
         u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
+    /// The same clock at another moment.
+    pub fn ms_at(&self, moment: Instant) -> u64 {
+        let since = moment.saturating_duration_since(self.started);
+        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    }
+
     /// Wall clock, milliseconds since the epoch.
     pub fn unix_ms(&self) -> u64 {
         let since_epoch = SystemTime::now()
@@ -105,6 +121,22 @@ impl Shared {
     /// How long a request may wait for its result: 5 s plus two election timeouts, as etcd's.
     pub fn request_timeout_ms(&self) -> u64 {
         5000 + 2 * u64::try_from(self.config.election_timeout.as_millis()).unwrap_or(u64::MAX / 4)
+    }
+
+    /// What a client hears whose request began at `start_ms` and got no result in time: as far as can be told, why.
+    pub fn timeout_status(&self, start_ms: u64) -> Status {
+        let vitals = &self.vitals;
+        let election_ms = u64::try_from(self.config.election_timeout.as_millis()).unwrap_or(0);
+        let elected_ms = vitals.leader_since_ms.load(Ordering::Relaxed);
+        let lost_ms = elected_ms.saturating_sub(2 * election_ms);
+        if lost_ms < start_ms && start_ms < elected_ms {
+            Status::timed_out_leader_failure()
+        } else if self.has_leader() && vitals.leader_connected_ms.load(Ordering::Relaxed) > start_ms
+        {
+            Status::timed_out_connection_lost()
+        } else {
+            Status::timed_out()
+        }
     }
 
     /// The header of an answer at `revision`.

@@ -119,14 +119,14 @@ impl<T> Slots<T> {
         }
     }
 
-    /// Completes every waiting place whose deadline has passed with `answer()`; returns how many.
-    pub fn expire(&mut self, now_ms: u64, answer: impl Fn() -> T) -> usize {
+    /// Completes every waiting place whose deadline has passed with `answer(deadline_ms)`; returns how many.
+    pub fn expire(&mut self, now_ms: u64, answer: impl Fn(u64) -> T) -> usize {
         let mut expired = 0;
         for slot in &mut self.slots {
             if slot.deadline_ms <= now_ms && matches!(slot.state, State::Waiting(_)) {
                 expired += 1;
                 if let State::Waiting(Some(waker)) =
-                    std::mem::replace(&mut slot.state, State::Done(answer()))
+                    std::mem::replace(&mut slot.state, State::Done(answer(slot.deadline_ms)))
                 {
                     waker.wake();
                 }
@@ -244,7 +244,7 @@ mod tests {
         let slots = Slots::new(0, 4);
         let mut early = Slots::open(&slots, 10).expect("room");
         let mut late = Slots::open(&slots, 20).expect("room");
-        assert_eq!(slots.borrow_mut().expire(10, || "timed out"), 1);
+        assert_eq!(slots.borrow_mut().expire(10, |_| "timed out"), 1);
         assert_eq!(poll(&mut early), Poll::Ready("timed out"));
         assert!(poll(&mut late).is_pending());
     }

@@ -45,6 +45,8 @@ pub struct Watches {
     streams: RefCell<Vec<Option<Rc<Outbox>>>>,
     reads_count: Cell<usize>,
     leaderless_since_ms: Cell<Option<u64>>,
+    /// Other streams that want a leader, to be woken when there is none; see [`LeaderGuard`].
+    guards: RefCell<Guards>,
     reported: Cell<(usize, usize, usize)>,
 }
 
@@ -89,6 +91,52 @@ pub enum Next {
     End(Status),
 }
 
+#[derive(Default)]
+struct Guards {
+    wakers: Vec<Option<Waker>>,
+    free: Vec<usize>,
+}
+
+/// For a stream that is no watch and asked for a leader: it ends when there has been none for too long.
+pub struct LeaderGuard {
+    core: Rc<ClientCore>,
+    place: usize,
+}
+
+impl LeaderGuard {
+    pub fn new(core: &Rc<ClientCore>) -> Self {
+        let mut guards = core.watches.guards.borrow_mut();
+        let place = guards.free.pop().unwrap_or(guards.wakers.len());
+        if place == guards.wakers.len() {
+            guards.wakers.push(None);
+        }
+        let core = Rc::clone(core);
+        LeaderGuard { core, place }
+    }
+
+    /// Whether the stream has to end; if not, its task is woken when it may have to.
+    pub fn poll_lost(&self, context: &Context<'_>) -> bool {
+        let watches = &self.core.watches;
+        let lost = watches.is_leaderless();
+        if !lost {
+            let waker = &mut watches.guards.borrow_mut().wakers[self.place];
+            match waker {
+                Some(known) => known.clone_from(context.waker()),
+                None => *waker = Some(context.waker().clone()),
+            }
+        }
+        lost
+    }
+}
+
+impl Drop for LeaderGuard {
+    fn drop(&mut self) {
+        let mut guards = self.core.watches.guards.borrow_mut();
+        guards.wakers[self.place] = None;
+        guards.free.push(self.place);
+    }
+}
+
 impl Watches {
     pub fn new(shared: Arc<Shared>, revision: i64, compact_revision: i64) -> Self {
         Watches {
@@ -97,6 +145,7 @@ impl Watches {
             streams: RefCell::default(),
             reads_count: Cell::new(0),
             leaderless_since_ms: Cell::new(None),
+            guards: RefCell::default(),
             reported: Cell::new((0, 0, 0)),
         }
     }
@@ -169,14 +218,24 @@ impl Watches {
         }
     }
 
-    fn check_leader(&self) {
+    /// Whether there has been no leader for so long that streams which asked for one end.
+    fn is_leaderless(&self) -> bool {
         let Some(since_ms) = self.leaderless_since_ms.get() else {
-            return;
+            return false;
         };
         let patience_ms =
             3 * u64::try_from(self.shared.config.election_timeout.as_millis()).unwrap_or(0);
-        if self.shared.now_ms() - since_ms < patience_ms {
+        self.shared.now_ms() - since_ms >= patience_ms
+    }
+
+    fn check_leader(&self) {
+        if !self.is_leaderless() {
             return;
+        }
+        for waker in self.guards.borrow_mut().wakers.iter_mut() {
+            if let Some(waker) = waker.take() {
+                waker.wake();
+            }
         }
         for outbox in self
             .streams

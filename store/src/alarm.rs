@@ -32,6 +32,11 @@ impl Alarms {
             .is_some()
     }
 
+    /// Whether it is on for this very member.
+    pub fn has(&self, alarm: AlarmType, member_id: u64) -> bool {
+        self.active.contains(&(alarm as i32, member_id))
+    }
+
     pub(crate) fn load<V: Reader>(reader: &V) -> Result<Self, Error> {
         let mut active = BTreeSet::new();
         for item in reader.scan(Space::State, &[TAG_ALARM], Some(&[TAG_ALARM + 1]), false) {

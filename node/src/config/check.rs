@@ -57,7 +57,7 @@ pub fn build(settings: &Settings, notices: &mut Vec<Notice>) -> Result<Config, C
     let heartbeat_interval = read.millis("heartbeat-interval")?;
     let election_timeout = read.millis("election-timeout")?;
     check_timing(heartbeat_interval, election_timeout)?;
-    read.feature_gates()?;
+    let initial_corrupt_check = read.feature_gates()?;
 
     Ok(Config {
         data_dir,
@@ -85,6 +85,11 @@ pub fn build(settings: &Settings, notices: &mut Vec<Notice>) -> Result<Config, C
         quota_bytes: read.quota()?,
         min_free_bytes: read.bytes("min-free-bytes")?,
         wal_segment_bytes: read.wal_segment_bytes()?,
+        log_keep_entries: read.entries("snapshot-catchup-entries", 5_000)?,
+        log_drop_entries: read.entries("snapshot-count", 10_000)?,
+        corrupt_check_interval: Some(read.duration("corrupt-check-time")?)
+            .filter(|time| !time.is_zero()),
+        initial_corrupt_check,
         keepalive: Keepalive {
             min_time: read.duration("grpc-keepalive-min-time")?,
             interval: Some(read.duration("grpc-keepalive-interval")?).filter(|d| !d.is_zero()),
@@ -366,7 +371,14 @@ impl<'a> Read<'a> {
     }
 
     /// Gate names are checked and noted: none of them changes this server.
-    fn feature_gates(&mut self) -> Result<(), ConfigError> {
+    /// A number of entries; 0 means the default.
+    fn entries(&self, name: &str, default: u64) -> Result<u64, ConfigError> {
+        let entries = self.whole(name)?;
+        Ok(if entries == 0 { default } else { entries })
+    }
+
+    /// Checks the gates; true if the check of the state at start is on, the only one with a meaning here.
+    fn feature_gates(&mut self) -> Result<bool, ConfigError> {
         let flag = "feature-gates";
         let mut on: Vec<&str> = Vec::new();
         for item in values::split_list(self.text(flag)) {
@@ -390,12 +402,12 @@ impl<'a> Read<'a> {
         }
         if self.settings.is_set(flag) {
             let text = format!(
-                "feature-gates ({}) change nothing in this server",
+                "feature-gates ({}) change nothing in this server but InitialCorruptCheck",
                 self.text(flag)
             );
             self.notices.push(Notice::info(text));
         }
-        Ok(())
+        Ok(on.contains(&"InitialCorruptCheck"))
     }
 
     fn log(&mut self) -> Result<logging::Settings, ConfigError> {

@@ -12,13 +12,13 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use kvnode_api::status::Status;
-use kvnode_api::{KeyValue, ResponseHeader};
+use kvnode_api::{AlarmType, KeyValue, ResponseHeader};
 use kvnode_store::Response;
 use kvnode_store::command::{Command, Header, Kind, RequestId};
 use kvnode_store::engine::fjall::FjallPersister;
 
 use super::replica::ReplicaCore;
-use super::{Applied, CoreMessage, LeaseAnswer, ReplicaMessage, View, post};
+use super::{Applied, CoreMessage, LeaseAnswer, LeaseAsk, ReplicaMessage, View, post};
 use crate::cache::ValueCache;
 use crate::mailbox::{Receiver, Sender};
 use crate::pool::{Answer, Pool};
@@ -68,11 +68,14 @@ pub struct ClientCore {
     answers: Rc<RefCell<Slots<Answer>>>,
     leases: Rc<RefCell<Slots<LeaseAnswer>>>,
     barriers: Rc<RefCell<Slots<Barrier>>>,
+    orders: Rc<RefCell<Slots<Barrier>>>,
+    peers: Rc<RefCell<Slots<Option<Bytes>>>>,
     applies: Rc<RefCell<Slots<()>>>,
     reads: RefCell<Reads>,
     view: RefCell<View>,
     revision: Cell<i64>,
     applied_index: Cell<u64>,
+    fenced: Cell<bool>,
     cache: RefCell<ValueCache>,
     ring: RefCell<RecentChanges>,
     buffer: RefCell<BytesMut>,
@@ -115,10 +118,13 @@ impl ClientCore {
             answers: Slots::new(core, WAITING_MAX),
             leases: Slots::new(core, WAITING_MAX),
             barriers: Slots::new(core, WAITING_MAX),
+            orders: Slots::new(core, WAITING_MAX),
+            peers: Slots::new(core, WAITING_MAX),
             applies: Slots::new(core, WAITING_MAX),
             reads: RefCell::default(),
             applied_index: Cell::new(view.applied_index()),
             revision: Cell::new(revision),
+            fenced: Cell::new(is_fenced(&view, shared.member_id)),
             view: RefCell::new(view),
             cache: RefCell::new(ValueCache::new(CACHE_BYTES)),
             ring: RefCell::new(RecentChanges::new(RING_BYTES, revision)),
@@ -166,6 +172,27 @@ impl ClientCore {
             CoreMessage::Lease { ticket, answer } => {
                 self.leases.borrow_mut().complete(ticket, answer);
             }
+            CoreMessage::Done { ticket, result } => {
+                self.orders.borrow_mut().complete(ticket, result);
+            }
+            CoreMessage::PeerAnswer { ticket, body } => {
+                self.peers.borrow_mut().complete(ticket, body);
+            }
+            CoreMessage::Asked {
+                from,
+                ticket,
+                kind,
+                body,
+            } => {
+                let core = Rc::clone(self);
+                rt::spawn_local(async move {
+                    let Some(body) = crate::asked::answer(&core, kind, body).await else {
+                        return;
+                    };
+                    let to = from;
+                    post(&core.replica, ReplicaMessage::Answer { to, ticket, body });
+                });
+            }
             CoreMessage::Leader { leader } => self.watches.leader_changed(leader),
             CoreMessage::Stop => self.watches.stop(),
         }
@@ -185,6 +212,8 @@ impl ClientCore {
         self.ring.borrow_mut().push(&applied.changes);
         self.applied_index.set(applied.index);
         self.revision.set(applied.view.revision());
+        self.fenced
+            .set(is_fenced(&applied.view, self.shared.member_id));
         *self.view.borrow_mut() = applied.view;
         {
             let mut proposals = self.proposals.borrow_mut();
@@ -218,15 +247,19 @@ impl ClientCore {
         let timed_out = self
             .proposals
             .borrow_mut()
-            .expire(now_ms, || Err(Status::timed_out()));
+            .expire(now_ms, |deadline_ms| Err(self.timed_out(deadline_ms)));
         self.shared.metrics.proposals_failed.add(timed_out as u64);
         self.barriers
             .borrow_mut()
-            .expire(now_ms, || Err(Status::timed_out()));
+            .expire(now_ms, |_| Err(Status::timed_out()));
+        self.orders
+            .borrow_mut()
+            .expire(now_ms, |_| Err(Status::timed_out()));
+        self.peers.borrow_mut().expire(now_ms, |_| None);
         self.leases
             .borrow_mut()
-            .expire(now_ms, || LeaseAnswer::NotLeader);
-        self.applies.borrow_mut().expire(now_ms, || ());
+            .expire(now_ms, |_| LeaseAnswer::NotLeader);
+        self.applies.borrow_mut().expire(now_ms, |_| ());
         self.retry_read_index(now_ms);
         self.shared
             .metrics
@@ -247,6 +280,12 @@ impl ClientCore {
             .store(cache.bytes() as u64, Ordering::Relaxed);
     }
 
+    /// Why a proposal has no result, as far as this member can tell.
+    fn timed_out(&self, deadline_ms: u64) -> Status {
+        let start_ms = deadline_ms.saturating_sub(self.shared.request_timeout_ms());
+        self.shared.timeout_status(start_ms)
+    }
+
     // What handlers use.
 
     /// The header of an answer at `revision`.
@@ -257,6 +296,11 @@ impl ClientCore {
     /// The store's revision as this core's requests see it.
     pub fn revision(&self) -> i64 {
         self.revision.get()
+    }
+
+    /// This member's state was found to differ from the majority's: clients must not see it.
+    pub fn is_fenced(&self) -> bool {
+        self.fenced.get()
     }
 
     /// The state after the newest batch this core has seen.
@@ -473,14 +517,52 @@ impl ClientCore {
         Ok(*answer)
     }
 
-    /// Asks the leader's lease clock.
-    pub async fn lease(
-        &self,
-        ask: impl FnOnce(Ticket) -> ReplicaMessage,
-    ) -> Result<LeaseAnswer, Status> {
-        let pending = self.open(&self.leases)?;
-        post(&self.replica, ask(pending.ticket()));
+    /// Asks the leader's lease clock, wherever it is. An ask that is lost with its leader is answered as by a member that
+    /// does not lead, after an election timeout.
+    pub async fn lease(&self, lease: i64, renew: bool) -> Result<LeaseAnswer, Status> {
+        let patience_ms = u64::try_from(self.shared.config.election_timeout.as_millis());
+        let deadline_ms = self.shared.now_ms() + patience_ms.unwrap_or(u64::MAX / 4).max(1000);
+        let pending =
+            Slots::open(&self.leases, deadline_ms).ok_or_else(Status::too_many_requests)?;
+        let ask = LeaseAsk {
+            renew,
+            lease,
+            seen: self.applied_index.get(),
+        };
+        let ticket = pending.ticket();
+        post(&self.replica, ReplicaMessage::Lease { ticket, ask });
         Ok(pending.await)
+    }
+
+    /// Asks the replica core to hand leadership to `to`; the answer says whether that began.
+    pub async fn transfer_leader(&self, to: u64) -> Result<(), Status> {
+        let pending = self.open(&self.orders)?;
+        let ticket = pending.ticket();
+        post(&self.replica, ReplicaMessage::Transfer { ticket, to });
+        pending.await
+    }
+
+    /// Asks another member (see `asked.rs`); `None` if it cannot be reached or does not answer within `patience`.
+    pub async fn ask_member(
+        &self,
+        to: u64,
+        kind: u8,
+        body: Bytes,
+        patience: Duration,
+    ) -> Option<Bytes> {
+        let patience_ms = u64::try_from(patience.as_millis()).unwrap_or(u64::MAX / 4);
+        let deadline_ms = self.shared.now_ms() + patience_ms;
+        let pending = Slots::open(&self.peers, deadline_ms)?;
+        let ticket = pending.ticket();
+        let ask = ReplicaMessage::Ask {
+            ticket,
+            to,
+            kind,
+            body,
+        };
+        post(&self.replica, ask);
+        let answer = pending.await?;
+        (answer.first() == Some(&kind)).then(|| answer.slice(1..))
     }
 
     /// Waits for the next applied batch, or the request timeout.
@@ -490,4 +572,9 @@ impl ClientCore {
         pending.await;
         Ok(())
     }
+}
+
+/// A lone member has nobody it could differ from: there the alarm is an operator's, and stops writes only.
+fn is_fenced(view: &View, member_id: u64) -> bool {
+    view.alarms().has(AlarmType::Corrupt, member_id) && view.members().len() > 1
 }

@@ -54,6 +54,20 @@ pub enum CoreMessage {
     Answers(Vec<(Ticket, Answer)>),
     /// The lease clock answered.
     Lease { ticket: Ticket, answer: LeaseAnswer },
+    /// A command to the replica core was carried out, or not.
+    Done {
+        ticket: Ticket,
+        result: Result<(), Status>,
+    },
+    /// Another member answered, or cannot be asked (`None`).
+    PeerAnswer { ticket: Ticket, body: Option<Bytes> },
+    /// Another member asks; to be answered under its own ticket.
+    Asked {
+        from: u64,
+        ticket: u64,
+        kind: u8,
+        body: Bytes,
+    },
     /// Another leader, or none (0).
     Leader { leader: u64 },
     /// The process is stopping: refuse new work, end streams.
@@ -88,20 +102,47 @@ pub enum ReplicaMessage {
         view: View,
         leases: Vec<LeaseChange>,
     },
-    KeepAlive {
+    /// For the leader's lease clock, wherever it is.
+    Lease {
         ticket: Ticket,
-        lease: i64,
-    },
-    TimeToLive {
-        ticket: Ticket,
-        lease: i64,
+        ask: LeaseAsk,
     },
     /// Everything up to this index is durable in the store.
     Durable(u64),
+    /// Leadership is to go to another voter.
+    Transfer {
+        ticket: Ticket,
+        to: u64,
+    },
+    /// The process stops: leadership goes to whoever can take it.
+    HandOver,
+    /// Asks another member.
+    Ask {
+        ticket: Ticket,
+        to: u64,
+        kind: u8,
+        body: Bytes,
+    },
+    /// Answers another member's ask, under its ticket.
+    Answer {
+        to: u64,
+        ticket: u64,
+        body: Bytes,
+    },
+}
+
+/// To the lease clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LeaseAsk {
+    /// Renew the lease, or only tell its remaining time.
+    pub renew: bool,
+    pub lease: i64,
+    /// What the asker has seen applied: a grant up to here must be known before the lease is called unknown.
+    pub seen: u64,
 }
 
 /// From the lease clock.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LeaseAnswer {
     Renewal(Renewal),
     /// `None`: unknown lease.

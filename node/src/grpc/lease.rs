@@ -1,7 +1,10 @@
 //! The Lease service. Grants and revokes go through the log; renewals and remaining times are the leader's memory.
 
+use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
+use std::task::Poll;
+use std::time::Duration;
 
 use bytes::Bytes;
 use kvnode_api::status::Status;
@@ -14,10 +17,14 @@ use kvnode_store::command::Kind;
 use prost::Message as _;
 
 use super::kv::{check_lease_quota, wrong_result};
+use crate::cores::LeaseAnswer;
 use crate::cores::client::ClientCore;
-use crate::cores::{LeaseAnswer, ReplicaMessage};
 use crate::http::{Reply, RequestStream, ResponseSink};
+use crate::watches::LeaderGuard;
 use kvnode_store::lease_clock::Renewal;
+
+/// Pause before a leader is looked for again.
+const ASK_AGAIN: Duration = Duration::from_millis(50);
 
 pub async fn grant(core: &Rc<ClientCore>, message: Bytes) -> Reply {
     let mut request: LeaseGrantRequest = frame::decode(message)?;
@@ -63,29 +70,53 @@ pub async fn revoke(core: &Rc<ClientCore>, message: Bytes) -> Reply {
 pub async fn time_to_live(core: &Rc<ClientCore>, message: Bytes) -> Reply {
     let request: LeaseTimeToLiveRequest = frame::decode(message)?;
     let lease = request.id;
-    let LeaseAnswer::Remaining(remaining) = core
-        .lease(|ticket| ReplicaMessage::TimeToLive { ticket, lease })
-        .await?
-    else {
-        return Err(Status::no_leader());
-    };
-    let (view, with_keys) = (core.view(), request.keys);
-    let info = core
-        .on_reader(move || view.lease(lease, with_keys))
-        .await??;
+    let remaining = ask(core, lease, false, |answer| match answer {
+        LeaseAnswer::Remaining(remaining) => Some(remaining),
+        _ => None,
+    })
+    .await?;
     let mut response = LeaseTimeToLiveResponse {
-        header: Some(core.header(core.revision())),
         id: lease,
         ttl: -1,
         ..Default::default()
     };
-    if let (Some(remaining), Some(info)) = (remaining, info) {
+    if let Some(remaining) = remaining {
         // Truncated toward zero: 0 in the last second, below zero while the revoke is on its way.
         response.ttl = remaining.remaining_ms / 1000;
         response.granted_ttl = remaining.granted_ttl_seconds;
-        response.keys = info.keys;
+        if request.keys {
+            // The leader knows the lease; so must this member, before it says what hangs on it.
+            core.linearize().await?;
+            let view = core.view();
+            let info = core.on_reader(move || view.lease(lease, true)).await??;
+            response.keys = info.map(|info| info.keys).unwrap_or_default();
+        }
     }
+    response.header = Some(core.header(core.revision()));
     core.encode(|buffer| frame::encode_into(&response, buffer))
+}
+
+/// Asks the leader's clock until it answers what `wanted` takes. While nobody leads, or the leader is lost with the
+/// question, it is asked again, as long as a request may take.
+async fn ask<T>(
+    core: &Rc<ClientCore>,
+    lease: i64,
+    renew: bool,
+    wanted: impl Fn(LeaseAnswer) -> Option<T>,
+) -> Result<T, Status> {
+    let give_up_ms = core.shared.now_ms() + core.shared.request_timeout_ms();
+    loop {
+        if let Some(answer) = wanted(core.lease(lease, renew).await?) {
+            return Ok(answer);
+        }
+        if core.shared.vitals.stopping.load(Ordering::Relaxed) {
+            return Err(Status::server_stopped());
+        }
+        if core.shared.now_ms() >= give_up_ms {
+            return Err(Status::no_leader());
+        }
+        crate::rt::sleep(ASK_AGAIN).await;
+    }
 }
 
 pub async fn leases(core: &Rc<ClientCore>) -> Reply {
@@ -116,7 +147,17 @@ pub async fn keep_alive(
         .shared
         .metrics
         .method(kvnode_api::service::Method::LeaseKeepAlive);
-    while let Some(message) = requests.next().await? {
+    let guard = requires_leader.then(|| LeaderGuard::new(core));
+    loop {
+        let next = poll_fn(|context| match requests.poll_next(context) {
+            Poll::Pending if guard.as_ref().is_some_and(|guard| guard.poll_lost(context)) => {
+                Poll::Ready(Err(Status::no_leader()))
+            }
+            next => next,
+        });
+        let Some(message) = next.await? else {
+            break;
+        };
         counts.received.add(1);
         if requires_leader && !core.shared.has_leader() {
             return Err(Status::no_leader());
@@ -142,21 +183,19 @@ pub async fn keep_alive(
 /// The granted TTL, or 0 for a lease that is not there (any more).
 async fn renew(core: &Rc<ClientCore>, lease: i64) -> Result<i64, Status> {
     loop {
-        match core
-            .lease(|ticket| ReplicaMessage::KeepAlive { ticket, lease })
-            .await?
-        {
-            LeaseAnswer::Renewal(Renewal::Renewed(ttl)) => {
+        let renewal = ask(core, lease, true, |answer| match answer {
+            LeaseAnswer::Renewal(Renewal::NotLeader) => None,
+            LeaseAnswer::Renewal(renewal) => Some(renewal),
+            _ => None,
+        });
+        match renewal.await? {
+            Renewal::Renewed(ttl) => {
                 core.shared.metrics.leases_renewed.add(1);
                 return Ok(ttl);
             }
-            LeaseAnswer::Renewal(Renewal::Unknown) => return Ok(0),
             // Due: the answer has to wait until its keys are gone.
-            LeaseAnswer::Renewal(Renewal::Revoking) => core.next_apply().await?,
-            _ if core.shared.vitals.stopping.load(Ordering::Relaxed) => {
-                return Err(Status::server_stopped());
-            }
-            _ => return Err(Status::no_leader()),
+            Renewal::Revoking => core.next_apply().await?,
+            Renewal::Unknown | Renewal::NotLeader => return Ok(0),
         }
     }
 }

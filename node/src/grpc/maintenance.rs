@@ -69,7 +69,7 @@ pub fn status(core: &Rc<ClientCore>) -> Reply {
         raft_applied_index: core.with_view(|view| view.applied_index()),
         errors,
         db_size_in_use,
-        is_learner: false,
+        is_learner: vitals.is_learner.load(Ordering::Relaxed),
         storage_version: STORAGE_VERSION.into(),
         db_size_quota: core
             .shared
@@ -120,13 +120,20 @@ pub async fn hash_kv(core: &Rc<ClientCore>, message: Bytes) -> Reply {
     })
 }
 
-pub fn move_leader(core: &Rc<ClientCore>, message: Bytes) -> Reply {
+/// Answers when the other member leads.
+pub async fn move_leader(core: &Rc<ClientCore>, message: Bytes) -> Reply {
     let request: MoveLeaderRequest = frame::decode(message)?;
-    if !core.shared.vitals.is_leader.load(Ordering::Relaxed) {
+    let vitals = &core.shared.vitals;
+    if !vitals.is_leader.load(Ordering::Relaxed) {
         return Err(Status::not_leader());
     }
-    if request.target_id != core.shared.member_id {
-        return Err(Status::bad_leader_transferee());
+    core.transfer_leader(request.target_id).await?;
+    let give_up_ms = core.shared.now_ms() + core.shared.request_timeout_ms();
+    while vitals.leader.load(Ordering::Relaxed) != request.target_id {
+        if core.shared.now_ms() >= give_up_ms {
+            return Err(Status::timed_out_leader_transfer());
+        }
+        crate::rt::sleep(core.shared.config.heartbeat_interval / 4).await;
     }
     frame::encode(&MoveLeaderResponse { header: None })
 }

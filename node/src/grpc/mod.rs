@@ -47,6 +47,9 @@ impl NodeService {
         if requires_leader(call) && !self.core.shared.has_leader() {
             return Err(Status::no_leader());
         }
+        if self.core.is_fenced() && shows_data(call.method) {
+            return Err(Status::corrupt());
+        }
         Ok(())
     }
 
@@ -69,7 +72,7 @@ impl NodeService {
             Method::Defragment => maintenance::defragment(core, &self.persister).await,
             Method::Hash => maintenance::hash(core).await,
             Method::HashKV => maintenance::hash_kv(core, message).await,
-            Method::MoveLeader => maintenance::move_leader(core, message),
+            Method::MoveLeader => maintenance::move_leader(core, message).await,
             Method::Downgrade => maintenance::downgrade(core, message),
             Method::HealthCheck => health::check(message),
             other => Err(not_served(other)),
@@ -106,6 +109,21 @@ fn not_served(method: Method) -> Status {
         method.service()
     );
     Status::new(Code::Unimplemented, text)
+}
+
+/// Whether the RPC lets a client see or change keys.
+fn shows_data(method: Method) -> bool {
+    matches!(
+        method,
+        Method::Range
+            | Method::RangeStream
+            | Method::Put
+            | Method::DeleteRange
+            | Method::Txn
+            | Method::Compact
+            | Method::Watch
+            | Method::Snapshot
+    )
 }
 
 fn requires_leader(call: &Call) -> bool {

@@ -174,7 +174,7 @@ pub(super) const OLD_GATES: &[(&str, &str)] = &[
     ),
 ];
 
-/// The feature gates of etcd 3.7. None changes this server: checks and lease checkpoints are on.
+/// The feature gates of etcd 3.7. Only the check at start can be switched: the others' checks and lease checkpoints are on.
 pub const GATES: &[&str] = &[
     "AllAlpha",
     "AllBeta",
@@ -269,10 +269,10 @@ pub const GROUPS: &[Group] = &[
             "Where other members connect. Checked, but not opened by a single member."),
         flag("listen-client-http-urls", Urls, "", NEEDS_HTTP,
             "Move HTTP away from the client urls, which then serve gRPC only."),
-        flag("snapshot-count", ANY, "10000", NO_FILES,
-            "Applied entries between internal snapshots; 0 means the default."),
-        flag("snapshot-catchup-entries", ANY, "5000", NO_FILES,
-            "Log entries kept behind a snapshot for slow followers."),
+        flag("snapshot-count", ANY, "10000", Used,
+            "Applied entries after which old ones leave memory; 0 means the default."),
+        flag("snapshot-catchup-entries", ANY, "5000", Used,
+            "Applied entries that stay in memory for members that are behind; who needs older ones gets a snapshot. 0 means the default."),
         flag("max-snapshots", Whole(0, u32::MAX as u64), "5", NO_FILES, "Internal snapshots kept; 0 keeps all."),
         flag("max-wals", Whole(0, u32::MAX as u64), "5", NO_FILES,
             "Log segments kept once they are no longer needed; 0 keeps all."),
@@ -295,7 +295,7 @@ pub const GROUPS: &[Group] = &[
         flag("memory-mlock", Bool, "false", NEEDS_WORK, "Lock the process in memory."),
         flag("max-learners", ANY, "1", ONE_MEMBER, "Most learners in the cluster."),
         flag("feature-gates", Text, "", Used,
-            "Feature gates of etcd, A=true,B=false. Names are checked; none changes this server."),
+            "Feature gates of etcd, A=true,B=false. Names are checked; only InitialCorruptCheck changes anything: compare states at start."),
         flag("backend-bbolt-freelist-type", Text, "map", NO_BOLT, "Free list form of etcd's storage file."),
         flag("backend-batch-interval", Duration, "0", NO_BOLT, "Commit interval of etcd's storage file."),
         flag("backend-batch-limit", ANY, "0", NO_BOLT, "Commit size of etcd's storage file."),
@@ -394,7 +394,7 @@ pub const GROUPS: &[Group] = &[
     Group { title: "Integrity and background work", flags: &[
         flag("watch-progress-notify-interval", Duration, "10m", Used, "Idle time after which a watch that asked for progress is told of it; 100ms at least."),
         flag("enable-grpc-gateway", Bool, "false", NEEDS_WORK, "Serve the JSON gateway under /v3/ on the client urls."),
-        flag("corrupt-check-time", Duration, "0s", ONE_MEMBER, "Interval of comparing hashes between members."),
+        flag("corrupt-check-time", Duration, "10m", Used, "How often the leader compares the state of all members; 0 turns it off."),
         flag("compact-hash-check-time", Duration, "1m", ONE_MEMBER, "Interval of comparing compaction hashes between members."),
         flag("compaction-batch-limit", ANY, "1000", NO_BOLT, "Revisions removed per compaction step."),
         flag("compaction-sleep-interval", Duration, "10ms", NO_BOLT, "Pause between compaction steps."),

@@ -1,0 +1,267 @@
+//! The other members: what they send, what is sent to them, and whether they can be reached.
+
+use std::cell::RefCell;
+use std::net::TcpListener;
+use std::rc::Rc;
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+use kvnode_replica::Replica;
+use kvnode_wal::Membership;
+
+use super::{CoreMessage, ReplicaCore, post};
+use crate::exit;
+use crate::peers::{Identity, Limits, PeerAddress, PeerEvent, Peers};
+use crate::shared::{NEVER_MS, Shared};
+use crate::slots::Ticket;
+
+/// Asks by kind; the first byte of an answer repeats it.
+pub mod ask {
+    /// Of the leader's lease clock; answered by the replica core itself.
+    pub const LEASE: u8 = 1;
+    /// Of the hash of a member's state.
+    pub const HASH: u8 = 2;
+}
+
+/// The core that answers what other members ask.
+const ANSWERING_CORE: usize = 0;
+
+#[derive(Default)]
+pub(super) struct Link {
+    peers: Option<Peers>,
+    told: Vec<PeerAddress>,
+}
+
+impl Link {
+    pub(super) fn is_connected(&self, member: u64) -> bool {
+        self.peers
+            .as_ref()
+            .is_some_and(|peers| peers.connected(member))
+    }
+
+    pub(super) fn flush(&self) {
+        if let Some(peers) = &self.peers {
+            peers.flush();
+        }
+    }
+
+    /// Publishes since when the leader (a leader: a quorum) has been connected.
+    pub(super) fn look(&self, shared: &Shared, replica: &Replica) {
+        let since = |member: u64| {
+            if member == shared.member_id {
+                return 0;
+            }
+            let since = self
+                .peers
+                .as_ref()
+                .and_then(|peers| peers.connected_since(member));
+            since.map_or(NEVER_MS, |since| shared.ms_at(since))
+        };
+        let leader = shared.vitals.leader.load(Ordering::Relaxed);
+        let connected = if leader == shared.member_id {
+            let mut all: Vec<u64> = replica
+                .membership()
+                .voters
+                .iter()
+                .map(|&id| since(id))
+                .collect();
+            all.sort_unstable();
+            all.get(all.len() / 2).copied().unwrap_or(NEVER_MS)
+        } else {
+            since(leader)
+        };
+        let known = &shared.vitals.leader_connected_ms;
+        known.store(connected, Ordering::Relaxed);
+    }
+}
+
+impl ReplicaCore {
+    /// Starts the transport on this executor. To be called before `start`.
+    pub fn attach(this: &Rc<RefCell<Self>>, listeners: Vec<TcpListener>) {
+        let core = Rc::downgrade(this);
+        let mut own = this.borrow_mut();
+        let identity = Identity {
+            cluster: own.shared.cluster_id,
+            member: own.shared.member_id,
+            incarnation: own.shared.incarnation,
+        };
+        let events = move |events: Vec<PeerEvent>| {
+            if let Some(core) = core.upgrade() {
+                core.borrow_mut().turn(|core| {
+                    for event in events {
+                        core.peer_event(event);
+                    }
+                });
+            }
+        };
+        let peers = Peers::start(identity, listeners, Limits::default(), events);
+        own.link.peers = Some(peers.unwrap_or_else(|error| {
+            exit::fatal(
+                exit::Code::Failed,
+                format_args!("cannot talk to other members: {error}"),
+                "raise the limits on threads and open files of this user",
+            )
+        }));
+    }
+
+    /// Closes all connections with other members.
+    pub fn detach(&mut self) {
+        if let Some(peers) = self.link.peers.take() {
+            peers.stop();
+        }
+    }
+
+    fn peer_event(&mut self, event: PeerEvent) {
+        match event {
+            PeerEvent::Message(message) => self.replica.step(message),
+            PeerEvent::Unreachable(member) => self.replica.report_unreachable(member),
+            PeerEvent::Connected(member) => {
+                log::info!("connected with member {member:x}");
+                self.link.look(&self.shared, &self.replica);
+                self.retry_held();
+            }
+            PeerEvent::Disconnected(member) => {
+                log::warn!("lost the connection with member {member:x}");
+                self.shared.metrics.peers_disconnected.add(1);
+                self.link.look(&self.shared, &self.replica);
+                self.replica.report_unreachable(member);
+            }
+            PeerEvent::Ask {
+                from,
+                ticket,
+                kind: ask::LEASE,
+                body,
+            } => self.lease_asked(from, ticket, &body),
+            PeerEvent::Ask {
+                from,
+                ticket,
+                kind,
+                body,
+            } => {
+                if let Some(core) = self.links.cores.get(ANSWERING_CORE) {
+                    let asked = CoreMessage::Asked {
+                        from,
+                        ticket,
+                        kind,
+                        body,
+                    };
+                    post(core, asked);
+                }
+            }
+            PeerEvent::Answer { ticket, body, .. } => {
+                let ticket = self.own_ticket(ticket);
+                if body.first() == Some(&ask::LEASE) {
+                    self.lease_answered(ticket, &body);
+                } else {
+                    let body = Some(body);
+                    self.tell(ticket, CoreMessage::PeerAnswer { ticket, body });
+                }
+            }
+            PeerEvent::Removed { by } => {
+                log::warn!("member {by:x} says that this member was removed from the cluster");
+            }
+            PeerEvent::Snapshot(event) => self.snapshot_event(event),
+        }
+    }
+
+    pub(super) fn send_messages(&mut self) {
+        match &self.link.peers {
+            Some(peers) => {
+                for message in self.output.messages.drain(..) {
+                    peers.send(message);
+                }
+            }
+            None => self.output.messages.clear(),
+        }
+    }
+
+    /// A ticket means something in one life only: an answer to an earlier life's ask must find nobody.
+    fn wire_ticket(&self, ticket: Ticket) -> u64 {
+        ticket.0 ^ self.shared.incarnation
+    }
+
+    fn own_ticket(&self, wire: u64) -> Ticket {
+        Ticket(wire ^ self.shared.incarnation)
+    }
+
+    /// False if the ask did not leave.
+    pub(super) fn ask_peer(&self, ticket: Ticket, to: u64, kind: u8, body: Bytes) -> bool {
+        let wire = self.wire_ticket(ticket);
+        self.link
+            .peers
+            .as_ref()
+            .is_some_and(|peers| peers.ask(to, wire, kind, body))
+    }
+
+    pub(super) fn ask(&mut self, ticket: Ticket, to: u64, kind: u8, body: Bytes) {
+        if !self.ask_peer(ticket, to, kind, body) {
+            let body = None;
+            self.tell(ticket, CoreMessage::PeerAnswer { ticket, body });
+        }
+    }
+
+    /// `ticket` as it came with the ask.
+    pub(super) fn answer(&mut self, to: u64, ticket: u64, body: Bytes) {
+        if let Some(peers) = &self.link.peers {
+            peers.answer(to, ticket, body);
+        }
+    }
+
+    /// Membership or addresses may have changed.
+    pub(super) fn tell_membership(&mut self) {
+        let membership = self.replica.membership();
+        let learner = membership.learners.contains(&self.shared.member_id);
+        let vitals = &self.shared.vitals;
+        vitals.is_learner.store(learner, Ordering::Relaxed);
+        let members = self.addresses(membership);
+        if members == self.link.told {
+            return;
+        }
+        let removed: Vec<u64> = self.view.members().removed().collect();
+        if let Some(peers) = &self.link.peers {
+            peers.set_members(&members, &removed);
+        }
+        self.link.told = members;
+    }
+
+    /// Where each member is: as the member table says, before it is written as the founders were configured.
+    fn addresses(&self, membership: &Membership) -> Vec<PeerAddress> {
+        let mut ids: Vec<u64> = [
+            &membership.voters,
+            &membership.learners,
+            &membership.voters_outgoing,
+            &membership.learners_next,
+        ]
+        .into_iter()
+        .flatten()
+        .copied()
+        .collect();
+        ids.sort_unstable();
+        ids.dedup();
+        let founders = &self.shared.config.initial_cluster;
+        let urls = |id: u64| match self.view.members().get(id) {
+            Some(member) if !member.peer_urls.is_empty() => member.peer_urls.clone(),
+            _ => {
+                let founder = founders.iter().find(|founder| founder.id == id);
+                founder.map_or_else(Vec::new, |founder| {
+                    founder.peer_urls.iter().map(ToString::to_string).collect()
+                })
+            }
+        };
+        ids.into_iter()
+            .map(|member| PeerAddress {
+                member,
+                urls: urls(member),
+            })
+            .collect()
+    }
+
+    /// This member's own removal was applied.
+    pub(super) fn removed(&mut self) {
+        self.link.flush();
+        log::error!(
+            "this member, {:x}, was removed from the cluster",
+            self.shared.member_id
+        );
+    }
+}
