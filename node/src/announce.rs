@@ -1,4 +1,5 @@
-//! This member's own record: proposed once at start if the member table does not show it as it is configured now.
+//! This member's own record: proposed at start if the member table does not show its name and client urls as they are
+//! configured now. Its peer urls are the cluster's to change, and stay as they are.
 
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
@@ -40,7 +41,13 @@ pub async fn run(core: Rc<ClientCore>) {
     loop {
         // Also the proof that this term can commit.
         if core.linearize().await.is_ok() {
-            if core.with_view(|view| view.members().get(wanted.id) == Some(&wanted)) {
+            let shown = core.with_view(|view| {
+                let known = view.members().get(wanted.id);
+                known.is_some_and(|known| {
+                    (&known.name, &known.client_urls) == (&wanted.name, &wanted.client_urls)
+                })
+            });
+            if shown {
                 break;
             }
             if let Err(status) = core

@@ -56,10 +56,19 @@ pub struct Config {
     pub initial_cluster_state: ClusterState,
     /// Enters the ids.
     pub initial_cluster_token: String,
+    /// Why these settings can neither found nor join a cluster; of no account once there is a data
+    /// directory.
+    pub founding_error: Option<ConfigError>,
     /// This member's id if it founds the cluster; an existing data directory's own id wins.
     pub member_id: u64,
     /// The cluster's id if founded now; an existing data directory's own id wins.
     pub cluster_id: u64,
+    /// Start as the only member, dropping all others.
+    pub force_new_cluster: Option<ForceNewCluster>,
+    /// Learners at a time.
+    pub learners_max: usize,
+    /// Refuse membership changes that could cost the quorum.
+    pub strict_reconfiguration: bool,
     /// The only cluster whose data may be used.
     pub expected_cluster_id: Option<u64>,
     /// Whether an empty data directory may found a cluster.
@@ -123,8 +132,17 @@ pub struct FoundingMember {
 pub enum ClusterState {
     /// Found the cluster.
     New,
-    /// Join one that runs: the node must refuse an empty data directory until joining is built.
+    /// Join one that runs and has this member in its list.
     Existing,
+}
+
+/// What `--force-new-cluster` says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ForceNewCluster {
+    /// The bare flag: to be refused, naming the id to repeat.
+    Unconfirmed,
+    /// Of this cluster and no other.
+    Cluster(u64),
 }
 
 /// Bounds on requests.
@@ -310,6 +328,9 @@ impl Config {
         mut notices: Vec<Notice>,
     ) -> Result<Loaded, ConfigError> {
         let config = check::build(settings, &mut notices)?;
+        if let (Mode::CheckConfig, Some(error)) = (mode, &config.founding_error) {
+            return Err(error.clone());
+        }
         let effective = print::effective(settings, &config);
         Ok(Loaded {
             config,

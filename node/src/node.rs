@@ -66,7 +66,11 @@ pub fn run(config: Config, logging: &logging::Handle) -> Result<(), Exit> {
     let (listeners, client_listeners) = listen(&config)?;
     let peer_listeners = listen_for_peers(&config)?;
     notify.busy("opening the data directory", START_EXTENSION);
-    let opened = open::open(&config, machine.open_files)?;
+    let mut opened = open::open(&config, machine.open_files)?;
+    let mut config = config;
+    if let Some(members) = opened.members.take() {
+        config.initial_cluster = members;
+    }
     let recovered_index = opened.committed_index;
     let (node, shared) = Node::start(config, opened, client_listeners, peer_listeners)?;
     let mut told = Instant::now();

@@ -2,18 +2,24 @@
 //!
 //! Nothing here repairs by guessing: what does not add up is refused, with the place and the next command.
 
+use kvnode_api::{Member, MemberListResponse};
 use kvnode_replica::{Replica, Restored};
-use kvnode_store::Store as StateMachine;
+use kvnode_store::command::{Command, Header, Kind};
 use kvnode_store::datadir::{self, Creation, DataDir, Presence, Program};
 use kvnode_store::engine::fjall::{FjallEngine, Options as EngineOptions};
+use kvnode_store::{Members, Store as StateMachine};
 use kvnode_wal::dir::{self, Log};
 use kvnode_wal::recover::Floors;
-use kvnode_wal::{Identity as WalIdentity, Membership, Options as WalOptions, SyncMethod};
+use kvnode_wal::{
+    Entry, EntryKind, HardState, Identity as WalIdentity, Membership, Options as WalOptions,
+    SyncMethod,
+};
 
-use crate::config::{ClusterState, Config};
+use crate::config::{ClusterState, Config, FoundingMember};
 use crate::cores::Store;
 use crate::exit::{Code, Exit};
-use crate::version;
+use crate::{force, join, version};
+use prost::Message as _;
 
 /// Payload a log entry has beside the client's request.
 const ENVELOPE_BYTES: usize = 64 << 10;
@@ -28,6 +34,8 @@ pub struct Opened {
     pub incarnation: u64,
     /// Applied before clients are served: what was committed when this member last ran.
     pub committed_index: u64,
+    /// Where a member that has just founded or joined finds the others, until its table tells.
+    pub members: Option<Vec<FoundingMember>>,
 }
 
 /// `open_files` is what this process may have open.
@@ -47,30 +55,41 @@ pub fn open(config: &Config, open_files: u64) -> Result<Opened, Exit> {
     }
 }
 
+/// Who this member will be, and what its log and its table begin with.
+struct Beginning {
+    cluster_id: u64,
+    member_id: u64,
+    membership: Membership,
+    /// The first entry of the log; `None` where the log comes from the others.
+    founding: Option<Entry>,
+    members: Vec<FoundingMember>,
+}
+
 fn create(config: &Config, incarnation: u64, open_files: u64) -> Result<Opened, Exit> {
-    if config.initial_cluster_state == ClusterState::Existing {
+    if let Some(error) = &config.founding_error {
+        let hint = error.hint.as_deref().unwrap_or_default();
+        return Err(Exit::new(Code::Usage, &error.message, hint));
+    }
+    if config.force_new_cluster.is_some() {
         return Err(Exit::new(
             Code::Usage,
-            "--initial-cluster-state=existing: this version cannot join a running cluster",
-            "found a new one with --initial-cluster-state=new",
-        ));
-    }
-    if !config.new_cluster_on_empty_dir {
-        return Err(Exit::new(
-            Code::Safety,
             format!(
-                "{} is empty and --allow-new-cluster-on-empty-dir=never forbids founding a cluster",
+                "--force-new-cluster keeps the data of a member, and {} has none",
                 config.data_dir.display()
             ),
-            "is the right disk mounted? to found a cluster drop the flag",
+            "check --data-dir; to found a cluster drop the flag",
         ));
     }
+    let beginning = match config.initial_cluster_state {
+        ClusterState::New => found(config)?,
+        ClusterState::Existing => join(config)?,
+    };
     let mut instance_id = [0; 16];
     instance_id[..8].copy_from_slice(&random_u64()?.to_le_bytes());
     instance_id[8..].copy_from_slice(&random_u64()?.to_le_bytes());
     let identity = datadir::Identity {
-        cluster_id: config.cluster_id,
-        member_id: config.member_id,
+        cluster_id: beginning.cluster_id,
+        member_id: beginning.member_id,
         instance_id,
     };
     check_expected_cluster(config, identity.cluster_id)?;
@@ -83,47 +102,128 @@ fn create(config: &Config, incarnation: u64, open_files: u64) -> Result<Opened, 
     .map_err(datadir_exit)?;
     let engine =
         FjallEngine::create(&creation.kv(), &engine_options(open_files)).map_err(engine_exit)?;
-    let membership = founders(config);
     let wal = creation.wal();
-    let log = Log::create(
+    let mut log = Log::create(
         &wal,
         wal_identity(&identity),
         wal_options(config)?,
         random_u64()?,
-        membership.clone(),
+        beginning.membership.clone(),
         unix_ms(),
     )
     .map_err(wal_exit)?;
+    let entries: Vec<Entry> = beginning.founding.into_iter().collect();
+    let hard_state = HardState {
+        term: entries.len() as u64,
+        vote: 0,
+        commit: entries.len() as u64,
+    };
+    if !entries.is_empty() {
+        log.append(&entries, Some(hard_state), true, unix_ms())
+            .map_err(wal_exit)?;
+    }
     let data = creation.finish().map_err(datadir_exit)?;
     log::info!(
-        "founded cluster {:x} as member {:x} in {}",
+        "{} cluster {:x} as member {:x} in {}",
+        match config.initial_cluster_state {
+            ClusterState::New => "founded",
+            ClusterState::Existing => "joined",
+        },
         identity.cluster_id,
         identity.member_id,
         data.root().display()
     );
     let store = StateMachine::open(engine, store_config(config)).map_err(store_exit)?;
     let restored = Restored {
-        membership,
-        hard_state: log.hard_state(),
+        membership: beginning.membership,
+        hard_state,
         snapshot: (0, 0),
-        entries: Vec::new(),
+        entries,
         applied: 0,
     };
-    assemble(config, data, store, log, restored, incarnation)
+    let opened = assemble(config, data, store, log, restored, incarnation)?;
+    Ok(Opened {
+        members: Some(beginning.members),
+        ..opened
+    })
 }
 
-/// Every founding member votes from the first entry on. All of them write down the same, so none needs another to start.
-fn founders(config: &Config) -> Membership {
-    let mut voters: Vec<u64> = config
+/// Every founding member votes from the first entry on, and that entry, which all of them write down alike, puts them into
+/// the member table: ids and peer urls, which the cluster's id is a digest of. So no founder needs another to start.
+fn found(config: &Config) -> Result<Beginning, Exit> {
+    if !config.new_cluster_on_empty_dir {
+        return Err(Exit::new(
+            Code::Safety,
+            format!(
+                "{} is empty and --allow-new-cluster-on-empty-dir=never forbids founding a cluster",
+                config.data_dir.display()
+            ),
+            "is the right disk mounted? to found a cluster drop the flag",
+        ));
+    }
+    join::found(config)?;
+    let mut founders: Vec<Member> = config
         .initial_cluster
         .iter()
-        .map(|member| member.id)
+        .map(|founder| {
+            let mut peer_urls: Vec<String> =
+                founder.peer_urls.iter().map(ToString::to_string).collect();
+            peer_urls.sort();
+            Member {
+                id: founder.id,
+                peer_urls,
+                ..Member::default()
+            }
+        })
         .collect();
-    voters.sort_unstable();
-    Membership {
-        voters,
+    founders.sort_by_key(|founder| founder.id);
+    let membership = Membership {
+        voters: founders.iter().map(|founder| founder.id).collect(),
         ..Membership::default()
-    }
+    };
+    let message = MemberListResponse {
+        header: None,
+        members: founders,
+    };
+    let payload = Command::encode(
+        Kind::MembersFound,
+        &Header::default(),
+        &message.encode_to_vec(),
+    );
+    Ok(Beginning {
+        cluster_id: config.cluster_id,
+        member_id: config.member_id,
+        membership,
+        founding: Some(Entry {
+            index: 1,
+            term: 1,
+            kind: EntryKind::Normal,
+            payload,
+        }),
+        members: config.initial_cluster.clone(),
+    })
+}
+
+/// Begins with an empty log, and with a membership that does not name this member: it does not stand for election before
+/// an entry or a snapshot of the leader has named it.
+fn join(config: &Config) -> Result<Beginning, Exit> {
+    let joined = join::join(config)?;
+    let ids = |learners: bool| {
+        let members = joined.members.iter();
+        let chosen = members.filter(|m| m.is_learner == learners && m.id != joined.member_id);
+        chosen.map(|member| member.id).collect()
+    };
+    Ok(Beginning {
+        cluster_id: joined.cluster_id,
+        member_id: joined.member_id,
+        membership: Membership {
+            voters: ids(false),
+            learners: ids(true),
+            ..Membership::default()
+        },
+        founding: None,
+        members: join::as_founders(&joined.members),
+    })
 }
 
 fn reopen(config: &Config, incarnation: u64, open_files: u64) -> Result<Opened, Exit> {
@@ -134,7 +234,10 @@ fn reopen(config: &Config, incarnation: u64, open_files: u64) -> Result<Opened, 
     }
     let identity = *data.identity();
     check_expected_cluster(config, identity.cluster_id)?;
-    if (identity.cluster_id, identity.member_id) != (config.cluster_id, config.member_id) {
+    // Who has joined has ids that no settings yield.
+    if config.initial_cluster_state == ClusterState::New
+        && (identity.cluster_id, identity.member_id) != (config.cluster_id, config.member_id)
+    {
         log::warn!(
             "the data directory belongs to member {:x} of cluster {:x}; --name, --initial-* and the token would give {:x} of {:x} and are ignored",
             identity.member_id,
@@ -177,14 +280,22 @@ fn reopen(config: &Config, incarnation: u64, open_files: u64) -> Result<Opened, 
         recovered.last_index,
         recovered.hard_state.commit
     );
-    let restored = Restored {
-        membership: recovered.membership.clone(),
+    let view = store.view();
+    if view.members().is_removed(identity.member_id) {
+        return Err(removed(identity.member_id, identity.cluster_id));
+    }
+    let mut restored = Restored {
+        membership: membership(view.members(), applied, &recovered.membership),
         hard_state: recovered.hard_state,
         snapshot: (applied, applied_term),
         entries: std::mem::take(&mut recovered.entries),
         applied,
     };
-    let log = Log::resume(
+    let forced = match config.force_new_cluster {
+        None => None,
+        Some(forced) => force::plan(forced, &identity, view.members(), &restored)?,
+    };
+    let mut log = Log::resume(
         &data.wal(),
         &recovered,
         wal_options(config)?,
@@ -192,7 +303,40 @@ fn reopen(config: &Config, incarnation: u64, open_files: u64) -> Result<Opened, 
         unix_ms(),
     )
     .map_err(wal_exit)?;
+    if let Some(forced) = forced {
+        let hard_state = Some(forced.hard_state);
+        log.append(&forced.entries, hard_state, true, unix_ms())
+            .map_err(wal_exit)?;
+        forced.carry_out(&mut restored);
+    }
     assemble(config, data, store, log, restored, incarnation)
+}
+
+/// Who votes as of what is applied: the member table was written with it. The log knows it too, from its newest checkpoint,
+/// but that may be older than an applied change whose entry is gone. It may also be newer, where the engine lost its
+/// last moments; and it alone knows of a joint configuration.
+fn membership(members: &Members, applied: u64, logged: &Membership) -> Membership {
+    let joint = !logged.voters_outgoing.is_empty();
+    if joint || logged.index > applied || members.voters().next().is_none() {
+        return logged.clone();
+    }
+    Membership {
+        index: applied,
+        voters: members.voters().map(|member| member.id).collect(),
+        learners: members.learners().map(|member| member.id).collect(),
+        ..Membership::default()
+    }
+}
+
+/// How a member ends that the others have removed.
+pub fn removed(member_id: u64, cluster_id: u64) -> Exit {
+    Exit::new(
+        Code::Safety,
+        format!(
+            "member {member_id:x} has been permanently removed from cluster {cluster_id:x}; it keeps its data and stops"
+        ),
+        "to bring the machine back, `etcdctl member add` it, then start it with an empty data directory and --initial-cluster-state=existing",
+    )
 }
 
 /// Restores the replica, and hands out everything that is open.
@@ -214,6 +358,7 @@ fn assemble(
         replica,
         incarnation,
         committed_index,
+        members: None,
     })
 }
 
@@ -346,8 +491,16 @@ fn replica_config(config: &Config, data: &DataDir, incarnation: u64) -> kvnode_r
         election_ticks: usize::try_from(ticks).unwrap_or(10).max(2),
         pre_vote: config.pre_vote,
         entry_bytes_max: entry_bytes_max(config),
+        strict_reconfiguration: config.strict_reconfiguration,
+        linked_ticks_min: linked_ticks_min(config),
         ..kvnode_replica::Config::new(data.identity().member_id)
     }
+}
+
+/// Connections count for membership changes after five seconds.
+fn linked_ticks_min(config: &Config) -> u64 {
+    let ticks = 5000_u128.div_ceil(config.heartbeat_interval.as_millis().max(1));
+    u64::try_from(ticks).unwrap_or(u64::MAX)
 }
 
 fn random_u64() -> Result<u64, Exit> {

@@ -6,7 +6,8 @@ use super::flags::{self, GATES};
 use super::merge::{Notice, Settings, Source, invalid, named, unsupported};
 use super::urls::Url;
 use super::{
-    AutoCompaction, ClusterState, Config, ConfigError, Keepalive, Limits, ids, suggest, values,
+    AutoCompaction, ClusterState, Config, ConfigError, ForceNewCluster, Keepalive, Limits, ids,
+    suggest, values,
 };
 use crate::logging::{self, Format, Output};
 use std::num::NonZeroUsize;
@@ -73,8 +74,12 @@ pub fn build(settings: &Settings, notices: &mut Vec<Notice>) -> Result<Config, C
             _ => ClusterState::New,
         },
         initial_cluster_token: read.text("initial-cluster-token").to_owned(),
+        founding_error: founding.error,
         member_id: founding.member_id,
         cluster_id: founding.cluster_id,
+        force_new_cluster: read.force_new_cluster()?,
+        learners_max: read.whole_usize("max-learners")?,
+        strict_reconfiguration: read.bool("strict-reconfig-check")?,
         expected_cluster_id: read.expected_cluster_id()?,
         new_cluster_on_empty_dir: read.text("allow-new-cluster-on-empty-dir") != "never",
         heartbeat_interval,
@@ -293,6 +298,17 @@ impl<'a> Read<'a> {
             text => match ids::parse_hex(text) {
                 Some(id) => Ok(Some(id)),
                 None => Err(self.invalid("cluster-id", "expected up to 16 hex digits")),
+            },
+        }
+    }
+
+    fn force_new_cluster(&self) -> Result<Option<ForceNewCluster>, ConfigError> {
+        match self.text("force-new-cluster") {
+            "" | "false" => Ok(None),
+            "true" => Ok(Some(ForceNewCluster::Unconfirmed)),
+            text => match ids::parse_hex(text) {
+                Some(id) => Ok(Some(ForceNewCluster::Cluster(id))),
+                None => Err(self.invalid("force-new-cluster", "expected the id of the cluster")),
             },
         }
     }

@@ -8,7 +8,7 @@
 
 mod table;
 
-pub use table::{BLOCKS, DEFAULT_CLIENT_URL, DEFAULT_PEER_URL, GATES, GROUPS};
+pub use table::{BLOCKS, DEFAULT_CLIENT_URL, DEFAULT_NAME, DEFAULT_PEER_URL, GATES, GROUPS};
 
 use super::values;
 use table::{OLD_GATES, OLD_NAMES};

@@ -2,7 +2,7 @@
 //! each other, and the ids that follow from them.
 
 use super::check::Read;
-use super::flags::DEFAULT_PEER_URL;
+use super::flags::{DEFAULT_NAME, DEFAULT_PEER_URL};
 use super::merge::named;
 use super::urls::Url;
 use super::{ConfigError, FoundingMember, ids, suggest, values};
@@ -13,14 +13,57 @@ pub(super) struct Founding {
     pub(super) advertise: Vec<Url>,
     pub(super) member_id: u64,
     pub(super) cluster_id: u64,
+    pub(super) error: Option<ConfigError>,
 }
 
 impl Read<'_> {
+    /// What is no url or no list is refused at once. What does not fit together is kept for the one
+    /// who needs it: once the data directory exists these settings are ignored, and may well be those
+    /// of a cluster that has changed since.
     pub(super) fn founding(&mut self, name: &str) -> Result<Founding, ConfigError> {
-        let advertise = self.urls("initial-advertise-peer-urls", true)?;
-        let members = self.members(name, &advertise)?;
+        let mut advertise = self.urls("initial-advertise-peer-urls", true)?;
+        let mut members = self.members(name, &advertise)?;
+        let token = self.text("initial-cluster-token");
+        let id = |urls: &[Url]| {
+            ids::member_id(urls.iter().map(Url::to_string), token)
+                .ok_or_else(|| self.invalid("initial-cluster-token", "it yields the member id 0"))
+        };
+        for member in &mut members {
+            member.id = id(&member.peer_urls)?;
+        }
+        let member_id = id(&advertise)?;
+        let cluster_id = ids::cluster_id(members.iter().map(|member| member.id));
+        let error = self.consistent(name, &members, &advertise).err();
+        advertise.sort_by_key(Url::to_string);
+        Ok(Founding {
+            members,
+            advertise,
+            member_id,
+            cluster_id,
+            error,
+        })
+    }
+
+    fn consistent(
+        &self,
+        name: &str,
+        members: &[FoundingMember],
+        advertise: &[Url],
+    ) -> Result<(), ConfigError> {
         let flag = named("initial-cluster", self.source("initial-cluster"));
         let names = || members.iter().map(|member| member.name.as_str());
+        for (at, member) in members.iter().enumerate() {
+            let shared = |url: &&Url| members[..at].iter().any(|m| m.peer_urls.contains(url));
+            if let Some(url) = member.peer_urls.iter().find(shared) {
+                let holder = members[..at].iter().find(|m| m.peer_urls.contains(url));
+                return Err(ConfigError::usage(format!(
+                    "{flag}: members {:?} and {:?} have the same url {url}",
+                    holder.map_or("", |holder| &holder.name),
+                    member.name
+                ))
+                .hint("each member needs peer urls of its own"));
+            }
+        }
         let Some(own) = members.iter().find(|member| member.name == name) else {
             let has: Vec<&str> = names().collect();
             return Err(ConfigError::usage(format!(
@@ -32,29 +75,18 @@ impl Read<'_> {
                 None => format!("set --name, or add {name}=URL to the list"),
             }));
         };
-        let (listed, announced) = (sorted(&own.peer_urls), sorted(&advertise));
+        if members.len() > 1 && name == DEFAULT_NAME {
+            return Err(ConfigError::usage(format!(
+                "this member is called {DEFAULT_NAME:?}, as every member is that was given no name, and {flag} lists {} members",
+                members.len()
+            ))
+            .hint("give each member a name of its own with --name"));
+        }
+        let (listed, announced) = (sorted(&own.peer_urls), sorted(advertise));
         if listed != announced {
             return Err(mismatch(name, &listed, &announced));
         }
-        let token = self.text("initial-cluster-token");
-        let mut members = members;
-        for member in &mut members {
-            let urls = member.peer_urls.iter().map(Url::to_string);
-            member.id = ids::member_id(urls, token).ok_or_else(|| {
-                self.invalid("initial-cluster-token", "it yields the member id 0")
-            })?;
-        }
-        let own = members.iter().find(|member| member.name == name);
-        let member_id = own.map_or(0, |member| member.id);
-        let cluster_id = ids::cluster_id(members.iter().map(|member| member.id));
-        let mut advertise = advertise;
-        advertise.sort_by_key(Url::to_string);
-        Ok(Founding {
-            members,
-            advertise,
-            member_id,
-            cluster_id,
-        })
+        Ok(())
     }
 
     /// The entries of `--initial-cluster`; without it, this member alone under what it announces.
@@ -69,16 +101,10 @@ impl Read<'_> {
                 return Err(self.invalid(flag, &format!("{item:?} is not name=url")));
             };
             let url = Url::parse(url).map_err(|why| self.invalid(flag, &why))?;
-            if let Some(holder) = members.iter().find(|m| m.peer_urls.contains(&url)) {
-                return Err(self.invalid(
-                    flag,
-                    &format!(
-                        "members {:?} and {member:?} have the same url {url}",
-                        holder.name
-                    ),
-                ));
-            }
             match members.iter_mut().find(|m| m.name == member) {
+                Some(known) if known.peer_urls.contains(&url) => {
+                    return Err(self.invalid(flag, &format!("{member:?} has {url} twice")));
+                }
                 Some(known) => known.peer_urls.push(url),
                 None => members.push(FoundingMember {
                     id: 0,

@@ -49,3 +49,17 @@ fn refused(result: Result<Loaded, ConfigError>, message: &str, hint: &str) {
     assert!(given.contains(hint), "hint {given:?} lacks {hint:?}");
     assert!(!error.message.contains('\n') && !given.contains('\n'));
 }
+
+/// Accepted, but good for an existing data directory only.
+fn founds_nothing(result: Result<Loaded, ConfigError>, message: &str, hint: &str) {
+    let config = result.expect(message).config;
+    refused(
+        config.founding_error.map_or(Ok(default()), Err),
+        message,
+        hint,
+    );
+}
+
+fn default() -> Loaded {
+    load(&[]).unwrap()
+}

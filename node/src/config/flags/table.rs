@@ -191,6 +191,8 @@ pub const GATES: &[&str] = &[
 
 /// The default of `--listen-client-urls` and `--advertise-client-urls`.
 pub const DEFAULT_CLIENT_URL: &str = "http://localhost:2379";
+/// The default of `--name`.
+pub const DEFAULT_NAME: &str = "default";
 /// The default of `--listen-peer-urls` and `--initial-advertise-peer-urls`.
 pub const DEFAULT_PEER_URL: &str = "http://localhost:2380";
 
@@ -211,7 +213,9 @@ const fn flag(
 }
 
 const ANY: Kind = Whole(0, u64::MAX);
-const ONE_MEMBER: Verdict = Accepted("it concerns clusters of more than one member");
+const NO_HASTE: Verdict = Accepted("the first election waits as long as any other");
+const ONE_MEMBER: Verdict = Accepted("this version does without");
+const OWN_TIMEOUTS: Verdict = Accepted("connections between members have time-outs of their own");
 const NO_BOLT: Verdict = Accepted("it tunes etcd's storage file, which this server does not have");
 const NO_FILES: Verdict =
     Accepted("the state is one store, and the log is kept exactly as long as recovery needs it");
@@ -224,12 +228,9 @@ const NEEDS_TLS: Verdict = Planned(
 );
 const NEEDS_HTTP: Verdict = Planned("remove it; gRPC and HTTP share the client urls");
 const NEEDS_WORK: Verdict = Planned("remove it to start without this feature");
-const NEEDS_PEERS: Verdict = Planned(
-    "this version runs one member: name just this one in --initial-cluster, or leave it out",
-);
+const NEEDS_DISCOVERY: Verdict =
+    Planned("this version finds no members by itself: list them in --initial-cluster");
 const NEEDS_AUTH: Verdict = Planned("this version has no authentication: remove it");
-const NEEDS_RECOVERY: Verdict =
-    Planned("this version runs one member, which never loses its quorum: remove it");
 const LEFTOVER: Verdict = Accepted("it is a leftover of older etcd versions");
 const NO_PROXY: Verdict = Gone("the v2 proxy is gone; run a gRPC or TCP proxy beside the server");
 const NO_V2: Verdict = Gone("the v2 API is gone; use the v3 API");
@@ -254,7 +255,7 @@ pub const GROUPS: &[Group] = &[
             "Warn about unknown keys in the file instead of refusing to start."),
     ]},
     Group { title: "Member", flags: &[
-        flag("name", Text, "default", Used, "Name of this member, looked up in --initial-cluster."),
+        flag("name", Text, DEFAULT_NAME, Used, "Name of this member, looked up in --initial-cluster."),
         flag("data-dir", Path, "", Used,
             "Directory of all state. Default: <name>.etcd in the working directory."),
         flag("wal-dir", Path, "", Used,
@@ -279,7 +280,7 @@ pub const GROUPS: &[Group] = &[
         flag("heartbeat-interval", Millis, "100", Used, "Time between heartbeats: milliseconds, or a duration such as 100ms."),
         flag("election-timeout", Millis, "1000", Used,
             "Silence after which a follower stands for election: milliseconds or a duration, at least 5 heartbeats and at most 50s."),
-        flag("initial-election-tick-advance", Bool, "true", ONE_MEMBER, "Hasten the first election after a start."),
+        flag("initial-election-tick-advance", Bool, "true", NO_HASTE, "Hasten the first election after a start."),
         flag("quota-backend-bytes", Quota, "0", Used,
             "Space alarm threshold over live and historic data; 0 means 2GiB, negative none."),
         flag("max-txn-ops", Whole(1, u32::MAX as u64), "128", Used, "Most operations in one branch of a transaction."),
@@ -290,10 +291,10 @@ pub const GROUPS: &[Group] = &[
         flag("grpc-keepalive-timeout", Duration, "20s", Used, "Wait for the answer to such a ping before closing."),
         flag("socket-reuse-port", Bool, "false", NEEDS_WORK, "Let several processes share a listening port."),
         flag("socket-reuse-address", Bool, "false", Accepted("it is always on"), "Bind although an old connection lingers."),
-        flag("raft-read-timeout", Duration, "5s", ONE_MEMBER, "Read time-out between members."),
-        flag("raft-write-timeout", Duration, "5s", ONE_MEMBER, "Write time-out between members."),
+        flag("raft-read-timeout", Duration, "5s", OWN_TIMEOUTS, "Read time-out between members."),
+        flag("raft-write-timeout", Duration, "5s", OWN_TIMEOUTS, "Write time-out between members."),
         flag("memory-mlock", Bool, "false", NEEDS_WORK, "Lock the process in memory."),
-        flag("max-learners", ANY, "1", ONE_MEMBER, "Most learners in the cluster."),
+        flag("max-learners", ANY, "1", Used, "Most learners in the cluster."),
         flag("feature-gates", Text, "", Used,
             "Feature gates of etcd, A=true,B=false. Names are checked; only InitialCorruptCheck changes anything: compare states at start."),
         flag("backend-bbolt-freelist-type", Text, "map", NO_BOLT, "Free list form of etcd's storage file."),
@@ -311,17 +312,18 @@ pub const GROUPS: &[Group] = &[
         flag("initial-cluster-state", Choice(&["new", "existing"]), "new", Used,
             "Found a cluster (new) or join one (existing); ignored once the data directory exists."),
         flag("initial-cluster-token", Text, "etcd-cluster", Used, "Part of the member and cluster ids; keeps clusters apart."),
-        flag("strict-reconfig-check", Bool, "true", ONE_MEMBER, "Refuse membership changes that would cost the quorum."),
+        flag("strict-reconfig-check", Bool, "true", Used, "Refuse membership changes that would cost the quorum."),
         flag("pre-vote", Bool, "true", Used, "Ask for votes before raising the term."),
-        flag("force-new-cluster", OptionalText, "false", NEEDS_RECOVERY, "Restart as a one-member cluster, dropping all others."),
+        flag("force-new-cluster", OptionalText, "false", Used,
+            "Restart with this member's data as a one-member cluster, dropping all others. Needs the cluster's id as value; the bare flag prints it."),
         flag("auto-compaction-mode", Choice(&["periodic", "revision"]), "periodic", Used,
             "What --auto-compaction-retention counts."),
         flag("auto-compaction-retention", Text, "0", Used,
             "History to keep: hours or a duration (periodic), or revisions (revision). 0 turns it off."),
-        flag("discovery-srv", Text, "", NEEDS_PEERS, "DNS domain to find the members in."),
+        flag("discovery-srv", Text, "", NEEDS_DISCOVERY, "DNS domain to find the members in."),
         flag("discovery-srv-name", Text, "", NO_DISCOVERY, "Suffix of the DNS records."),
-        flag("discovery-token", Text, "", NEEDS_PEERS, "Token of discovery through another cluster."),
-        flag("discovery-endpoints", List, "", NEEDS_PEERS, "Endpoints of that cluster."),
+        flag("discovery-token", Text, "", NEEDS_DISCOVERY, "Token of discovery through another cluster."),
+        flag("discovery-endpoints", List, "", NEEDS_DISCOVERY, "Endpoints of that cluster."),
         flag("discovery-dial-timeout", Duration, "2s", NO_DISCOVERY, "Connect time-out of discovery."),
         flag("discovery-request-timeout", Duration, "5s", NO_DISCOVERY, "Request time-out of discovery."),
         flag("discovery-keepalive-time", Duration, "2s", NO_DISCOVERY, "Keepalive interval of discovery."),

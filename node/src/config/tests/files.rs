@@ -117,7 +117,7 @@ fn etcds_nested_blocks_lead_to_their_flags() {
     refused(
         from_file(file),
         "--discovery-endpoints (from conf.yaml line 3)",
-        "one member",
+        "list them",
     );
     refused(
         from_file("client-transport-security: 3\n"),

@@ -100,7 +100,7 @@ fn every_founder_knows_the_ids_of_all_and_they_agree_on_the_cluster() {
 
 #[test]
 fn a_name_missing_from_the_initial_cluster_is_told_with_the_nearest() {
-    refused(
+    founds_nothing(
         load(&[
             "--name=node1",
             "--initial-cluster=node2=http://h:1,infra=http://i:1",
@@ -112,12 +112,12 @@ fn a_name_missing_from_the_initial_cluster_is_told_with_the_nearest() {
 
 #[test]
 fn advertise_and_initial_cluster_must_agree_and_the_difference_is_shown() {
-    refused(
+    founds_nothing(
         load(&["--initial-cluster=default=http://h:2380"]),
         "--initial-cluster has default=http://h:2380 but --initial-advertise-peer-urls is http://localhost:2380",
         "set --initial-advertise-peer-urls=http://h:2380",
     );
-    refused(
+    founds_nothing(
         load(&[
             "--initial-cluster=default=http://a:1,default=http://b:1",
             "--initial-advertise-peer-urls=http://a:1",
@@ -135,7 +135,7 @@ fn advertise_and_initial_cluster_must_agree_and_the_difference_is_shown() {
 
 #[test]
 fn a_url_listed_twice_names_both_members() {
-    refused(
+    founds_nothing(
         load(&["--initial-cluster=default=http://h:1,b=http://h:1"]),
         "members \"default\" and \"b\" have the same url http://h:1",
         "",
@@ -149,6 +149,66 @@ fn a_url_listed_twice_names_both_members() {
         load(&["--initial-cluster==http://h:1"]),
         "is not name=url",
         "",
+    );
+}
+
+#[test]
+fn members_of_one_cluster_need_names_of_their_own() {
+    let two = "--initial-cluster=default=http://localhost:2380,b=http://h:1";
+    founds_nothing(load(&[two]), "this member is called \"default\"", "--name");
+    founds_nothing(
+        load(&["--name=c", two]),
+        "member \"c\" is not in --initial-cluster (has: default, b)",
+        "",
+    );
+    refused(
+        load(&["--initial-cluster=default=http://h:1,default=http://h:1"]),
+        "\"default\" has http://h:1 twice",
+        "",
+    );
+}
+
+#[test]
+fn what_founds_nothing_still_opens_what_exists_but_does_not_pass_a_check() {
+    let args = ["--name=c", "--initial-cluster=a=http://a:1"];
+    let config = load(&args).unwrap().config;
+    assert!(config.founding_error.is_some());
+    assert_eq!(
+        Some(config.member_id),
+        ids::member_id(["http://localhost:2380"], "etcd-cluster")
+    );
+    refused(load(&["--check-config", args[0], args[1]]), "is not in", "");
+    assert_eq!(default().config.founding_error, None);
+}
+
+#[test]
+fn a_new_cluster_is_forced_by_the_id_of_the_old_one() {
+    let force = |text: &str| load(&[text]).map(|loaded| loaded.config.force_new_cluster);
+    assert_eq!(force("--force-new-cluster=false"), Ok(None));
+    let bare = Ok(Some(ForceNewCluster::Unconfirmed));
+    assert_eq!(force("--force-new-cluster"), bare);
+    assert_eq!(force("--force-new-cluster=true"), bare);
+    let id = Ok(Some(ForceNewCluster::Cluster(0xcdf8_1819_4e3a_8c32)));
+    assert_eq!(force("--force-new-cluster=cdf818194e3a8c32"), id);
+    refused(
+        load(&["--force-new-cluster=mine"]),
+        "expected the id of the cluster",
+        "",
+    );
+}
+
+#[test]
+fn rules_for_members_are_taken_over() {
+    let config = default().config;
+    assert_eq!(
+        (config.learners_max, config.strict_reconfiguration),
+        (1, true)
+    );
+    let args = ["--max-learners=3", "--strict-reconfig-check=false"];
+    let config = load(&args).unwrap().config;
+    assert_eq!(
+        (config.learners_max, config.strict_reconfiguration),
+        (3, false)
     );
 }
 

@@ -239,8 +239,6 @@ fn what_this_version_lacks_is_refused_and_never_ignored() {
         &["--auth-token=jwt,pub-key=a"],
         &["--discovery-srv=example.com"],
         &["--discovery-endpoints=http://d:2379", "--discovery-token=t"],
-        &["--force-new-cluster"],
-        &["--force-new-cluster=cdf818194e3a8c32"],
         &["--host-whitelist=a"],
         &["--cors=http://a"],
         &["--listen-client-http-urls=http://localhost:1"],

@@ -1,0 +1,153 @@
+//! Asking peer ports for the member list, several at a time, each with a thread of its own.
+
+use std::io::{self, Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs as _};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use crate::config::{Address, Url};
+use crate::memberlist::{self, Told};
+
+/// The longest answer read.
+const ANSWER_BYTES_MAX: u64 = 1 << 20;
+
+/// Asks all of them at once and waits for `limit` at the most; in the order of `urls`. A thread that
+/// hangs in a name look-up is left to itself.
+pub fn all(urls: &[Url], limit: Duration) -> Vec<(Url, Result<Told, String>)> {
+    let deadline = Instant::now() + limit;
+    let (sender, answers) = mpsc::channel();
+    let mut results: Vec<(Url, Result<Told, String>)> = urls
+        .iter()
+        .map(|url| (url.clone(), Err(format!("no answer within {limit:?}"))))
+        .collect();
+    let mut asked = 0;
+    for (at, url) in urls.iter().cloned().enumerate() {
+        let sender = sender.clone();
+        let spawned = std::thread::Builder::new()
+            .name("kv-ask".into())
+            .spawn(move || sender.send((at, one(&url, deadline))));
+        match (spawned, results.get_mut(at)) {
+            (Ok(_), _) => asked += 1,
+            (Err(error), Some(result)) => result.1 = Err(format!("no thread: {error}")),
+            (Err(_), None) => {}
+        }
+    }
+    for _ in 0..asked {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let Ok((at, answer)) = answers.recv_timeout(left) else {
+            break;
+        };
+        if let Some(result) = results.get_mut(at) {
+            result.1 = answer;
+        }
+    }
+    results
+}
+
+fn one(url: &Url, deadline: Instant) -> Result<Told, String> {
+    let Address::Tcp { host, port } = &url.address else {
+        return Err("members are reached by TCP only".to_owned());
+    };
+    if url.scheme.is_tls() {
+        return Err("this version has no TLS".to_owned());
+    }
+    let addresses = (host.as_str(), *port)
+        .to_socket_addrs()
+        .map_err(|error| error.to_string())?;
+    let mut last = "the name has no address".to_owned();
+    for address in addresses {
+        match exchange(address, url, deadline) {
+            Ok(answer) => {
+                return memberlist::read(&answer).map_err(|why| format!("it answered {why}"));
+            }
+            Err(error) => last = error.to_string(),
+        }
+    }
+    Err(last)
+}
+
+fn exchange(address: SocketAddr, url: &Url, deadline: Instant) -> io::Result<Vec<u8>> {
+    let left = || {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            Err(io::Error::from(io::ErrorKind::TimedOut))
+        } else {
+            Ok(left)
+        }
+    };
+    let mut stream = TcpStream::connect_timeout(&address, left()?)?;
+    stream.set_write_timeout(Some(left()?))?;
+    let host = url.to_string();
+    let host = host.split_once("://").map_or("", |(_, host)| host);
+    write!(stream, "GET /members HTTP/1.0\r\nHost: {host}\r\n\r\n")?;
+    let mut answer = Vec::new();
+    let mut chunk = [0; 4096];
+    while (answer.len() as u64) < ANSWER_BYTES_MAX {
+        stream.set_read_timeout(Some(left()?))?;
+        match stream.read(&mut chunk)? {
+            0 => break,
+            read => answer.extend_from_slice(chunk.get(..read).unwrap_or_default()),
+        }
+    }
+    Ok(answer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::TcpListener;
+
+    /// Answers one connection with these bytes.
+    fn peer(answer: String) -> Url {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut request = [0; 1024];
+            let read = stream.read(&mut request).unwrap();
+            assert!(request[..read].starts_with(b"GET /members HTTP/1.0\r\n"));
+            stream.write_all(answer.as_bytes()).unwrap();
+        });
+        Url::parse(&url).unwrap()
+    }
+
+    #[test]
+    fn everybody_is_asked_and_answers_in_the_order_of_the_urls() {
+        let good = peer(memberlist::answer("GET /members HTTP/1.0", 9, "[]"));
+        let odd = peer("hello".to_owned());
+        let gone = {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            Url::parse(&format!("http://{}", listener.local_addr().unwrap())).unwrap()
+        };
+        let tls = Url::parse("https://localhost:1").unwrap();
+        let urls = [gone, good, odd, tls];
+        let answers = all(&urls, Duration::from_secs(20));
+        assert_eq!(
+            answers.iter().map(|(url, _)| url).collect::<Vec<_>>(),
+            urls.iter().collect::<Vec<_>>()
+        );
+        assert!(
+            answers[0]
+                .1
+                .as_ref()
+                .is_err_and(|why| why.contains("refused"))
+        );
+        assert_eq!(answers[1].1.as_ref().map(|told| told.cluster_id), Ok(9));
+        assert!(
+            answers[2]
+                .1
+                .as_ref()
+                .is_err_and(|why| why.contains("something else than HTTP"))
+        );
+        assert!(answers[3].1.as_ref().is_err_and(|why| why.contains("TLS")));
+    }
+
+    #[test]
+    fn who_does_not_answer_is_not_waited_for_beyond_the_limit() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = Url::parse(&format!("http://{}", listener.local_addr().unwrap())).unwrap();
+        let answers = all(&[url], Duration::from_millis(50));
+        assert!(answers[0].1.is_err());
+        drop(listener);
+    }
+}
