@@ -20,6 +20,7 @@ mod asked;
 mod cache;
 mod compactor;
 mod cores;
+mod departure;
 mod disk;
 mod force;
 mod grpc;

@@ -73,6 +73,7 @@ pub fn run(config: Config, logging: &logging::Handle) -> Result<(), Exit> {
     }
     let recovered_index = opened.committed_index;
     let (node, shared) = Node::start(config, opened, client_listeners, peer_listeners)?;
+    shared.departure.wakes(signals.handle());
     let mut told = Instant::now();
     while !shared.vitals.announced.load(Ordering::Acquire)
         || shared.vitals.applied.load(Ordering::Acquire) < recovered_index
@@ -80,6 +81,9 @@ pub fn run(config: Config, logging: &logging::Handle) -> Result<(), Exit> {
         if let Some(signal) = signals.pending().find(|signal| *signal != SIGHUP) {
             log::info!("signal {signal} while starting");
             return node.stop(None);
+        }
+        if shared.departure.is_leaving() {
+            return removed(node, None, &shared);
         }
         if told.elapsed() >= START_EXTENSION / 2 {
             told = Instant::now();
@@ -113,6 +117,10 @@ pub fn run(config: Config, logging: &logging::Handle) -> Result<(), Exit> {
         notify.stopping();
         break;
     }
+    if shared.departure.is_leaving() {
+        notify.stopping();
+        return removed(node, Some(acceptor), &shared);
+    }
     std::thread::Builder::new()
         .name("kv-signal".into())
         .spawn(move || {
@@ -128,6 +136,12 @@ pub fn run(config: Config, logging: &logging::Handle) -> Result<(), Exit> {
             )
         })?;
     node.stop(Some(acceptor))
+}
+
+/// Stops a member that the others have removed, with the reason as its last word.
+fn removed(node: Node, acceptor: Option<Acceptor>, shared: &Shared) -> Result<(), Exit> {
+    node.stop(acceptor)?;
+    Err(open::removed(shared.member_id, shared.cluster_id))
 }
 
 /// Connections that leave descriptors for the engine's tables as well.

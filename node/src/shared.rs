@@ -8,6 +8,7 @@ use kvnode_api::ResponseHeader;
 use kvnode_api::status::Status;
 
 use crate::config::Config;
+use crate::departure::Departure;
 use crate::metrics::Metrics;
 
 /// The etcd API level this server answers as; clients parse it.
@@ -34,6 +35,7 @@ pub struct Shared {
     pub data_dir: PathBuf,
     pub metrics: Metrics,
     pub vitals: Vitals,
+    pub departure: Departure,
     started: Instant,
     started_unix: Duration,
 }
@@ -88,6 +90,7 @@ impl Shared {
             data_dir,
             metrics: Metrics::new(),
             vitals: Vitals::default(),
+            departure: Departure::default(),
             started: Instant::now(),
             started_unix: SystemTime::now()
                 .duration_since(UNIX_EPOCH)

@@ -530,6 +530,10 @@ unary! {
     move_leader "/etcdserverpb.Maintenance/MoveLeader" MoveLeaderRequest -> MoveLeaderResponse
     downgrade "/etcdserverpb.Maintenance/Downgrade" DowngradeRequest -> DowngradeResponse
     member_list "/etcdserverpb.Cluster/MemberList" MemberListRequest -> MemberListResponse
+    member_add "/etcdserverpb.Cluster/MemberAdd" MemberAddRequest -> MemberAddResponse
+    member_remove "/etcdserverpb.Cluster/MemberRemove" MemberRemoveRequest -> MemberRemoveResponse
+    member_update "/etcdserverpb.Cluster/MemberUpdate" MemberUpdateRequest -> MemberUpdateResponse
+    member_promote "/etcdserverpb.Cluster/MemberPromote" MemberPromoteRequest -> MemberPromoteResponse
     health_check "/grpc.health.v1.Health/Check" HealthCheckRequest -> HealthCheckResponse
 }
 

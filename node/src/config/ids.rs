@@ -4,6 +4,8 @@
 //!   text, joined without separator) followed by the cluster token;
 //! - cluster id: the first 8 bytes of SHA-1 over all member ids, ascending, 8 bytes big endian each.
 //!
+//! A member added later has the unix time of its addition, in decimal seconds, in place of the token.
+//!
 //! Equal inputs give equal ids on every member, so tools and migrated unit files see the ids they
 //! expect. Id 0 means "nobody" throughout the system and is never produced.
 
@@ -24,6 +26,16 @@ pub fn member_id<S: AsRef<str>>(
     }
     digest.update(token.as_bytes());
     Some(first_eight(digest)).filter(|id| *id != 0)
+}
+
+/// The id of a member added to a running cluster at this time; no token enters it.
+///
+/// `None` for the one digest in 2^64 that would be 0.
+pub fn added_member_id<S: AsRef<str>>(
+    peer_urls: impl IntoIterator<Item = S>,
+    unix_seconds: u64,
+) -> Option<u64> {
+    member_id(peer_urls, &unix_seconds.to_string())
 }
 
 /// The id of the cluster founded by exactly these members; their order does not matter.

@@ -12,6 +12,7 @@ use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use kvnode_replica::ConfChange;
 use kvnode_store::engine::Engine as _;
 use kvnode_store::{BuiltFences, Committed};
 use kvnode_wal::{Entry, EntryKind};
@@ -113,10 +114,13 @@ impl ApplyThread {
         let mut bytes = 0;
         for entry in entries {
             bytes += entry.payload.len();
-            // A conf change is the replica's matter; the store only counts its index.
+            // A change of who votes is the replica's matter; the record that rides on it is the store's.
             let command = match entry.kind {
                 EntryKind::Normal => entry.payload,
-                _ => bytes::Bytes::new(),
+                EntryKind::ConfChange => ConfChange::decode(&entry.payload)
+                    .map(|change| change.context)
+                    .unwrap_or_default(),
+                EntryKind::Empty => bytes::Bytes::new(),
             };
             batch.push(Committed {
                 index: entry.index,

@@ -4,6 +4,10 @@
 //! Invariant: cache, ring, watchers and view all change together, in `applied`, on this one thread. So a request that reads
 //! the cache sees exactly the state at `revision()`.
 
+mod reconfigure;
+
+pub use reconfigure::Change;
+
 use std::cell::{Cell, OnceCell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;

@@ -16,6 +16,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use kvnode_api::status::Status;
+use kvnode_replica::ConfChange;
 use kvnode_store::engine::fjall::FjallEngine;
 use kvnode_store::{BuiltFences, Change, LeaseChange, Response};
 use kvnode_wal::Entry;
@@ -88,6 +89,12 @@ pub enum ReplicaMessage {
     Propose {
         ticket: Ticket,
         payload: Bytes,
+    },
+    /// A change of the membership, judged on the members as of index `known`.
+    Reconfigure {
+        ticket: Ticket,
+        change: ConfChange,
+        known: u64,
     },
     /// Linearizable reads of one core, gathered under one token.
     Read {

@@ -3,6 +3,7 @@
 mod cluster;
 mod health;
 mod kv;
+mod learner;
 mod lease;
 mod maintenance;
 mod snapshot;
@@ -31,12 +32,15 @@ impl NodeService {
     }
 
     /// Checks that hold for every RPC, in etcd's order.
-    fn gate(&self, call: &Call) -> Result<(), Status> {
+    fn gate(&self, call: &Call, message: &Bytes) -> Result<(), Status> {
         if call.peer.listener >= self.core.shared.client_listeners {
             return Err(not_served(call.method));
         }
         if self.core.shared.vitals.stopping.load(Ordering::Relaxed) {
             return Err(Status::server_stopped());
+        }
+        if self.core.shared.vitals.is_learner.load(Ordering::Relaxed) {
+            learner::check(call.method, message)?;
         }
         if call
             .get("client-api-version")
@@ -54,7 +58,7 @@ impl NodeService {
     }
 
     async fn dispatch(&self, call: &Call, message: Bytes) -> Reply {
-        self.gate(call)?;
+        self.gate(call, &message)?;
         let core = &self.core;
         match call.method {
             Method::Range => kv::range(core, message).await,
@@ -67,6 +71,10 @@ impl NodeService {
             Method::LeaseTimeToLive => lease::time_to_live(core, message).await,
             Method::LeaseLeases => lease::leases(core).await,
             Method::MemberList => cluster::member_list(core, message).await,
+            Method::MemberAdd => cluster::member_add(core, message).await,
+            Method::MemberRemove => cluster::member_remove(core, message).await,
+            Method::MemberUpdate => cluster::member_update(core, message).await,
+            Method::MemberPromote => cluster::member_promote(core, message).await,
             Method::Alarm => maintenance::alarm(core, message).await,
             Method::Status => maintenance::status(core),
             Method::Defragment => maintenance::defragment(core, &self.persister).await,
@@ -85,7 +93,7 @@ impl NodeService {
         requests: RequestStream,
         responses: &mut ResponseSink,
     ) -> Result<(), Status> {
-        self.gate(call)?;
+        self.gate(call, &Bytes::new())?;
         let core = &self.core;
         match call.method {
             Method::Watch => watch::serve(core, requests, responses, requires_leader(call)).await,
@@ -135,7 +143,7 @@ impl Service for NodeService {
         if call.method != Method::Range {
             return None;
         }
-        self.gate(call).ok()?;
+        self.gate(call, message).ok()?;
         let reply = kv::range_at_once(&self.core, message)?;
         let counts = self.core.shared.metrics.method(Method::Range);
         counts.started.add(1);

@@ -79,7 +79,9 @@ fn exchange(address: SocketAddr, url: &Url, deadline: Instant) -> io::Result<Vec
     stream.set_write_timeout(Some(left()?))?;
     let host = url.to_string();
     let host = host.split_once("://").map_or("", |(_, host)| host);
-    write!(stream, "GET /members HTTP/1.0\r\nHost: {host}\r\n\r\n")?;
+    // In one piece: who answers the first line and closes would reset a connection with more on its way.
+    let request = format!("GET /members HTTP/1.0\r\nHost: {host}\r\n\r\n");
+    stream.write_all(request.as_bytes())?;
     let mut answer = Vec::new();
     let mut chunk = [0; 4096];
     while (answer.len() as u64) < ANSWER_BYTES_MAX {

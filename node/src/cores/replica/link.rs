@@ -117,11 +117,13 @@ impl ReplicaCore {
             PeerEvent::Unreachable(member) => self.replica.report_unreachable(member),
             PeerEvent::Connected(member) => {
                 log::info!("connected with member {member:x}");
+                self.replica.linked(member, true);
                 self.link.look(&self.shared, &self.replica);
                 self.retry_held();
             }
             PeerEvent::Disconnected(member) => {
                 log::warn!("lost the connection with member {member:x}");
+                self.replica.linked(member, false);
                 self.shared.metrics.peers_disconnected.add(1);
                 self.link.look(&self.shared, &self.replica);
                 self.replica.report_unreachable(member);
@@ -157,9 +159,7 @@ impl ReplicaCore {
                     self.tell(ticket, CoreMessage::PeerAnswer { ticket, body });
                 }
             }
-            PeerEvent::Removed { by } => {
-                log::warn!("member {by:x} says that this member was removed from the cluster");
-            }
+            PeerEvent::Removed { by } => self.told_removed(by),
             PeerEvent::Snapshot(event) => self.snapshot_event(event),
         }
     }
@@ -254,14 +254,5 @@ impl ReplicaCore {
                 urls: urls(member),
             })
             .collect()
-    }
-
-    /// This member's own removal was applied.
-    pub(super) fn removed(&mut self) {
-        self.link.flush();
-        log::error!(
-            "this member, {:x}, was removed from the cluster",
-            self.shared.member_id
-        );
     }
 }

@@ -6,17 +6,19 @@
 //! passed on at once, so a leader's appends travel while its own sync runs.
 //!
 //! One mechanism per file: `proposals` (what waits for a leader or its word), `leases` (the leader's clock), `link` (the other
-//! members), `leadership` (who leads, stalls, hand-over), `retention` (how much log is kept), `snapshots` (members too
+//! members), `members` (who belongs to the cluster), `leadership` (who leads, stalls, hand-over), `retention` (how much log is kept), `snapshots` (members too
 //! far behind for the log).
 
 mod leadership;
 mod leases;
 mod link;
+mod members;
 mod proposals;
 mod retention;
 mod snapshots;
 
 pub use link::ask;
+pub use members::is_look_again;
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -57,6 +59,7 @@ pub struct ReplicaCore {
     /// The state as last applied: what a new leader learns its leases from.
     view: View,
     proposals: proposals::Proposals,
+    changes: members::Changes,
     leases: leases::Leases,
     link: link::Link,
     leadership: leadership::Leadership,
@@ -73,6 +76,7 @@ impl ReplicaCore {
         let retention = retention::Retention::new(view.applied_index());
         Rc::new(RefCell::new(ReplicaCore {
             proposals: proposals::Proposals::default(),
+            changes: members::Changes::default(),
             leases: leases::Leases::default(),
             link: link::Link::default(),
             leadership: leadership::Leadership::new(shared.now_ms()),
@@ -141,6 +145,11 @@ impl ReplicaCore {
     fn take(&mut self, message: ReplicaMessage) {
         match message {
             ReplicaMessage::Propose { ticket, payload } => self.propose(ticket, payload),
+            ReplicaMessage::Reconfigure {
+                ticket,
+                change,
+                known,
+            } => self.reconfigure(ticket, &change, known),
             ReplicaMessage::Read { core, token } => self.replica.read(read_token(core, token)),
             ReplicaMessage::Written(number) => {
                 self.leadership.written(number);

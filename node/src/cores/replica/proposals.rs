@@ -43,6 +43,11 @@ impl Proposals {
         self.held.len() + self.sent.len() >= COUNT_MAX || self.bytes + bytes > BYTES_MAX
     }
 
+    pub(super) fn next_forward(&mut self) -> u64 {
+        self.forwards += 1;
+        self.forwards
+    }
+
     fn hold(&mut self, proposal: Proposal) {
         self.bytes += proposal.payload.len();
         self.held.push_back(proposal);
@@ -123,8 +128,7 @@ impl ReplicaCore {
         if self.proposals.is_full(proposal.payload.len()) {
             return Err((proposal, Refused::Busy));
         }
-        self.proposals.forwards += 1;
-        let forward = self.proposals.forwards;
+        let forward = self.proposals.next_forward();
         match self.replica.forward(forward, proposal.payload.clone()) {
             Ok(()) => {
                 self.proposals.bytes += proposal.payload.len();
@@ -140,6 +144,7 @@ impl ReplicaCore {
         for at in 0..self.output.forwards.len() {
             let (forward, result) = self.output.forwards[at];
             let Some(proposal) = self.proposals.answered(forward) else {
+                self.change_answered(forward, result);
                 continue;
             };
             match result {
