@@ -58,6 +58,7 @@ pub const CRATES: &[Crate] = &[
             "kvnode-replica",
             "ahash",
             "clap",
+            "crc32fast",
             "futures-util",
             "getrandom",
             "glommio",
@@ -182,7 +183,12 @@ pub const NAMES: &[(&str, &[&str], &str)] = &[
     ),
     (
         "crc32fast",
-        &["wal/", "snapshot/"],
+        &[
+            "wal/",
+            "snapshot/",
+            "node/src/peers/frame.rs",
+            "node/src/peers/greeting.rs",
+        ],
         "checksums belong to formats",
     ),
 ];

@@ -13,7 +13,7 @@
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Write};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -87,6 +87,17 @@ impl Bound {
     /// Where it listens; with the port the kernel chose if port 0 was asked for.
     pub fn address(&self) -> &Address {
         &self.address
+    }
+
+    /// Takes over a TCP socket that listens already.
+    ///
+    /// # Errors
+    /// It has no address or cannot be made non-blocking.
+    pub fn from_listener(listener: TcpListener) -> io::Result<Bound> {
+        let address = Address::Tcp(listener.local_addr()?);
+        listener.set_nonblocking(true)?;
+        let socket = listener.into();
+        Ok(Bound { socket, address })
     }
 }
 
@@ -163,14 +174,14 @@ pub struct Arrival {
 }
 
 impl Arrival {
-    pub(super) fn into_parts(self) -> (Socket, Rc<Peer>, Permit) {
+    pub(crate) fn into_parts(self) -> (Socket, Rc<Peer>, Permit) {
         (self.socket, Rc::new(self.peer), self.permit)
     }
 }
 
 /// Counts one open connection until dropped.
 #[derive(Debug)]
-pub(super) struct Permit {
+pub(crate) struct Permit {
     load: Arc<AtomicUsize>,
     total: Arc<AtomicUsize>,
 }
@@ -211,7 +222,7 @@ pub struct Door {
 
 impl Door {
     /// Waits for connections; `false` when there will be no more or `shutdown` is fired.
-    pub(super) async fn take(&mut self, into: &mut Vec<Arrival>, shutdown: &rt::Shutdown) -> bool {
+    pub(crate) async fn take(&mut self, into: &mut Vec<Arrival>, shutdown: &rt::Shutdown) -> bool {
         if shutdown.is_fired() {
             return false;
         }

@@ -38,6 +38,7 @@ pub use face::{
     ResponseSink, Service,
 };
 pub use http1::BodyError;
+pub(crate) use listener::Permit;
 pub use listener::{Acceptor, Address, Arrival, Bound, Door, ListenError, Way, bind, door};
 pub use sink::TrySendError;
 

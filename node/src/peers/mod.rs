@@ -10,15 +10,38 @@
 //!   connections made on threads, snapshots move on threads.
 //! - `events` is called from tasks of this executor, never from inside a method of [`Peers`].
 
+mod accept;
+mod backoff;
+mod bell;
+mod dial;
+pub mod frame;
+mod greeting;
+mod inner;
+mod lanes;
 mod limits;
+mod link;
+mod said;
 mod snapshot;
+mod stream;
+#[cfg(test)]
+mod tests;
+mod wire;
 
+use std::cell::RefCell;
 use std::io;
 use std::net::TcpListener;
+use std::rc::Rc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use kvnode_replica::Message;
+use kvnode_replica::{Kind, Message};
+
+use crate::http::{self, Acceptor, Bound};
+use crate::mailbox;
+use crate::rt;
+use inner::{Inner, Remote};
+use lanes::Item;
+use wire::Farewell;
 
 pub use limits::Limits;
 pub use snapshot::{
@@ -75,64 +98,209 @@ pub enum PeerEvent {
     Snapshot(SnapshotEvent),
 }
 
-/// The transport; lives on one executor. Clones are handles to the same transport.
+/// The transport; lives on one executor. Clones are handles to the same transport, which goes on
+/// until [`Peers::stop`].
 #[derive(Clone)]
-pub struct Peers {}
+pub struct Peers {
+    inner: Rc<Inner>,
+    acceptor: Rc<RefCell<Option<Acceptor>>>,
+}
 
 impl Peers {
-    /// Starts to accept from `listeners` (which may be none). `events` gets everything that arrived
-    /// in one read in one call; it must not call back into the transport's owner while that is
-    /// inside a method of this handle, which it cannot: it is called from tasks only. What it is
-    /// given is bounded if it is consumed on this executor: a connection reads at most 256 KiB
-    /// beyond one message before other tasks run.
+    /// Starts to accept from `listeners` (which may be none).
+    ///
+    /// `events` gets everything that arrived in one turn of a connection in one call, from a task of
+    /// this executor and never from inside a method of this handle; it may use the handle. What it is
+    /// given is bounded as long as it is consumed on this executor: a connection reads 256 KiB at
+    /// the most before other tasks run.
     ///
     /// # Errors
     /// No thread or descriptor to be had.
     pub fn start(
-        _identity: Identity,
-        _listeners: Vec<TcpListener>,
-        _limits: Limits,
-        _events: impl Fn(Vec<PeerEvent>) + 'static,
+        identity: Identity,
+        listeners: Vec<TcpListener>,
+        limits: Limits,
+        events: impl Fn(Vec<PeerEvent>) + 'static,
     ) -> io::Result<Peers> {
-        Ok(Peers {})
+        // A few per snapshot, and only few of those run.
+        let (mail, letters) = mailbox::by_admission();
+        let connections_max = limits.connections_max;
+        let events = Box::new(events);
+        let inner = Inner::new(identity, limits, events, wire::READ_BYTES, mail);
+        let mut acceptor = None;
+        if !listeners.is_empty() {
+            let bound = listeners.into_iter().map(Bound::from_listener);
+            let (way, door) = http::door(0);
+            acceptor = Some(Acceptor::start(
+                bound.collect::<io::Result<_>>()?,
+                vec![way],
+                connections_max,
+            )?);
+            rt::spawn_local(accept::run(Rc::clone(&inner), door));
+        }
+        rt::spawn_local(tell_unreachable(Rc::clone(&inner)));
+        rt::spawn_local(hand_over_letters(Rc::clone(&inner), letters));
+        let acceptor = Rc::new(RefCell::new(acceptor));
+        Ok(Peers { inner, acceptor })
     }
 
     /// The members as of now, ourselves included or not, and all that were ever removed. New ones
     /// are dialled, gone ones dropped, removed ones told so and refused from now on. Members of the
     /// cluster we have not heard of yet may connect; they are answered on their own connections.
-    pub fn set_members(&self, _members: &[PeerAddress], _removed: &[u64]) {}
+    pub fn set_members(&self, members: &[PeerAddress], removed: &[u64]) {
+        let inner = &self.inner;
+        *inner.removed.borrow_mut() = removed.to_vec();
+        inner.transfers.cancel(|member| removed.contains(&member));
+        let known: Vec<Rc<Remote>> = inner.remotes.borrow().clone();
+        for remote in known {
+            let was_removed = removed.contains(&remote.member);
+            let is_member = members.iter().any(|m| m.member == remote.member);
+            if was_removed || (remote.linked.get() && !is_member) {
+                inner.forget(&remote);
+                remote.gone.fire();
+                if let Some(outgoing) = remote.outgoing.take() {
+                    outgoing.cancel();
+                }
+                remote.end_all(if was_removed {
+                    Farewell::Removed
+                } else {
+                    Farewell::AtOnce
+                });
+            }
+        }
+        for PeerAddress { member, urls } in members {
+            if *member == inner.identity.member || removed.contains(member) {
+                continue;
+            }
+            let remote = inner.remote_or_guest(*member);
+            let changed = remote.urls.replace(urls.clone()) != *urls;
+            if !remote.linked.replace(true) {
+                rt::spawn_local(link::keep(Rc::clone(inner), remote));
+            } else if changed {
+                remote.hurry.ring();
+            }
+        }
+    }
 
     /// Queues `message` for `message.to`. Dropped if there is no connection or its lane is full;
     /// for an append that is told as [`PeerEvent::Unreachable`]. Nothing leaves before
     /// [`Peers::flush`].
-    pub fn send(&self, _message: Message) {}
+    pub fn send(&self, message: Message) {
+        let remotes = self.inner.remotes.borrow();
+        let Some(remote) = remotes.iter().find(|r| r.member == message.to) else {
+            return;
+        };
+        let is_append = message.kind == Kind::Append;
+        let wire = remote.wire();
+        let taken = wire.is_some_and(|wire| wire.push(Item::Message(message)));
+        if !taken && is_append {
+            remote.unreachable.set(true);
+        }
+    }
 
     /// End of a turn: wakes each connection that was given something.
-    pub fn flush(&self) {}
+    pub fn flush(&self) {
+        for remote in self.inner.remotes.borrow().iter() {
+            remote.flush();
+            if remote.unreachable.get() {
+                self.inner.notice.ring();
+            }
+        }
+    }
 
     /// Asks a member. `false`: not connected, too long ([`ASK_BYTES_MAX`]) or too many waiting. The
     /// answer may never come; the deadline is the asker's. Leaves with the next flush.
-    pub fn ask(&self, _to: u64, _ticket: u64, _kind: u8, _body: Bytes) -> bool {
-        false
+    pub fn ask(&self, to: u64, ticket: u64, kind: u8, body: Bytes) -> bool {
+        self.push(to, Item::Ask { ticket, kind, body })
     }
 
     /// Answers an ask; dropped where `ask` would say `false`. Leaves with the next flush.
-    pub fn answer(&self, _to: u64, _ticket: u64, _body: Bytes) {}
+    pub fn answer(&self, to: u64, ticket: u64, body: Bytes) {
+        self.push(to, Item::Answer { ticket, body });
+    }
+
+    fn push(&self, to: u64, item: Item) -> bool {
+        let wire = self.inner.remote(to).and_then(|remote| remote.wire());
+        wire.is_some_and(|wire| wire.push(item))
+    }
 
     pub fn connected(&self, member: u64) -> bool {
         self.connected_since(member).is_some()
     }
 
-    pub fn connected_since(&self, _member: u64) -> Option<Instant> {
-        None
+    /// Since when there has been a connection with this life of the member without a gap.
+    pub fn connected_since(&self, member: u64) -> Option<Instant> {
+        self.inner.remote(member)?.since.get()
     }
 
     /// Sends a snapshot to a member, beside the messages. One at a time per member: another one
     /// under way is given up (and reported so), unless it has the same id, then `source` is
-    /// dropped and that one goes on.
-    pub fn send_snapshot(&self, _to: u64, _id: SnapshotId, _source: Box<dyn SnapshotSource>) {}
+    /// dropped and that one goes on. The end comes as an event.
+    pub fn send_snapshot(&self, to: u64, id: SnapshotId, source: Box<dyn SnapshotSource>) {
+        let Some(remote) = self.inner.remote(to).filter(|r| r.linked.get()) else {
+            let why = "it is not a member with a known address".to_owned();
+            let failed = SnapshotEvent::SendFailed { to, id, why };
+            let _ = self.inner.mail.push(PeerEvent::Snapshot(failed));
+            return;
+        };
+        if let Some(outgoing) = &*remote.outgoing.borrow() {
+            if outgoing.id == id {
+                return;
+            }
+            outgoing.cancel();
+        }
+        snapshot::send(&self.inner, &remote, id, source);
+    }
 
     /// Closes listeners and connections; no event comes after this. What was sent and flushed in
     /// this turn may or may not leave.
-    pub fn stop(&self) {}
+    pub fn stop(&self) {
+        self.inner.stop.fire();
+        self.inner.transfers.cancel(|_| true);
+        for remote in self.inner.remotes.take() {
+            if let Some(outgoing) = remote.outgoing.take() {
+                outgoing.cancel();
+            }
+        }
+        if let Some(acceptor) = self.acceptor.take() {
+            acceptor.stop();
+        }
+    }
+}
+
+/// Tells of appends that were dropped, once per flush: they are dropped inside `send`, from where
+/// the node must not be called.
+async fn tell_unreachable(inner: Rc<Inner>) {
+    while rt::unless(&inner.stop, inner.notice.wait()).await.is_some() {
+        let remotes = inner.remotes.borrow();
+        let dropped = remotes.iter().filter(|remote| remote.unreachable.take());
+        let events: Vec<_> = dropped.map(|r| PeerEvent::Unreachable(r.member)).collect();
+        drop(remotes);
+        if !events.is_empty() {
+            inner.emit(events);
+        }
+    }
+}
+
+/// Hands over what the threads of snapshots have to say.
+async fn hand_over_letters(inner: Rc<Inner>, mut letters: mailbox::Receiver<PeerEvent>) {
+    loop {
+        let mut batch = Vec::new();
+        let Some(Ok(())) = rt::unless(&inner.stop, letters.take(&mut batch)).await else {
+            return;
+        };
+        for event in &batch {
+            let PeerEvent::Snapshot(
+                SnapshotEvent::Sent { to, id } | SnapshotEvent::SendFailed { to, id, .. },
+            ) = event
+            else {
+                continue;
+            };
+            if let Some(remote) = inner.remote(*to) {
+                let mut outgoing = remote.outgoing.borrow_mut();
+                outgoing.take_if(|outgoing| outgoing.id == *id);
+            }
+        }
+        inner.emit(batch);
+    }
 }

@@ -4,9 +4,19 @@
 //! passes an executor. A broken connection does not begin it anew: the receiver says how many bytes
 //! it holds, and the sender goes on from there.
 
+mod conn;
+mod leash;
+mod pace;
+mod receive;
+mod send;
+
 use std::fmt;
 use std::io;
-use std::sync::mpsc::SyncSender;
+use std::sync::mpsc::{self, Receiver, SyncSender};
+
+pub(super) use pace::Pace;
+pub(super) use receive::{Transfers, receive};
+pub(super) use send::{Outgoing, send};
 
 /// Names the exact bytes of one snapshot. Whoever offers other bytes (a state staged anew, even at
 /// the same index) draws another `serial`: under one id, an offset means the same place for ever.
@@ -85,10 +95,22 @@ pub struct IncomingSnapshot {
 }
 
 /// What the node says to an offer.
-pub(super) type Verdict = Result<Box<dyn SnapshotSink>, String>;
+type Verdict = Result<Box<dyn SnapshotSink>, String>;
 
 impl IncomingSnapshot {
-    /// Takes the snapshot into `sink`.
+    fn new(from: u64, id: SnapshotId, bytes: Option<u64>) -> (Self, Receiver<Verdict>) {
+        let (sender, receiver) = mpsc::sync_channel(1);
+        let incoming = IncomingSnapshot {
+            from,
+            id,
+            bytes,
+            verdict: Some(sender),
+        };
+        (incoming, receiver)
+    }
+
+    /// Takes the snapshot into `sink`. If that has all bytes already (the sender did not hear of
+    /// it and offers them again), its `resume_at` says so, and `finish` is called next.
     pub fn accept(mut self, sink: Box<dyn SnapshotSink>) {
         self.say(Ok(sink));
     }
