@@ -28,7 +28,7 @@ mod health;
 mod integrity;
 mod join;
 mod maintenance;
-pub mod memberlist;
+mod memberlist;
 mod metrics;
 mod open;
 mod pool;

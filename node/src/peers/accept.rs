@@ -2,7 +2,7 @@
 //!
 //! A connection has `greeting_limit` to say a hello, and only `strangers_max` of them wait at a
 //! time: for a further one the oldest is closed. Whatever does not begin with our magic is closed
-//! at its first byte, without an answer.
+//! at its first byte, without an answer, but for a look at the member list (`look.rs`).
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -16,6 +16,7 @@ use super::greeting::{
     GREETING_BYTES, GreetingError, Hello, Purpose, Refusal, Reply, Stranger, check_magic,
 };
 use super::inner::{Inner, Side};
+use super::look;
 use super::snapshot;
 use super::stream::Stream;
 use super::wire::{self, Wire};
@@ -100,7 +101,7 @@ async fn receive(
         None => Unknown::Crowded,
     };
     // A port scan or a health check that only connects is not worth a line.
-    if !matches!(unknown, Unknown::Left)
+    if !matches!(unknown, Unknown::Left | Unknown::Looked)
         && let Some(more) = inner.strangers.due()
     {
         log::warn!(
@@ -116,6 +117,8 @@ async fn receive(
 enum Unknown {
     #[error("it said nothing")]
     Left,
+    #[error("it only looked at the member list")]
+    Looked,
     #[error("it ended within its greeting")]
     Torn,
     #[error("it was too slow to say who it is")]
@@ -143,7 +146,14 @@ async fn greet(
             (0, _) => return Err(Unknown::Torn),
             _ => filled += read,
         }
-        check_magic(&bytes[..filled])?;
+        match check_magic(&bytes[..filled]) {
+            Ok(()) => {}
+            Err(Stranger::Http) if look::is_request(&bytes) => {
+                look::answer(inner, stream, &bytes[..filled]).await?;
+                return Err(Unknown::Looked);
+            }
+            Err(stranger) => return Err(stranger.into()),
+        }
     }
     let hello = Hello::decode(&bytes)?;
     let mut verdict = hello.judge(&inner.identity, &inner.removed.borrow());

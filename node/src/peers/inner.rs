@@ -14,6 +14,7 @@ use super::snapshot::{Outgoing, Pace, Transfers};
 use super::wire::{Farewell, Wire};
 use super::{Identity, Limits, PeerEvent};
 use crate::mailbox::Sender;
+use crate::memberlist;
 use crate::rt;
 
 pub(super) struct Inner {
@@ -24,6 +25,8 @@ pub(super) struct Inner {
     /// Members we know and strangers that are connected; a handful, so it is searched in order.
     pub remotes: RefCell<Vec<Rc<Remote>>>,
     pub removed: RefCell<Vec<u64>>,
+    /// The member list for those who only look.
+    pub shown: RefCell<String>,
     pub stop: rt::Shutdown,
     /// Some remote has something to be told that could not be told in place.
     pub notice: Bell,
@@ -56,6 +59,7 @@ impl Inner {
             events,
             remotes: RefCell::new(Vec::new()),
             removed: RefCell::new(Vec::new()),
+            shown: RefCell::new(memberlist::body(&[])),
             stop: rt::Shutdown::new(),
             notice: Bell::default(),
             buffer: RefCell::new(vec![0; buffer_bytes].into()),

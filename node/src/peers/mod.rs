@@ -20,6 +20,7 @@ mod inner;
 mod lanes;
 mod limits;
 mod link;
+mod look;
 mod said;
 mod snapshot;
 mod stream;
@@ -34,10 +35,12 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use bytes::Bytes;
+use kvnode_api::Member as Record;
 use kvnode_replica::{Kind, Message};
 
 use crate::http::{self, Acceptor, Bound};
 use crate::mailbox;
+use crate::memberlist;
 use crate::rt;
 use inner::{Inner, Remote};
 use lanes::Item;
@@ -142,6 +145,11 @@ impl Peers {
         rt::spawn_local(hand_over_letters(Rc::clone(&inner), letters));
         let acceptor = Rc::new(RefCell::new(acceptor));
         Ok(Peers { inner, acceptor })
+    }
+
+    /// What `GET /members` on the peer port shows from now on; nobody, until this is called.
+    pub fn show(&self, members: &[Record]) {
+        *self.inner.shown.borrow_mut() = memberlist::body(members);
     }
 
     /// The members as of now, ourselves included or not, and all that were ever removed. New ones

@@ -214,6 +214,9 @@ impl ReplicaCore {
         let vitals = &self.shared.vitals;
         vitals.is_learner.store(learner, Ordering::Relaxed);
         let members = self.addresses(membership);
+        if let Some(peers) = &self.link.peers {
+            peers.show(&self.view.members().list());
+        }
         if members == self.link.told {
             return;
         }

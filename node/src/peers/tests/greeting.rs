@@ -91,7 +91,7 @@ fn what_is_not_our_protocol_is_closed_without_an_answer() {
     let mut damaged = Hello::new(&THEM, 1, Purpose::Messages).encode();
     damaged[20] ^= 1;
     let strangers: [&[u8]; 6] = [
-        b"GET /version HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"POST /v3/kv/put HTTP/1.1\r\nHost: x\r\n\r\n",
         b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
         &[0x16, 3, 1, 2, 0, 1, 0, 1, 0xfc, 3, 3],
         b"\0",
@@ -102,7 +102,20 @@ fn what_is_not_our_protocol_is_closed_without_an_answer() {
         assert!(answer(address, bytes).is_empty());
     }
     // One byte is enough to be known by.
-    assert!(answer(address, b"G").is_empty());
+    assert!(answer(address, b"P").is_empty());
+    assert!(member.events.try_recv().is_err());
+}
+
+#[test]
+fn a_look_at_the_member_list_is_answered_and_is_no_member() {
+    let (listener, address) = bind();
+    let member = Member::start(1, 11, vec![listener], quick());
+    let request = b"GET /members HTTP/1.0\r\nHost: x\r\n\r\n";
+    let told = crate::memberlist::read(&answer(address, request)).unwrap();
+    assert_eq!(told.members, []);
+    assert_eq!(told.cluster_id, THEM.cluster);
+    let long = [b"GET /members HTTP/1.0\r\nX: ".as_slice(), &[b'x'; 8192]].concat();
+    assert!(answer(address, &long).is_empty());
     assert!(member.events.try_recv().is_err());
 }
 
