@@ -148,6 +148,14 @@ impl ValueCache {
         }
     }
 
+    /// Forgets everything; the counts of hits and misses go on.
+    pub fn clear(&mut self) {
+        self.slots_by_key.clear();
+        self.slots.clear();
+        self.free.clear();
+        (self.hand, self.bytes) = (0, 0);
+    }
+
     /// Bytes held, bookkeeping included.
     pub fn bytes(&self) -> usize {
         self.bytes

@@ -8,9 +8,9 @@ use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use kvnode_replica::Write;
+use kvnode_replica::{Install, Write};
 use kvnode_wal::dir::Log;
-use kvnode_wal::{Entry, HardState, Membership};
+use kvnode_wal::{Entry, HardState, Membership, Origin, SnapshotMark};
 
 use crate::cores::{ReplicaMessage, post};
 use crate::exit;
@@ -93,7 +93,16 @@ impl DiskThread {
                 Err(_) => break,
             }
             let mut turn = Turn::default();
-            jobs.drain(..).for_each(|job| turn.take(job));
+            for job in jobs.drain(..) {
+                if let DiskJob::Write(write) = &job
+                    && let Some(install) = &write.install
+                {
+                    // The mark drops entries: what came before it is written before it.
+                    self.write(std::mem::take(&mut turn));
+                    self.install(install);
+                }
+                turn.take(job);
+            }
             let stop = turn.stop;
             marked &= turn.number.is_none();
             self.write(turn);
@@ -133,15 +142,46 @@ impl DiskThread {
         }
     }
 
-    /// Appends, waiting out a disk without room for the next segment. Nothing is acknowledged meanwhile, reads go on.
     fn append(&mut self, turn: &Turn) {
+        self.insist("append", |log, now_ms| {
+            log.append(&turn.entries, turn.hard_state, turn.sync, now_ms)
+                .map(|_| ())
+        });
+    }
+
+    /// The state of a snapshot, staged and synced, takes the place of the log up to its index. From the moment this is
+    /// synced a start takes it over.
+    fn install(&mut self, install: &Install) {
+        let Install {
+            index,
+            term,
+            membership,
+        } = install;
+        let mut id = [0; 16];
+        id[..8].copy_from_slice(&index.to_le_bytes());
+        id[8..].copy_from_slice(&term.to_le_bytes());
+        let mark = SnapshotMark {
+            index: *index,
+            term: *term,
+            id,
+            origin: Origin::Installed,
+        };
+        self.insist("snapshot mark", |log, now_ms| {
+            log.snapshot_mark(mark, membership, now_ms)
+        });
+        log::info!("the log goes on behind index {index}, term {term}");
+    }
+
+    /// Waits out a disk without room for the next segment. Nothing is acknowledged meanwhile, reads go on.
+    fn insist(
+        &mut self,
+        what: &str,
+        mut act: impl FnMut(&mut Log, u64) -> Result<(), kvnode_wal::Error>,
+    ) {
         loop {
             let now_ms = self.shared.unix_ms();
-            match self
-                .log
-                .append(&turn.entries, turn.hard_state, turn.sync, now_ms)
-            {
-                Ok(_) => return,
+            match act(&mut self.log, now_ms) {
+                Ok(()) => return,
                 Err(error @ kvnode_wal::Error::NoSpace { .. }) => {
                     if !self.shared.vitals.disk_low.swap(true, Ordering::Relaxed) {
                         log::error!("{error}; writes wait until there is room, reads go on");
@@ -150,7 +190,7 @@ impl DiskThread {
                 }
                 Err(error) => exit::fatal(
                     exit::Code::Io,
-                    format_args!("WAL append failed: {error}"),
+                    format_args!("WAL {what} failed: {error}"),
                     HINT,
                 ),
             }

@@ -30,6 +30,12 @@ pub struct Exit {
     hint: String,
 }
 
+impl std::fmt::Display for Exit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}; {}", self.what, self.hint)
+    }
+}
+
 impl Exit {
     pub fn new(code: Code, what: impl Into<String>, hint: impl Into<String>) -> Self {
         Exit {
@@ -41,7 +47,7 @@ impl Exit {
 
     /// Prints it and gives the exit code.
     pub fn report(&self) -> std::process::ExitCode {
-        log::error!("{}; {}", self.what, self.hint);
+        log::error!("{self}");
         log::logger().flush();
         refuse(self.code as u8, &self.what, Some(&self.hint))
     }

@@ -35,4 +35,5 @@ mod pool;
 mod process;
 mod shared;
 mod slots;
+mod snapshots;
 mod watches;

@@ -8,13 +8,14 @@ use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use kvnode_store::engine::Persister as _;
 use kvnode_store::engine::fjall::FjallPersister;
+use kvnode_store::engine::{EngineError, Persister as _};
 
 use crate::cores::{ReplicaMessage, post};
 use crate::exit;
 use crate::mailbox::Sender;
 use crate::shared::Shared;
+use crate::snapshots::PersisterSlot;
 
 /// Time between two looks whether a persist is due. A busy store is persisted at each of them, because a large journal
 /// makes single commits stall when it is synced.
@@ -36,15 +37,15 @@ const CHECKPOINT_ENTRIES: u64 = 500_000;
 /// Starts the thread; it ends when `vitals.stopping` is set and one last persist is done.
 pub fn spawn(
     shared: Arc<Shared>,
-    persister: FjallPersister,
+    persisters: PersisterSlot,
     replica: Sender<ReplicaMessage>,
 ) -> std::io::Result<JoinHandle<()>> {
     std::thread::Builder::new()
         .name("kv-maint".into())
-        .spawn(move || run(&shared, &persister, &replica))
+        .spawn(move || run(&shared, &persisters, &replica))
 }
 
-fn run(shared: &Shared, persister: &FjallPersister, replica: &Sender<ReplicaMessage>) {
+fn run(shared: &Shared, persisters: &PersisterSlot, replica: &Sender<ReplicaMessage>) {
     let vitals = &shared.vitals;
     let (mut persisted, mut persisted_at) = (0, Instant::now());
     // Every start opens a new log segment: the first checkpoint comes soon, so that restarts do not pile them up.
@@ -59,7 +60,11 @@ fn run(shared: &Shared, persister: &FjallPersister, replica: &Sender<ReplicaMess
             || stopping;
         if applied > persisted && due {
             let started = Instant::now();
-            must(shared, "persisting the store", persister.persist());
+            if !must(shared, persisters, "persisting the store", |persister| {
+                persister.persist()
+            }) {
+                continue;
+            }
             shared
                 .metrics
                 .backend_commit_seconds
@@ -69,7 +74,11 @@ fn run(shared: &Shared, persister: &FjallPersister, replica: &Sender<ReplicaMess
         }
         let behind = applied - checkpointed.0;
         if behind > 0 && (behind >= CHECKPOINT_ENTRIES || checkpointed.1.elapsed() >= patience) {
-            must(shared, "flushing the store", persister.checkpoint());
+            if !must(shared, persisters, "flushing the store", |persister| {
+                persister.checkpoint()
+            }) {
+                continue;
+            }
             checkpointed = (applied, Instant::now());
             patience = CHECKPOINT_INTERVAL;
             post(replica, ReplicaMessage::Durable(applied));
@@ -86,15 +95,23 @@ fn run(shared: &Shared, persister: &FjallPersister, replica: &Sender<ReplicaMess
     }
 }
 
-fn must<T>(
+/// False if it came to nothing, because another engine took the place of this one or the node stops.
+fn must(
     shared: &Shared,
+    persisters: &PersisterSlot,
     what: &str,
-    result: Result<T, kvnode_store::engine::EngineError>,
-) -> Option<T> {
-    match result {
-        Ok(value) => Some(value),
+    act: impl FnOnce(&FjallPersister) -> Result<(), EngineError>,
+) -> bool {
+    let persister = persisters.get();
+    match act(&persister) {
+        Ok(()) => true,
         // On the way out the apply thread may have closed the engine already.
-        Err(_) if shared.vitals.stopping.load(Ordering::Acquire) => None,
+        Err(_) if shared.vitals.stopping.load(Ordering::Acquire) => true,
+        Err(_) if persister.is_closed() => {
+            // Given up a moment ago, and its heir is about to be announced.
+            std::thread::sleep(PERSIST_INTERVAL);
+            false
+        }
         Err(error) => exit::fatal(
             exit::Code::Io,
             format_args!("{what} failed: {error}"),

@@ -32,6 +32,7 @@ use crate::pool::Pool;
 use crate::preflight::{self, Machine};
 use crate::rt::{self, Executor, Kicker};
 use crate::shared::Shared;
+use crate::snapshots::{Installer, PersisterSlot, Snapshots};
 
 /// Threads for reads.
 const READERS: usize = 2;
@@ -72,7 +73,8 @@ pub fn run(config: Config, logging: &logging::Handle) -> Result<(), Exit> {
         config.initial_cluster = members;
     }
     let recovered_index = opened.committed_index;
-    let (node, shared) = Node::start(config, opened, client_listeners, peer_listeners)?;
+    let limits = (client_listeners, machine.open_files);
+    let (node, shared) = Node::start(config, opened, limits, peer_listeners)?;
     shared.departure.wakes(signals.handle());
     let mut told = Instant::now();
     while !shared.vitals.announced.load(Ordering::Acquire)
@@ -262,13 +264,14 @@ struct ReplicaSeat {
     links: Links,
     inbox: Receiver<ReplicaMessage>,
     peer_listeners: Vec<std::net::TcpListener>,
+    snapshots: Snapshots,
 }
 
 impl Node {
     fn start(
         config: Config,
         opened: Opened,
-        client_listeners: usize,
+        (client_listeners, open_files): (usize, u64),
         peer_listeners: Vec<std::net::TcpListener>,
     ) -> Result<(Node, Arc<Shared>), Exit> {
         let Opened {
@@ -323,18 +326,27 @@ impl Node {
             ),
         ];
         let view = store.view();
-        let persister = store.engine().persister();
+        let persisters = PersisterSlot::new(store.engine().persister());
         let maintenance = maintenance::spawn(
             Arc::clone(&shared),
-            persister.clone(),
+            persisters.clone(),
             replica_sender.clone(),
         )
         .map_err(thread)?;
         let disk = disk::spawn(log, Arc::clone(&shared), disk_inbox, replica_sender.clone())
             .map_err(thread)?;
         let fences = apply_sender.clone();
+        let options = open::engine_options(open_files);
+        let snapshots = Snapshots::new(Arc::clone(&shared), data.engines(), options.clone());
+        let installer = Installer {
+            engines: data.engines(),
+            options,
+            config: open::store_config(&shared.config),
+            persisters: persisters.clone(),
+        };
         let apply = apply::spawn(
             store,
+            installer,
             Arc::clone(&shared),
             apply_inbox,
             fences,
@@ -354,6 +366,7 @@ impl Node {
             links,
             inbox: replica_inbox,
             peer_listeners,
+            snapshots,
         });
         let kicker = Kicker::start().map_err(|error| {
             Exit::new(
@@ -376,7 +389,7 @@ impl Node {
                 replica: replica_sender.clone(),
                 readers: readers.clone(),
                 background: background.clone(),
-                persister: persister.clone(),
+                persisters: persisters.clone(),
                 view: view.clone(),
             };
             let seat = Seat {
@@ -507,12 +520,17 @@ fn executors_count(config: &Config) -> usize {
 impl Seat {
     async fn run(mut self) {
         let shared = self.shared;
-        let persister = self.start.persister.clone();
+        let persisters = self.start.persisters.clone();
         let core = ClientCore::new(Arc::clone(&shared), self.start);
         core.start(self.inbox);
         let replica = self.replica.map(|seat| {
-            let replica =
-                ReplicaCore::new(Arc::clone(&shared), seat.replica, seat.view, seat.links);
+            let replica = ReplicaCore::new(
+                Arc::clone(&shared),
+                seat.replica,
+                seat.view,
+                seat.links,
+                seat.snapshots,
+            );
             core.share_executor(&replica);
             ReplicaCore::attach(&replica, seat.peer_listeners);
             ReplicaCore::start(&replica, seat.inbox);
@@ -531,7 +549,7 @@ impl Seat {
             let _ = self.stop.take(&mut told).await;
             latch.fire();
         });
-        let service = NodeService::new(core, persister);
+        let service = NodeService::new(core, persisters);
         http::serve(self.door, service, http_options(&shared), shutdown).await;
         if let Some(replica) = replica {
             replica.borrow_mut().detach();

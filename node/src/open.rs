@@ -6,10 +6,11 @@ use kvnode_api::{Member, MemberListResponse};
 use kvnode_replica::{Replica, Restored};
 use kvnode_store::command::{Command, Header, Kind};
 use kvnode_store::datadir::{self, Creation, DataDir, Presence, Program};
+use kvnode_store::engine::Engine as _;
 use kvnode_store::engine::fjall::{FjallEngine, Options as EngineOptions};
 use kvnode_store::{Members, Store as StateMachine};
 use kvnode_wal::dir::{self, Log};
-use kvnode_wal::recover::Floors;
+use kvnode_wal::recover::{Floors, Recovered};
 use kvnode_wal::{
     Entry, EntryKind, HardState, Identity as WalIdentity, Membership, Options as WalOptions,
     SyncMethod,
@@ -18,6 +19,7 @@ use kvnode_wal::{
 use crate::config::{ClusterState, Config, FoundingMember};
 use crate::cores::Store;
 use crate::exit::{Code, Exit};
+use crate::snapshots::finish_install;
 use crate::{force, join, version};
 use prost::Message as _;
 
@@ -246,19 +248,24 @@ fn reopen(config: &Config, incarnation: u64, open_files: u64) -> Result<Opened, 
             config.cluster_id
         );
     }
-    let engine = open_engine(&data, open_files)?;
-    if let Some(cut) = engine.cut() {
-        log::warn!("the engine's journal had a torn end, kept in quarantine: {cut:?}");
+    let engines = data.engines();
+    engines.settle().map_err(datadir_exit)?;
+    let (mut store, mut recovered) = recover(config, &data, open_files)?;
+    let (options, store_options) = (engine_options(open_files), store_config(config));
+    let (mark, applied) = (recovered.snapshot, store.applied().0);
+    // Closed first: one engine is open at a time.
+    if mark.is_some_and(|mark| mark.index > applied) {
+        store.into_engine().close().map_err(engine_exit)?;
+        if !finish_install(&engines, &options, &store_options, mark, applied)
+            .map_err(install_exit)?
+        {
+            log::debug!("the log's newest mark, {mark:?}, installs nothing");
+        }
+        (store, recovered) = recover(config, &data, open_files)?;
+    } else {
+        engines.discard_staged().map_err(datadir_exit)?;
     }
-    let store = StateMachine::open(engine, store_config(config)).map_err(store_exit)?;
     let (applied, applied_term) = store.applied();
-    let floors = Floors {
-        applied,
-        snapshot: 0,
-        keep_after: applied,
-    };
-    let mut recovered =
-        dir::recover(&data.wal(), &wal_identity(&identity), floors).map_err(wal_exit)?;
     for finding in &recovered.report.findings {
         log::warn!("WAL: {finding:?}");
     }
@@ -310,6 +317,24 @@ fn reopen(config: &Config, incarnation: u64, open_files: u64) -> Result<Opened, 
         forced.carry_out(&mut restored);
     }
     assemble(config, data, store, log, restored, incarnation)
+}
+
+/// The live engine, and the log as far as that has not applied it.
+fn recover(config: &Config, data: &DataDir, open_files: u64) -> Result<(Store, Recovered), Exit> {
+    let engine = open_engine(data, open_files)?;
+    if let Some(cut) = engine.cut() {
+        log::warn!("the engine's journal had a torn end, kept in quarantine: {cut:?}");
+    }
+    let store = StateMachine::open(engine, store_config(config)).map_err(store_exit)?;
+    let (applied, _) = store.applied();
+    let floors = Floors {
+        applied,
+        snapshot: 0,
+        keep_after: applied,
+    };
+    let recovered =
+        dir::recover(&data.wal(), &wal_identity(data.identity()), floors).map_err(wal_exit)?;
+    Ok((store, recovered))
 }
 
 /// Who votes as of what is applied: the member table was written with it. The log knows it too, from its newest checkpoint,
@@ -454,7 +479,7 @@ pub fn engine_files(open_files: u64) -> usize {
         .clamp(16, 900)
 }
 
-fn engine_options(open_files: u64) -> EngineOptions {
+pub fn engine_options(open_files: u64) -> EngineOptions {
     // A fifth of memory is too much for a machine that also holds page cache for the same tables: what is hot lives in
     // the value cache, and blocks of the rest come from the page cache at the price of a copy.
     EngineOptions {
@@ -464,7 +489,7 @@ fn engine_options(open_files: u64) -> EngineOptions {
     }
 }
 
-fn store_config(config: &Config) -> kvnode_store::Config {
+pub fn store_config(config: &Config) -> kvnode_store::Config {
     kvnode_store::Config {
         quota_bytes: config.quota_bytes,
         lease_ttl_min_seconds: lease_ttl_min_seconds(config),
@@ -528,6 +553,16 @@ fn datadir_exit(error: datadir::Error) -> Exit {
     };
     let hint = error.hint();
     Exit::new(code, error.to_string(), hint)
+}
+
+fn install_exit(error: crate::snapshots::InstallError) -> Exit {
+    Exit::new(
+        Code::Safety,
+        format!(
+            "the log says that a snapshot was to take the place of the state, and it cannot: {error}"
+        ),
+        "nothing was changed; remove this member from the cluster and add it anew",
+    )
 }
 
 fn engine_exit(error: kvnode_store::engine::EngineError) -> Exit {

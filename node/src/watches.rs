@@ -201,6 +201,14 @@ impl Watches {
         self.catch_up(core);
     }
 
+    /// The store took over a snapshot: watchers read what they missed from its history; those for whom it does not
+    /// reach back far enough are cancelled.
+    pub fn jump(&self, core: &Rc<ClientCore>, revision: i64, compact_revision: i64) {
+        self.set.borrow_mut().jump(revision);
+        self.deliver_compaction(core, compact_revision);
+        self.catch_up(core);
+    }
+
     /// Leadership changed hands; 0: nobody leads.
     pub fn leader_changed(&self, leader: u64) {
         let since = (leader == 0).then(|| {

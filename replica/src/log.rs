@@ -191,6 +191,10 @@ impl Log {
         self.offer = Some(offer);
     }
 
+    pub(crate) fn withdraw(&mut self) {
+        self.offer = None;
+    }
+
     pub(crate) fn take_wanted(&self) -> Option<SnapshotWanted> {
         self.wanted.take()
     }

@@ -66,6 +66,11 @@ impl Replica {
         self.raw.mut_store().offer(offer);
     }
 
+    /// What was offered last cannot be streamed any more. Whoever needs a snapshot is wished for again.
+    pub fn withdraw_snapshot(&mut self) {
+        self.raw.mut_store().withdraw();
+    }
+
     /// How streaming a snapshot to a peer has ended.
     pub fn report_snapshot(&mut self, peer: u64, delivered: bool) {
         if self.alive().is_err() {

@@ -22,6 +22,7 @@ use crate::exit;
 use crate::mailbox::{Receiver, Sender};
 use crate::shared::Shared;
 use crate::slots::Ticket;
+use crate::snapshots::{InstallJob, Installer};
 
 /// Entries and payload bytes of one engine batch at the most: the answers of one batch leave while the next is applied, so
 /// that the two sides work side by side instead of in turns; and it bounds the memory and the time until the first
@@ -36,6 +37,7 @@ const SAMPLE_PAUSE: Duration = Duration::from_secs(1);
 /// Starts the thread. It ends, closing the store, after `ApplyJob::Stop`.
 pub fn spawn(
     store: Store,
+    installer: Installer,
     shared: Arc<Shared>,
     inbox: Receiver<ApplyJob>,
     own: Sender<ApplyJob>,
@@ -47,6 +49,7 @@ pub fn spawn(
         .spawn(move || {
             ApplyThread {
                 store,
+                installer,
                 shared,
                 own,
                 replica,
@@ -58,6 +61,7 @@ pub fn spawn(
 
 struct ApplyThread {
     store: Store,
+    installer: Installer,
     shared: Arc<Shared>,
     own: Sender<ApplyJob>,
     replica: Sender<ReplicaMessage>,
@@ -93,6 +97,12 @@ impl ApplyThread {
                     ApplyJob::Entries(more) if entries.is_empty() => entries = more,
                     ApplyJob::Entries(more) => entries.extend(more),
                     ApplyJob::Fences(built) => self.install_fences(*built),
+                    ApplyJob::Install(job) => {
+                        // What came before it goes into the old state, for the sake of those who wait for answers.
+                        self.apply(std::mem::take(&mut entries));
+                        self.install(job);
+                        compacting = true;
+                    }
                     ApplyJob::Stop => stop = true,
                 }
             }
@@ -190,6 +200,50 @@ impl ApplyThread {
                 leases,
             },
         );
+    }
+
+    /// Lets the staged state take over. Entries after it are applied to it from now on.
+    fn install(&mut self, job: InstallJob) {
+        let started = Instant::now();
+        let InstallJob { index, term } = job;
+        self.installer
+            .take_over(&mut self.store, job)
+            .unwrap_or_else(|error| {
+                exit::fatal(
+                    exit::Code::Safety,
+                    format_args!("taking over the snapshot of index {index}, term {term}: {error}"),
+                    "start this member again: it will try once more; if it cannot, add it to the cluster anew",
+                )
+            });
+        let view = self.store.view();
+        log::info!(
+            "took over the state of index {index}, revision {}, in {:?}",
+            view.revision(),
+            started.elapsed()
+        );
+        let vitals = &self.shared.vitals;
+        vitals
+            .compacted
+            .store(view.compacted_physically(), Ordering::Release);
+        // After the persister was exchanged: see `PersisterSlot`.
+        vitals.applied.store(index, Ordering::Release);
+        self.sample();
+        for core in self.cores.iter() {
+            let view = view.clone();
+            post(core, CoreMessage::Installed { index, view });
+        }
+        let leases = Vec::new();
+        post(
+            &self.replica,
+            ReplicaMessage::Applied {
+                index,
+                view,
+                leases,
+            },
+        );
+        if !self.store.view().has_fences() {
+            self.build_fences();
+        }
     }
 
     /// Counts come from fences once these are built; until then they scan.

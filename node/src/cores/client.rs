@@ -19,7 +19,6 @@ use kvnode_api::status::Status;
 use kvnode_api::{AlarmType, KeyValue, ResponseHeader};
 use kvnode_store::Response;
 use kvnode_store::command::{Command, Header, Kind, RequestId};
-use kvnode_store::engine::fjall::FjallPersister;
 
 use super::replica::ReplicaCore;
 use super::{Applied, CoreMessage, LeaseAnswer, LeaseAsk, ReplicaMessage, View, post};
@@ -29,6 +28,7 @@ use crate::pool::{Answer, Pool};
 use crate::rt;
 use crate::shared::Shared;
 use crate::slots::{Pending, Slots, Ticket};
+use crate::snapshots::PersisterSlot;
 use crate::watches::Watches;
 use kvnode_store::recent::RecentChanges;
 
@@ -57,7 +57,7 @@ pub struct Start {
     pub replica: Sender<ReplicaMessage>,
     pub readers: Pool,
     pub background: Pool,
-    pub persister: FjallPersister,
+    pub persisters: PersisterSlot,
     pub view: View,
 }
 
@@ -163,6 +163,7 @@ impl ClientCore {
     fn take(self: &Rc<Self>, message: CoreMessage) {
         match message {
             CoreMessage::Applied(applied) => self.applied(applied),
+            CoreMessage::Installed { index, view } => self.installed(index, view),
             CoreMessage::ReadIndex { token, index } => self.read_index(token, index),
             CoreMessage::Refused { ticket, status } => {
                 self.proposals.borrow_mut().complete(ticket, Err(status));
@@ -228,12 +229,30 @@ impl ClientCore {
         let compact_revision = self.with_view(View::compact_revision);
         self.watches
             .deliver(self, &applied.changes, compact_revision);
+        self.reached(applied.index);
+    }
+
+    /// The store went on to a state whose changes nobody tells: what was kept of the old one goes. Proposals that were
+    /// applied on the way are not known by name, and time out.
+    fn installed(self: &Rc<Self>, index: u64, view: View) {
+        let (revision, compact_revision) = (view.revision(), view.compact_revision());
+        self.cache.borrow_mut().clear();
+        *self.ring.borrow_mut() = RecentChanges::new(RING_BYTES, revision);
+        self.applied_index.set(index);
+        self.revision.set(revision);
+        *self.view.borrow_mut() = view;
+        self.watches.jump(self, revision, compact_revision);
+        self.reached(index);
+    }
+
+    /// Everything up to `index` is in this core's view.
+    fn reached(&self, applied: u64) {
         let mut ready = Vec::new();
         self.reads
             .borrow_mut()
             .parked
             .retain_mut(|(index, tickets)| {
-                let done = *index <= applied.index;
+                let done = *index <= applied;
                 if done {
                     ready.append(tickets);
                 }

@@ -24,6 +24,7 @@ use kvnode_wal::Entry;
 use crate::mailbox::Sender;
 use crate::pool::Answer;
 use crate::slots::Ticket;
+use crate::snapshots::InstallJob;
 use kvnode_store::lease_clock::{Remaining, Renewal};
 
 /// The state machine as this node runs it.
@@ -44,6 +45,8 @@ pub fn post<T>(to: &Sender<T>, message: T) {
 pub enum CoreMessage {
     /// A batch of entries was applied: changes for watchers and caches, the view after it, this core's results.
     Applied(Applied),
+    /// A snapshot took the place of the state: nothing that was held of the old one counts.
+    Installed { index: u64, view: View },
     /// A read may be answered once this core has seen the index applied.
     ReadIndex {
         token: u64,
@@ -162,5 +165,7 @@ pub enum ApplyJob {
     Entries(Vec<Entry>),
     /// Built beside; see `Store::install_fences`.
     Fences(Box<BuiltFences>),
+    /// The staged state takes over; entries after it follow it.
+    Install(InstallJob),
     Stop,
 }

@@ -14,12 +14,12 @@ use kvnode_api::{
 use kvnode_store::Response;
 use kvnode_store::command::Kind;
 use kvnode_store::engine::Persister as _;
-use kvnode_store::engine::fjall::FjallPersister;
 
 use super::kv::wrong_result;
 use crate::cores::client::ClientCore;
 use crate::http::Reply;
 use crate::shared::{API_VERSION, CLUSTER_VERSION_SHORT, STORAGE_VERSION};
+use crate::snapshots::PersisterSlot;
 
 pub async fn alarm(core: &Rc<ClientCore>, message: Bytes) -> Reply {
     let request: AlarmRequest = frame::decode(message.clone())?;
@@ -82,8 +82,8 @@ pub fn status(core: &Rc<ClientCore>) -> Reply {
 }
 
 /// Rewrites the store's tables in the background; readers and writers go on. Answers when it is done.
-pub async fn defragment(core: &Rc<ClientCore>, persister: &FjallPersister) -> Reply {
-    let persister = persister.clone();
+pub async fn defragment(core: &Rc<ClientCore>, persisters: &PersisterSlot) -> Reply {
+    let persister = persisters.get();
     core.in_background(move || persister.compact_state())
         .await?
         .map_err(|error| {

@@ -18,17 +18,17 @@ use kvnode_api::status::{Code, Status};
 
 use crate::cores::client::ClientCore;
 use crate::http::{Call, HttpRequest, HttpResponse, Reply, RequestStream, ResponseSink, Service};
-use kvnode_store::engine::fjall::FjallPersister;
+use crate::snapshots::PersisterSlot;
 
 /// One executor's service: shared by all its connections.
 pub struct NodeService {
     core: Rc<ClientCore>,
-    persister: FjallPersister,
+    persisters: PersisterSlot,
 }
 
 impl NodeService {
-    pub fn new(core: Rc<ClientCore>, persister: FjallPersister) -> Rc<Self> {
-        Rc::new(NodeService { core, persister })
+    pub fn new(core: Rc<ClientCore>, persisters: PersisterSlot) -> Rc<Self> {
+        Rc::new(NodeService { core, persisters })
     }
 
     /// Checks that hold for every RPC, in etcd's order.
@@ -77,7 +77,7 @@ impl NodeService {
             Method::MemberPromote => cluster::member_promote(core, message).await,
             Method::Alarm => maintenance::alarm(core, message).await,
             Method::Status => maintenance::status(core),
-            Method::Defragment => maintenance::defragment(core, &self.persister).await,
+            Method::Defragment => maintenance::defragment(core, &self.persisters).await,
             Method::Hash => maintenance::hash(core).await,
             Method::HashKV => maintenance::hash_kv(core, message).await,
             Method::MoveLeader => maintenance::move_leader(core, message).await,

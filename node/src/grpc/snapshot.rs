@@ -8,13 +8,14 @@ use std::rc::Rc;
 use bytes::{Bytes, BytesMut};
 use kvnode_api::status::{Code, Status};
 use kvnode_api::{SnapshotResponse, frame};
-use kvnode_snapshot::{Info, Options, Writer};
+use kvnode_snapshot::{Info, Options};
 
 use crate::cores::View;
 use crate::cores::client::ClientCore;
 use crate::http::ResponseSink;
 use crate::mailbox::{self, Sender};
 use crate::shared::STORAGE_VERSION;
+use crate::snapshots;
 
 /// Bytes in one blob, as etcd's.
 const BLOB_BYTES: usize = 32 << 10;
@@ -30,7 +31,8 @@ enum Piece {
 }
 
 pub async fn serve(core: &Rc<ClientCore>, responses: &mut ResponseSink) -> Result<(), Status> {
-    let (view, info) = (core.view(), info(core));
+    let view = core.view();
+    let info = snapshots::describe(&core.shared, &view);
     // The messages announce how many bytes are still to come, so the size has to be known first: packing twice costs
     // less than holding the file in memory or on the disk.
     let (size_view, size_info) = (view.clone(), info.clone());
@@ -46,9 +48,7 @@ pub async fn serve(core: &Rc<ClientCore>, responses: &mut ResponseSink) -> Resul
                 sender,
                 buffer: BytesMut::with_capacity(BLOB_BYTES),
             };
-            if let Err(error) =
-                pack(&view, &info, &mut blobs).and_then(|_| blobs.flush().map_err(Into::into))
-            {
+            if let Err(error) = pack(&view, &info, &mut blobs).and_then(|_| blobs.flush()) {
                 blobs.give_up(&error.to_string());
             }
         });
@@ -102,31 +102,9 @@ async fn send(
         .map_err(|_| Status::context_canceled())
 }
 
-fn info(core: &ClientCore) -> Info {
-    core.with_view(|view| Info {
-        cluster_id: core.shared.cluster_id,
-        member_id: core.shared.member_id,
-        raft_index: view.applied_index(),
-        raft_term: view.applied_term(),
-        revision: view.revision(),
-        compact_revision: view.compact_revision(),
-        created_unix_ms: core.shared.unix_ms(),
-        program: concat!("kvnode ", env!("CARGO_PKG_VERSION")).into(),
-        schema: u32::from(kvnode_store::schema::SCHEMA_VERSION),
-    })
-}
-
 /// Packs the state; the same view and info give the same bytes. Returns the size of the file.
-fn pack(view: &View, info: &Info, out: impl Write) -> Result<u64, kvnode_snapshot::Error> {
-    let mut writer = Writer::new(out, info, Options::default())?;
-    let mut records = view.export();
-    for record in &mut records {
-        let record = record.map_err(io::Error::other)?;
-        writer.push(record.space as u8, &record.key, &record.value)?;
-    }
-    let hash = records.totals().hash();
-    let (totals, _) = writer.finish(hash)?;
-    Ok(totals.file_bytes)
+fn pack(view: &View, info: &Info, out: impl Write) -> io::Result<u64> {
+    snapshots::pack(view, info, Options::default(), out)
 }
 
 fn failed(reason: &str) -> Status {

@@ -99,6 +99,26 @@ pub struct FjallEngine {
     /// The memtables writes went to last, in the order of [`Space::ALL`].
     memtables: [Memtable; 2],
     cut: Option<Cut>,
+    /// Every view holds a share.
+    views: Arc<()>,
+}
+
+/// What is left of an engine that was given up: views that still read its files.
+#[derive(Debug)]
+pub struct RetiredEngine {
+    directory: PathBuf,
+    views: Weak<()>,
+}
+
+impl RetiredEngine {
+    /// While this holds the directory has to stay where it is.
+    pub fn is_read(&self) -> bool {
+        self.views.strong_count() > 0
+    }
+
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
 }
 
 struct Inner {
@@ -185,6 +205,7 @@ impl FjallEngine {
             retired: Retired::default(),
             memtables,
             cut,
+            views: Arc::default(),
         })
     }
 
@@ -195,6 +216,15 @@ impl FjallEngine {
 
     pub fn directory(&self) -> &Path {
         &self.inner.directory
+    }
+
+    /// Gives the engine up, because another one takes its place: nothing more is written, flushed or
+    /// compacted. Views go on reading. Waits for a flush or compaction under way.
+    pub fn retire(self) -> RetiredEngine {
+        RetiredEngine {
+            directory: self.inner.directory.clone(),
+            views: Arc::downgrade(&self.views),
+        }
     }
 
     /// Hands memtables that writes no longer go to over to the maintenance thread. They must not be
@@ -244,6 +274,7 @@ impl Engine for FjallEngine {
             snapshot: self.inner.database.snapshot(),
             spaces: self.inner.spaces.clone(),
             directory: self.inner.directory.clone(),
+            _share: Arc::clone(&self.views),
         }))
     }
 
@@ -302,6 +333,7 @@ struct View {
     snapshot: Snapshot,
     spaces: Spaces,
     directory: PathBuf,
+    _share: Arc<()>,
 }
 
 impl Reader for FjallView {
@@ -375,6 +407,11 @@ impl FjallPersister {
             journals: inner.database.journal_count(),
             compactions_running: inner.database.active_compactions(),
         })
+    }
+
+    /// The engine was closed or retired; every call fails from now on.
+    pub fn is_closed(&self) -> bool {
+        self.inner.strong_count() == 0
     }
 
     fn inner(&self) -> Result<Arc<Inner>, EngineError> {

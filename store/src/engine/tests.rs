@@ -280,6 +280,26 @@ fn dropped_history_frees_tables_and_spares_older_views() {
     assert_eq!(applied, 2_609u64.to_be_bytes()[..]);
 }
 
+#[test]
+fn views_of_a_retired_engine_read_on_and_its_end_is_seen() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut engine = FjallEngine::create(&dir.path().join("kv"), &tiny()).unwrap();
+    write_history(&mut engine, 0..500);
+    engine.persister().checkpoint().unwrap();
+    write_history(&mut engine, 500..600);
+    let persister = engine.persister();
+    let view = engine.view();
+    let retired = engine.retire();
+    assert_eq!(retired.directory(), dir.path().join("kv"));
+    assert!(persister.persist().is_err());
+    let other = view.clone();
+    assert_eq!(revisions(&view, 0), (0..600).collect::<Vec<_>>());
+    drop(view);
+    assert!(retired.is_read());
+    drop(other);
+    assert!(!retired.is_read());
+}
+
 fn refusing_bad_lengths<E: Engine>(engine: &mut E) {
     for length in [0, KEY_BYTES_MAX + 1, 70_000] {
         let mut batch = Batch::new();

@@ -14,6 +14,7 @@ use crate::exit;
 use crate::peers::{Identity, Limits, PeerAddress, PeerEvent, Peers};
 use crate::shared::{NEVER_MS, Shared};
 use crate::slots::Ticket;
+use crate::snapshots::is_announcement;
 
 /// Asks by kind; the first byte of an answer repeats it.
 pub mod ask {
@@ -33,6 +34,10 @@ pub(super) struct Link {
 }
 
 impl Link {
+    pub(super) fn peers(&self) -> Option<&Peers> {
+        self.peers.as_ref()
+    }
+
     pub(super) fn is_connected(&self, member: u64) -> bool {
         self.peers
             .as_ref()
@@ -113,6 +118,10 @@ impl ReplicaCore {
 
     fn peer_event(&mut self, event: PeerEvent) {
         match event {
+            // Without its state beside it an announcement must not reach raft.
+            PeerEvent::Message(message) if is_announcement(&message) => {
+                log::warn!("member {:x} sent an announcement alone", message.from);
+            }
             PeerEvent::Message(message) => self.replica.step(message),
             PeerEvent::Unreachable(member) => self.replica.report_unreachable(member),
             PeerEvent::Connected(member) => {
@@ -165,13 +174,16 @@ impl ReplicaCore {
     }
 
     pub(super) fn send_messages(&mut self) {
-        match &self.link.peers {
-            Some(peers) => {
-                for message in self.output.messages.drain(..) {
-                    peers.send(message);
-                }
+        let mut announced = Vec::new();
+        for message in self.output.messages.drain(..) {
+            if is_announcement(&message) {
+                announced.push(message);
+            } else if let Some(peers) = &self.link.peers {
+                peers.send(message);
             }
-            None => self.output.messages.clear(),
+        }
+        for message in announced {
+            self.announce_snapshot(&message);
         }
     }
 

@@ -38,6 +38,7 @@ use crate::mailbox::{Receiver, Sender};
 use crate::rt;
 use crate::shared::Shared;
 use crate::slots::Ticket;
+use crate::snapshots::Snapshots;
 
 /// How often due leases are looked for.
 const EXPIRY_SCAN: Duration = Duration::from_millis(500);
@@ -64,6 +65,7 @@ pub struct ReplicaCore {
     link: link::Link,
     leadership: leadership::Leadership,
     retention: retention::Retention,
+    snapshots: Snapshots,
 }
 
 impl ReplicaCore {
@@ -72,6 +74,7 @@ impl ReplicaCore {
         replica: Replica,
         view: View,
         links: Links,
+        snapshots: Snapshots,
     ) -> Rc<RefCell<Self>> {
         let retention = retention::Retention::new(view.applied_index());
         Rc::new(RefCell::new(ReplicaCore {
@@ -81,6 +84,7 @@ impl ReplicaCore {
             link: link::Link::default(),
             leadership: leadership::Leadership::new(shared.now_ms()),
             retention,
+            snapshots,
             shared,
             replica,
             output: Output::default(),
@@ -139,6 +143,7 @@ impl ReplicaCore {
         self.look_at_disk();
         self.replica.tick();
         self.retry_held();
+        self.look_at_snapshots();
         self.link.look(&self.shared, &self.replica);
     }
 
@@ -154,6 +159,8 @@ impl ReplicaCore {
             ReplicaMessage::Written(number) => {
                 self.leadership.written(number);
                 self.replica.written(number);
+                // Before raft hands out any entry behind it.
+                self.snapshot_written(number);
             }
             ReplicaMessage::Applied {
                 index,
@@ -161,6 +168,7 @@ impl ReplicaCore {
                 leases,
             } => {
                 self.replica.applied(index);
+                self.snapshots.applied(index);
                 let members_changed = view.members() != self.view.members();
                 self.view = view;
                 self.leases_applied(&leases);
@@ -194,6 +202,7 @@ impl ReplicaCore {
         while self.replica.poll(&mut self.output) {
             if let Some(write) = self.output.write.take() {
                 self.leadership.writing(write.number, self.shared.now_ms());
+                self.snapshot_writing(&write);
                 post(&self.links.disk, DiskJob::Write(write));
             }
             self.send_messages();

@@ -33,7 +33,9 @@ impl ReplicaCore {
             let keep = self.shared.config.log_keep_entries;
             let due = behind >= keep + self.shared.config.log_drop_entries;
             let followed = self.replica.followed_up_to().unwrap_or(index);
-            due.then(|| index.saturating_sub(keep).min(followed))
+            // Who is being sent a snapshot goes on from behind it.
+            let sending = self.snapshots.keep_after().unwrap_or(index);
+            due.then(|| index.saturating_sub(keep).min(followed).min(sending))
         };
         if let Some(upto) = upto {
             self.replica.compact(upto);
