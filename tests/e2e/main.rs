@@ -1,6 +1,7 @@
 //! Whole-system tests over process boundaries: crashes, full disks, hostile and slow clients.
 
 mod bad_input;
+mod cluster;
 mod crowd;
 mod exclusive;
 mod full_disk;

@@ -22,6 +22,7 @@
 pub mod build;
 pub mod checker;
 pub mod client;
+pub mod cluster;
 pub mod history;
 pub mod http;
 pub mod model;
@@ -30,5 +31,6 @@ pub mod server;
 pub mod words;
 
 pub use client::{Client, Status, code};
+pub use cluster::Cluster;
 pub use pool::{fresh, fresh_with, idle, run};
 pub use server::{Kind, Options, Server};

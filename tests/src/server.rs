@@ -63,6 +63,15 @@ pub struct Options {
     fsync: bool,
     data_dir: Option<PathBuf>,
     client_port: Option<u16>,
+    member: Option<Member>,
+}
+
+/// A server's place in a cluster.
+#[derive(Clone, Debug)]
+struct Member {
+    name: String,
+    peer_port: u16,
+    initial_cluster: String,
 }
 
 impl Options {
@@ -90,6 +99,21 @@ impl Options {
         self
     }
 
+    /// A member of this name, with this peer port, of a cluster founded as `--initial-cluster` says.
+    pub fn member(
+        mut self,
+        name: impl Into<String>,
+        peer_port: u16,
+        initial_cluster: impl Into<String>,
+    ) -> Self {
+        self.member = Some(Member {
+            name: name.into(),
+            peer_port,
+            initial_cluster: initial_cluster.into(),
+        });
+        self
+    }
+
     /// Periodic watch progress every so many milliseconds (the flag was renamed in 3.6).
     pub fn watch_progress_every(self, milliseconds: u32) -> Self {
         let name = match build::subject().kind {
@@ -112,6 +136,8 @@ pub struct StartFailure {
 /// A running (or stopped, restartable) server.
 pub struct Server {
     child: Option<Child>,
+    /// Bytes of output of its earlier starts.
+    output_before: usize,
     options: Options,
     client: SocketAddr,
     peer: SocketAddr,
@@ -140,15 +166,48 @@ impl Server {
 
     /// As [`Server::start`], but a server that refuses to serve is an answer, not a failure.
     pub fn try_start(options: Options) -> Result<Server, StartFailure> {
+        let mut server = Server::prepare(options);
+        server.launch()?;
+        Ok(server)
+    }
+
+    /// Starts a server and does not wait: members of a cluster need each other to serve.
+    pub fn begin(options: Options) -> Server {
+        let mut server = Server::prepare(options);
+        server.begin_again();
+        server
+    }
+
+    /// As [`Server::restart`] without the wait.
+    pub fn begin_again(&mut self) {
+        assert!(self.child.is_none(), "still running");
+        let output_before = self.output().len();
+        let child = self.spawn();
+        self.child = Some(child);
+        self.output_before = output_before;
+    }
+
+    /// Waits until a server that was begun is healthy. Panics with its output if it does not get there.
+    pub fn wait_until_serving(&mut self) {
+        let child = self.child.take().expect("it was begun");
+        if let Err(failure) = self.wait_for(child, Instant::now()) {
+            panic!("{}", describe(&failure));
+        }
+    }
+
+    fn prepare(options: Options) -> Server {
         static RUNS: AtomicU32 = AtomicU32::new(0);
         let run = RUNS.fetch_add(1, Ordering::Relaxed);
         let home = build::scratch().join(format!("run-{run}"));
         std::fs::create_dir_all(&home).expect("scratch is writable");
         let client_port = options.client_port.unwrap_or_else(free_port);
-        let mut server = Server {
+        let member = options.member.as_ref();
+        let peer_port = member.map_or_else(free_port, |member| member.peer_port);
+        Server {
             child: None,
+            output_before: 0,
             client: SocketAddr::from((Ipv4Addr::LOCALHOST, client_port)),
-            peer: SocketAddr::from((Ipv4Addr::LOCALHOST, free_port())),
+            peer: SocketAddr::from((Ipv4Addr::LOCALHOST, peer_port)),
             data_dir: options
                 .data_dir
                 .clone()
@@ -157,9 +216,7 @@ impl Server {
             home,
             options,
             keep_home: false,
-        };
-        server.launch()?;
-        Ok(server)
+        }
     }
 
     /// Starts a stopped or killed server again on the same data and ports; waits until it is healthy.
@@ -305,9 +362,15 @@ impl Server {
 
     fn launch(&mut self) -> Result<(), StartFailure> {
         // Found, and perhaps built, before the clock of the start runs.
-        let subject = build::subject();
+        build::subject();
         let begun = Instant::now();
-        let before = self.output().len();
+        self.output_before = self.output().len();
+        let child = self.spawn();
+        self.wait_for(child, begun)
+    }
+
+    fn spawn(&self) -> Child {
+        let subject = build::subject();
         let log = File::options()
             .create(true)
             .append(true)
@@ -316,14 +379,18 @@ impl Server {
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL", "--"]);
         command.arg(&subject.path);
+        let (name, initial_cluster) = match &self.options.member {
+            Some(member) => (member.name.as_str(), member.initial_cluster.clone()),
+            None => ("test", format!("test={}", self.peer_url())),
+        };
         command
-            .arg("--name=test")
+            .arg(format!("--name={name}"))
             .arg(format!("--data-dir={}", self.data_dir.display()))
             .arg(format!("--listen-client-urls={}", self.url()))
             .arg(format!("--advertise-client-urls={}", self.url()))
             .arg(format!("--listen-peer-urls={}", self.peer_url()))
             .arg(format!("--initial-advertise-peer-urls={}", self.peer_url()))
-            .arg(format!("--initial-cluster=test={}", self.peer_url()))
+            .arg(format!("--initial-cluster={initial_cluster}"))
             .args(&self.options.arguments);
         if !self.options.fsync {
             command.arg("--unsafe-no-fsync");
@@ -339,7 +406,10 @@ impl Server {
         command.stdin(Stdio::null());
         command.stdout(log.try_clone().expect("a file can be cloned"));
         command.stderr(log);
-        let mut child = spawn(command);
+        spawn(command)
+    }
+
+    fn wait_for(&mut self, mut child: Child, begun: Instant) -> Result<(), StartFailure> {
         loop {
             if let Some(status) = child.try_wait().expect("our own child can be asked") {
                 return Err(self.failure(Some(status), begun));
@@ -347,7 +417,7 @@ impl Server {
             // Its own word first: another process may be answering on a port it failed to get.
             let output = self.output();
             if output
-                .get(before..)
+                .get(self.output_before..)
                 .is_some_and(|output| output.contains(READY))
                 && http::get(self.client, "/health").is_ok_and(|answer| serves(&answer))
             {
