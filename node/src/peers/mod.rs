@@ -183,7 +183,12 @@ impl Peers {
             let remote = inner.remote_or_guest(*member);
             let changed = remote.urls.replace(urls.clone()) != *urls;
             if !remote.linked.replace(true) {
-                rt::spawn_local(link::keep(Rc::clone(inner), remote));
+                let inner = Rc::clone(inner);
+                rt::spawn_local(async move {
+                    // A new task's first step runs in place, and our caller may not be ready for events.
+                    rt::yield_now().await;
+                    link::keep(inner, remote).await;
+                });
             } else if changed {
                 remote.hurry.ring();
             }
