@@ -148,12 +148,12 @@ impl RangeFrame {
 
     /// Appends a pair.
     pub fn push(&mut self, kv: KeyValueRef<'_>, buf: &mut BytesMut) {
-        let mut small = Small::new();
-        let length = kv.encoded_len();
-        buf.reserve(message_len(length));
-        small.message(2, length);
-        kv.put(&mut small, buf);
-        small.flush(buf);
+        range_pair(kv, buf);
+    }
+
+    /// Appends pairs that [`range_pair`] made.
+    pub fn push_pairs(&mut self, pairs: &[u8], buf: &mut BytesMut) {
+        buf.extend_from_slice(pairs);
     }
 
     /// Length of the frame so far, in bytes.
@@ -182,6 +182,35 @@ impl RangeFrame {
             }
         }
     }
+}
+
+/// Appends a pair as field 2 (`kvs`) of a range response, to be put into a [`RangeFrame`] later.
+pub fn range_pair(kv: KeyValueRef<'_>, buf: &mut BytesMut) {
+    let mut small = Small::new();
+    let length = kv.encoded_len();
+    buf.reserve(message_len(length));
+    small.message(2, length);
+    kv.put(&mut small, buf);
+    small.flush(buf);
+}
+
+/// The key of a pair that [`range_pair`] made. Empty for other bytes.
+pub fn range_pair_key(pair: &[u8]) -> &[u8] {
+    let parse = || {
+        let (_, message) = sized(pair)?;
+        match sized(message)? {
+            (0x0a, rest) => Some(rest),
+            _ => None,
+        }
+    };
+    parse().unwrap_or_default()
+}
+
+/// A tag of one byte and the contents behind it, as far as their length says.
+fn sized(bytes: &[u8]) -> Option<(u8, &[u8])> {
+    let (tag, mut rest) = bytes.split_first()?;
+    let length = usize::try_from(prost::encoding::decode_varint(&mut rest).ok()?).ok()?;
+    Some((*tag, rest.get(..length)?))
 }
 
 /// Length of `events` as field 11 of a watch response, in bytes.
@@ -511,9 +540,17 @@ mod tests {
         ) {
             let mut buf = BytesMut::from(&b"earlier"[..]);
             let mut range = RangeFrame::begin(&header, &mut buf);
-            for kv in &kvs {
-                range.push(kv.into(), &mut buf);
+            let mut pairs = BytesMut::new();
+            for (index, kv) in kvs.iter().enumerate() {
+                let start = pairs.len();
+                range_pair(kv.into(), &mut pairs);
+                prop_assert_eq!(range_pair_key(&pairs[start..]), &kv.key[..]);
+                if index % 3 == 0 {
+                    range.push_pairs(&pairs, &mut buf);
+                    pairs.clear();
+                }
             }
+            range.push_pairs(&pairs, &mut buf);
             range.finish(more, count, &mut buf).unwrap();
             let wanted = by_prost(&RangeResponse { header: Some(header), kvs, more, count });
             prop_assert_eq!(&buf[7..], &wanted[..]);

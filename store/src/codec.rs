@@ -3,8 +3,6 @@
 //! A varint is the number in groups of 7 bits, lowest first, the top bit of a byte saying that
 //! another follows; at most 10 bytes, and never longer than needed.
 
-use bytes::Bytes;
-
 /// Longest varint of a `u64`.
 pub(crate) const VARINT_BYTES_MAX: usize = 10;
 
@@ -26,12 +24,12 @@ pub(crate) fn put_count(out: &mut Vec<u8>, value: i64) {
 
 /// Reads a record from its start. Every `take` answers `None` when the bytes end early.
 pub(crate) struct Cursor<'a> {
-    bytes: &'a Bytes,
+    bytes: &'a [u8],
     at: usize,
 }
 
 impl<'a> Cursor<'a> {
-    pub fn new(bytes: &'a Bytes) -> Self {
+    pub fn new(bytes: &'a [u8]) -> Self {
         Self { bytes, at: 0 }
     }
 
@@ -77,26 +75,23 @@ impl<'a> Cursor<'a> {
         i64::try_from(self.varint()?).ok()
     }
 
-    /// The next `length` bytes, sharing the record's buffer.
-    pub fn slice(&mut self, length: usize) -> Option<Bytes> {
+    /// The next `length` bytes.
+    pub fn slice(&mut self, length: usize) -> Option<&'a [u8]> {
         let end = self.at.checked_add(length)?;
-        if end > self.bytes.len() {
-            return None;
-        }
-        let slice = self.bytes.slice(self.at..end);
+        let slice = self.bytes.get(self.at..end)?;
         self.at = end;
         Some(slice)
     }
 
     /// Bytes behind a varint length.
-    pub fn sized(&mut self) -> Option<Bytes> {
+    pub fn sized(&mut self) -> Option<&'a [u8]> {
         let length = usize::try_from(self.varint()?).ok()?;
         self.slice(length)
     }
 
     /// Everything not read yet.
-    pub fn rest(&mut self) -> Bytes {
-        let rest = self.bytes.slice(self.at..);
+    pub fn rest(&mut self) -> &'a [u8] {
+        let rest = self.bytes.get(self.at..).unwrap_or_default();
         self.at = self.bytes.len();
         rest
     }
@@ -126,8 +121,7 @@ mod tests {
         ] {
             let mut out = Vec::new();
             put_varint(&mut out, value);
-            let bytes = Bytes::from(out);
-            let mut cursor = Cursor::new(&bytes);
+            let mut cursor = Cursor::new(&out);
             assert_eq!(cursor.varint(), Some(value));
             assert_eq!(cursor.end(), Some(()));
         }
@@ -136,9 +130,9 @@ mod tests {
     #[test]
     fn short_and_overlong_input_is_none_and_no_panic() {
         for bytes in [&[][..], &[0x80], &[0xff; 10], &[0xff; 11]] {
-            assert_eq!(Cursor::new(&Bytes::copy_from_slice(bytes)).varint(), None);
+            assert_eq!(Cursor::new(bytes).varint(), None);
         }
-        let bytes = Bytes::from_static(&[5, 1, 2]);
+        let bytes = [5, 1, 2];
         assert_eq!(Cursor::new(&bytes).sized(), None);
         assert_eq!(Cursor::new(&bytes).u64(), None);
         assert_eq!(Cursor::new(&bytes).slice(usize::MAX), None);

@@ -5,12 +5,16 @@
 //! builds them from a view ([`FenceBuilder`]) while the owner goes on and notes which keys come and
 //! go; then the owner installs them. Until then counting scans.
 
-use bytes::Bytes;
-use kvnode_api::KeyRange;
+use std::sync::Arc;
 
+use bytes::Bytes;
+use kvnode_api::{Event, KeyRange};
+
+use crate::change::Change as Written;
 use crate::engine::{Reader, Space};
 use crate::error::{Error, Failure};
 use crate::fences::{Builder, Change, Fences, Interval};
+use crate::pages::Pages;
 use crate::revision::Revision;
 use crate::schema::{Made, Undo};
 use crate::source::{Moment, Source};
@@ -20,9 +24,10 @@ use crate::view::View;
 const NOTED_MAX: usize = 1_000_000;
 
 /// What the owner keeps.
-#[derive(Default)]
 pub(crate) struct Keeper {
     current: Option<Fences>,
+    /// Of exactly these fences and those that came of them.
+    pages: Arc<Pages>,
     /// While fences are being built: keys that came or went since the builder's view.
     noted: Option<Noted>,
     builds: u64,
@@ -62,11 +67,28 @@ impl<V: Reader> FenceBuilder<V> {
 
 impl Keeper {
     /// A store without keys needs no building.
-    pub fn of_empty_store() -> Self {
+    pub fn of_empty_store(revision: i64, page_bytes_max: usize) -> Self {
+        let mut fences = Fences::new();
+        fences.touch_all(revision);
         Self {
-            current: Some(Fences::new()),
-            ..Self::default()
+            current: Some(fences),
+            ..Self::new(page_bytes_max)
         }
+    }
+
+    /// Without fences for now. `page_bytes_max`: what encoded pages may take.
+    pub fn new(page_bytes_max: usize) -> Self {
+        Self {
+            current: None,
+            pages: Arc::new(Pages::new(page_bytes_max)),
+            noted: None,
+            builds: 0,
+        }
+    }
+
+    /// The cache that belongs to [`Keeper::current`].
+    pub fn pages(&self) -> Arc<Pages> {
+        Arc::clone(&self.pages)
     }
 
     pub fn current(&self) -> Option<Fences> {
@@ -86,10 +108,12 @@ impl Keeper {
         }
     }
 
-    /// Takes over what came and went in one commit; `source` shows the state after it.
+    /// Takes over what came and went and what was `written` in one commit; `source` shows the
+    /// state after it.
     pub fn follow<V: Reader>(
         &mut self,
         arrivals: impl Iterator<Item = (Bytes, bool)>,
+        written: &[Written],
         source: &Source<'_, V>,
     ) -> Result<(), Error> {
         if self.current.is_none() && self.noted.is_none() {
@@ -104,6 +128,13 @@ impl Keeper {
             if let Some(noted) = &mut self.noted {
                 // Copied: the key is a slice of its whole log entry.
                 noted.keys.push((Bytes::copy_from_slice(&key), change));
+            }
+        }
+        if let Some(fences) = &mut self.current {
+            for (change, event) in events(written) {
+                if let Some(kv) = &event.kv {
+                    fences.touch(&kv.key, change.revision);
+                }
             }
         }
         if self
@@ -130,6 +161,9 @@ impl Keeper {
         for (key, change) in noted.keys {
             crowded.extend(fences.update(&key, change));
         }
+        // Every stamp says "changed just now", and nothing was kept under any of them.
+        fences.touch_all(source.revision);
+        self.pages = Arc::new(Pages::new(self.pages.bytes_max()));
         self.current = Some(fences);
         self.split(crowded, source)?;
         Ok(true)
@@ -213,6 +247,12 @@ fn came_and_went<V: Reader>(
         went += u64::from(lived && !lives);
     }
     Ok((came, went))
+}
+
+fn events(written: &[Written]) -> impl Iterator<Item = (&Written, &Event)> {
+    written
+        .iter()
+        .flat_map(|change| change.events.iter().map(move |event| (change, event)))
 }
 
 fn key_range(interval: &Interval) -> KeyRange {

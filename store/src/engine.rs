@@ -19,6 +19,7 @@ pub mod memory;
 #[cfg(test)]
 mod tests;
 
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 
 use bytes::Bytes;
@@ -186,6 +187,25 @@ pub trait Reader: Clone + Send + Sync + 'static {
     /// Keys in `[from, to)`; `to` `None` = to the end of the space. An empty or inverted interval
     /// yields nothing. Descending when `reverse`.
     fn scan(&self, space: Space, from: &[u8], to: Option<&[u8]>, reverse: bool) -> Scan<'_>;
+
+    /// The items of the same scan, shown to `take` one by one until it breaks: cheaper for whoever
+    /// keeps nothing of them.
+    fn visit(
+        &self,
+        space: Space,
+        from: &[u8],
+        to: Option<&[u8]>,
+        reverse: bool,
+        mut take: impl FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+    ) -> Result<(), EngineError> {
+        for item in self.scan(space, from, to, reverse) {
+            let (key, value) = item?;
+            if take(&key, &value).is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
 }
 
 /// The write side. One value, one owner, on a thread that may block.

@@ -7,7 +7,10 @@
 //!
 //! A clone is cheap and never changes, so every view carries the fences of its own revision.
 //! Buckets stand in groups; a change copies one group's counters (a few hundred bytes) and the list
-//! of groups, and only if a clone shares them. Memory: about 160 KB per million keys.
+//! of groups, and only if a clone shares them. Memory: about 200 KB per million keys.
+//!
+//! A bucket also carries a [`Stamp`], by which others can keep what they have made of its keys:
+//! under one stamp it is always the same keys, versions and values.
 //!
 //! Invariants: the first fence is the empty key, fences strictly ascend, no group is empty, totals
 //! are the sums of what is below them.
@@ -27,7 +30,30 @@ const GROUP_BUCKETS: usize = 64;
 pub struct Fences {
     groups: Arc<Vec<Arc<Group>>>,
     total: u64,
+    /// The next bucket's place.
+    next_place: u64,
     shape: Shape,
+}
+
+/// What tells a bucket, as it is now, from all others and from itself at other times, within fences
+/// that descend from one another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stamp {
+    /// Number of the bucket: of an interval of keys.
+    pub place: u64,
+    /// No key in it has changed after this main revision.
+    pub modified: i64,
+}
+
+/// One bucket, as [`Fences::buckets`] shows them.
+#[derive(Clone, Copy, Debug)]
+pub struct Bucket<'a> {
+    pub from: &'a Bytes,
+    /// Where the next one begins; `None` = no upper end.
+    pub to: Option<&'a Bytes>,
+    /// Live keys.
+    pub count: u32,
+    pub stamp: Stamp,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -46,6 +72,7 @@ struct Group {
     /// Shared between versions: changes only when buckets are split or merged.
     fences: Arc<Vec<Bytes>>,
     counts: Vec<u32>,
+    stamps: Vec<Stamp>,
     total: u64,
 }
 
@@ -112,6 +139,42 @@ impl Fences {
         }
     }
 
+    /// Notes that `key` has changed at `revision`.
+    pub fn touch(&mut self, key: &[u8], revision: i64) {
+        let (group, bucket) = self.bucket_of(key);
+        let groups = Arc::make_mut(&mut self.groups);
+        let at = Arc::make_mut(&mut groups[group]);
+        let modified = &mut at.stamps[bucket].modified;
+        *modified = revision.max(*modified);
+    }
+
+    /// Notes that any key may have changed up to `revision`.
+    pub fn touch_all(&mut self, revision: i64) {
+        for group in Arc::make_mut(&mut self.groups) {
+            for stamp in &mut Arc::make_mut(group).stamps {
+                stamp.modified = revision;
+            }
+        }
+    }
+
+    /// The buckets in ascending order, beginning with the one whose interval holds `key`.
+    pub fn buckets(&self, key: &[u8]) -> impl Iterator<Item = Bucket<'_>> {
+        let mut next = Some(self.bucket_of(key));
+        std::iter::from_fn(move || {
+            let (group, bucket) = next.take()?;
+            let at = &self.groups[group];
+            let following = self.next(group, bucket);
+            let to = self.groups.get(following.0);
+            next = to.map(|_| following);
+            Some(Bucket {
+                from: &at.fences[bucket],
+                to: to.map(|to| &to.fences[following.1]),
+                count: at.counts[bucket],
+                stamp: at.stamps[bucket],
+            })
+        })
+    }
+
     /// Cuts a crowded bucket anew from its live keys, which must be all live keys of `bucket` in
     /// ascending order, as of all updates so far. If the bucket's bounds or count say otherwise it
     /// is left alone and the answer is false.
@@ -127,11 +190,19 @@ impl Fences {
         }
         let groups = Arc::make_mut(&mut self.groups);
         let at = Arc::make_mut(&mut groups[group]);
+        let modified = at.stamps[index].modified;
+        let stamps = stamps(&mut self.next_place, modified, counts.len());
         Arc::make_mut(&mut at.fences).splice(index..=index, fences);
         at.counts.splice(index..=index, counts);
+        at.stamps.splice(index..=index, stamps);
         if at.counts.len() > 2 * self.shape.group_buckets {
             let old = groups.remove(group);
-            let pieces = regroup(&old.fences, &old.counts, self.shape.group_buckets);
+            let pieces = regroup(
+                &old.fences,
+                &old.counts,
+                &old.stamps,
+                self.shape.group_buckets,
+            );
             groups.splice(group..group, pieces);
         }
         true
@@ -240,6 +311,7 @@ impl Fences {
             return;
         };
         let moved = other.counts[next.1];
+        let modified = other.stamps[next.1].modified;
         let merged = self.groups[group].counts[bucket] + moved;
         if merged > self.shape.bucket_keys {
             return;
@@ -248,9 +320,12 @@ impl Fences {
         let from = Arc::make_mut(&mut groups[next.0]);
         Arc::make_mut(&mut from.fences).remove(next.1);
         from.counts.remove(next.1);
+        from.stamps.remove(next.1);
         from.total -= u64::from(moved);
         let into = Arc::make_mut(&mut groups[group]);
         into.counts[bucket] = merged;
+        let modified = modified.max(into.stamps[bucket].modified);
+        into.stamps[bucket] = stamp(&mut self.next_place, modified);
         into.total += u64::from(moved);
         if groups[next.0].counts.is_empty() {
             groups.remove(next.0);
@@ -299,11 +374,20 @@ impl Builder {
         self.total += 1;
     }
 
+    /// All stamps are of revision 0; see [`Fences::touch_all`].
     pub fn finish(self) -> Fences {
-        let groups = regroup(&self.fences, &self.counts, self.shape.group_buckets);
+        let mut next_place = 0;
+        let stamps: Vec<Stamp> = stamps(&mut next_place, 0, self.counts.len()).collect();
+        let groups = regroup(
+            &self.fences,
+            &self.counts,
+            &stamps,
+            self.shape.group_buckets,
+        );
         Fences {
             groups: Arc::new(groups),
             total: self.total,
+            next_place,
             shape: self.shape,
         }
     }
@@ -335,18 +419,36 @@ fn cut(
     (fences, counts)
 }
 
-fn regroup(fences: &[Bytes], counts: &[u32], group_buckets: usize) -> Vec<Arc<Group>> {
-    let pairs = fences
+fn stamp(next_place: &mut u64, modified: i64) -> Stamp {
+    let place = *next_place;
+    *next_place += 1;
+    Stamp { place, modified }
+}
+
+/// Stamps of new buckets.
+fn stamps(next_place: &mut u64, modified: i64, count: usize) -> impl Iterator<Item = Stamp> {
+    (0..count).map(move |_| stamp(next_place, modified))
+}
+
+fn regroup(
+    fences: &[Bytes],
+    counts: &[u32],
+    stamps: &[Stamp],
+    group_buckets: usize,
+) -> Vec<Arc<Group>> {
+    let parts = fences
         .chunks(group_buckets)
-        .zip(counts.chunks(group_buckets));
-    let group = |(fences, counts): (&[Bytes], &[u32])| {
+        .zip(counts.chunks(group_buckets))
+        .zip(stamps.chunks(group_buckets));
+    let group = |((fences, counts), stamps): ((&[Bytes], &[u32]), &[Stamp])| {
         Arc::new(Group {
             fences: Arc::new(fences.to_vec()),
             counts: counts.to_vec(),
+            stamps: stamps.to_vec(),
             total: counts.iter().map(|&count| u64::from(count)).sum(),
         })
     };
-    pairs.map(group).collect()
+    parts.map(group).collect()
 }
 
 #[cfg(test)]
@@ -393,6 +495,7 @@ mod tests {
         for group in fences.groups.iter() {
             assert!(!group.counts.is_empty());
             assert_eq!(group.fences.len(), group.counts.len());
+            assert_eq!(group.stamps.len(), group.counts.len());
             assert_eq!(
                 group.total,
                 group.counts.iter().map(|&c| u64::from(c)).sum::<u64>()

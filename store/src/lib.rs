@@ -8,7 +8,8 @@
 //!   together and commits; `mvcc.rs` turns writes into changes, `txn.rs` runs transactions,
 //!   `lease.rs`, `alarm.rs`, `members.rs` and [`auth`] keep their tables, `compact.rs` forgets.
 //! * `view.rs` answers reads: `range.rs` and `history.rs` over `source.rs` (present, with an
-//!   unfinished batch on top) and `chain.rs` (past); `hash.rs` compares members.
+//!   unfinished batch on top) and `chain.rs` (past); `answer.rs` gives ranges as the bytes a client
+//!   gets, out of `pages.rs` where it can; `hash.rs` compares members.
 //! * [`schema`] has every stored byte, [`engine`] the ordered store below, with one body on disk
 //!   and one in memory.
 //!
@@ -18,6 +19,7 @@
 //! The crate meets no clock, no randomness, no socket: time and ids arrive inside entries.
 
 mod alarm;
+mod answer;
 mod apply;
 pub mod auth;
 mod chain;
@@ -39,6 +41,7 @@ mod lease;
 pub mod lease_clock;
 mod members;
 mod mvcc;
+mod pages;
 pub mod quota;
 mod range;
 pub mod recent;

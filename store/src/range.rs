@@ -5,6 +5,7 @@
 
 use std::cmp::Ordering;
 
+use kvnode_api::encode::KeyValueRef;
 use kvnode_api::{KeyRange, KeyValue, RangeRequest, RangeResponse, SortOrder, SortTarget, Status};
 
 use crate::engine::Reader;
@@ -112,22 +113,22 @@ fn collect<V: Reader>(
     Ok(plan.response(kvs, more, count))
 }
 
-struct Plan<'a> {
+pub(crate) struct Plan<'a> {
     request: &'a RangeRequest,
     target: SortTarget,
     descending: bool,
     /// The scan already gives the order asked for.
-    in_key_order: bool,
+    pub in_key_order: bool,
     /// Scan from the end.
-    reverse: bool,
+    pub reverse: bool,
     /// Most pairs to answer.
-    limit: usize,
+    pub limit: usize,
     /// Matches after which no more are fetched.
     fetch: usize,
 }
 
 impl<'a> Plan<'a> {
-    fn new(request: &'a RangeRequest, order: SortOrder, target: SortTarget) -> Self {
+    pub fn new(request: &'a RangeRequest, order: SortOrder, target: SortTarget) -> Self {
         let limit = usize::try_from(request.limit)
             .ok()
             .filter(|limit| *limit > 0);
@@ -152,6 +153,26 @@ impl<'a> Plan<'a> {
     }
 
     fn matches(&self, found: &Found) -> bool {
+        self.admits(found.modified, found.version.create_revision)
+    }
+
+    /// Every pair is answered as it is, up to the limit.
+    pub fn takes_all(&self) -> bool {
+        !self.request.keys_only && !filters(self.request)
+    }
+
+    /// A pair by reference, as it is answered.
+    pub fn without_value<'k>(&self, kv: KeyValueRef<'k>) -> KeyValueRef<'k> {
+        let value = if self.request.keys_only {
+            &[]
+        } else {
+            kv.value
+        };
+        KeyValueRef { value, ..kv }
+    }
+
+    /// Whether a pair of these revisions is asked for.
+    pub fn admits(&self, modified: i64, created: i64) -> bool {
         let RangeRequest {
             min_mod_revision,
             max_mod_revision,
@@ -159,9 +180,8 @@ impl<'a> Plan<'a> {
             max_create_revision,
             ..
         } = *self.request;
-        let created = found.version.create_revision;
-        (min_mod_revision == 0 || found.modified >= min_mod_revision)
-            && (max_mod_revision == 0 || found.modified <= max_mod_revision)
+        (min_mod_revision == 0 || modified >= min_mod_revision)
+            && (max_mod_revision == 0 || modified <= max_mod_revision)
             && (min_create_revision == 0 || created >= min_create_revision)
             && (max_create_revision == 0 || created <= max_create_revision)
     }

@@ -56,6 +56,8 @@ pub struct Config {
     pub hist_inline_new_value: bool,
     /// Memory for the newest heads, so that replacing a key reads nothing; see `heads.rs`.
     pub heads_cache_bytes: usize,
+    /// Most bytes of encoded keys and values kept for answers to ranges; see `pages.rs`. 0: none.
+    pub page_bytes_max: usize,
 }
 
 impl Default for Config {
@@ -65,6 +67,7 @@ impl Default for Config {
             lease_ttl_min_seconds: 2,
             hist_inline_new_value: false,
             heads_cache_bytes: 64 << 20,
+            page_bytes_max: 64 << 20,
         }
     }
 }
@@ -148,9 +151,9 @@ impl<E: Engine> Store<E> {
         let members = Arc::new(Members::load(&reader)?);
         let auth = Arc::new(Auth::load(&reader)?);
         let fences = if meta.key_count == 0 {
-            Keeper::of_empty_store()
+            Keeper::of_empty_store(meta.revision, config.page_bytes_max)
         } else {
-            Keeper::default()
+            Keeper::new(config.page_bytes_max)
         };
         let view = View::new(Shared {
             reader: reader.clone(),
@@ -161,6 +164,7 @@ impl<E: Engine> Store<E> {
             leases_count: leases.len(),
             quota_bytes: config.quota_bytes,
             fences: fences.current(),
+            pages: fences.pages(),
         });
         Ok(Self {
             engine,
@@ -293,7 +297,7 @@ impl<E: Engine> Store<E> {
             compact_revision: self.meta.compact_revision,
         };
         self.fences
-            .follow(self.pending.arrivals.drain(..), &committed)?;
+            .follow(self.pending.arrivals.drain(..), &self.changes, &committed)?;
         self.view = View::new(Shared {
             reader: self.reader.clone(),
             meta: self.meta,
@@ -303,6 +307,7 @@ impl<E: Engine> Store<E> {
             leases_count: self.leases.len(),
             quota_bytes: self.config.quota_bytes,
             fences: self.fences.current(),
+            pages: self.fences.pages(),
         });
         Ok(())
     }

@@ -16,6 +16,7 @@ use kvnode_api::{
 };
 
 use crate::alarm::Alarms;
+use crate::answer::{Paged, answer};
 use crate::auth::Auth;
 use crate::count::count as fenced;
 use crate::engine::{Reader, Space};
@@ -24,6 +25,7 @@ use crate::fences::Fences;
 use crate::history::{History, history};
 use crate::lease::{LeaseInfo, attached, stored};
 use crate::members::Members;
+use crate::pages::Pages;
 use crate::range::{count, range};
 use crate::schema::{LeaseRecord, Meta, lease_key};
 use crate::source::{Moment, Source};
@@ -44,6 +46,8 @@ pub(crate) struct Shared<V> {
     pub quota_bytes: Option<u64>,
     /// Of this very state, once they were built.
     pub fences: Option<Fences>,
+    /// What was made of their buckets.
+    pub pages: Arc<Pages>,
 }
 
 impl<V> Clone for View<V> {
@@ -161,6 +165,27 @@ impl<V: Reader> View<V> {
         let mut response = response.map_err(Failure::into_status)?;
         response.header = self.header();
         Ok(response)
+    }
+
+    /// The same as a framed message; `header` says all but the revision. Errors: also an answer too
+    /// long for a message.
+    pub fn range_frame(
+        &self,
+        request: &RangeRequest,
+        header: &ResponseHeader,
+    ) -> Result<Bytes, Status> {
+        let counter = |range: &KeyRange, moment| self.fenced(range, moment);
+        let paged = self.shared.fences.as_ref().map(|fences| Paged {
+            fences,
+            pages: &self.shared.pages,
+        });
+        let answer = answer(&self.source(), request, &counter, paged);
+        answer
+            .map_err(Failure::into_status)?
+            .frame(&ResponseHeader {
+                revision: self.revision(),
+                ..*header
+            })
     }
 
     /// The pairs of `range` from `from` on (or from its start), at `revision` (0 or less: this

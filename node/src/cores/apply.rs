@@ -262,9 +262,26 @@ impl ApplyThread {
 
     fn install_fences(&mut self, built: BuiltFences) {
         match self.store.install_fences(built) {
-            Ok(true) => {}
+            Ok(true) => self.publish(),
             Ok(false) => self.build_fences(),
             Err(error) => log::warn!("count fences were not installed, counts scan: {error}"),
+        }
+    }
+
+    /// Gives the client cores the store's view where nothing was applied but the view knows more: ranges are quicker
+    /// with fences, and a store that is only read has no next batch.
+    fn publish(&self) {
+        let (index, _) = self.store.applied();
+        for core in self.cores.iter() {
+            post(
+                core,
+                CoreMessage::Applied(Applied {
+                    index,
+                    view: self.store.view(),
+                    changes: Arc::default(),
+                    results: Vec::new(),
+                }),
+            );
         }
     }
 

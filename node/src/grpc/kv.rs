@@ -71,15 +71,8 @@ pub async fn range(core: &Rc<ClientCore>, message: Bytes) -> Reply {
     }
     let view = core.view();
     let header = core.header(0);
-    core.on_reader(move || {
-        let mut response = view.range(&request)?;
-        response.header = response.header.map(|own| kvnode_api::ResponseHeader {
-            revision: own.revision,
-            ..header
-        });
-        frame::encode(&response)
-    })
-    .await?
+    core.on_reader(move || view.range_frame(&request, &header))
+        .await?
 }
 
 async fn get(core: &Rc<ClientCore>, key: Bytes) -> Reply {

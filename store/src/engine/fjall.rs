@@ -25,7 +25,7 @@
 
 use std::any::Any;
 use std::fs::File;
-use std::ops::Bound;
+use std::ops::{Bound, ControlFlow};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -348,17 +348,9 @@ impl Reader for FjallView {
     }
 
     fn scan(&self, space: Space, from: &[u8], to: Option<&[u8]>, reverse: bool) -> Scan<'_> {
-        if to.is_some_and(|to| to <= from) {
+        let Some(items) = self.items(space, from, to) else {
             return Box::new(std::iter::empty());
-        }
-        let bounds = (
-            Bound::Included(from),
-            to.map_or(Bound::Unbounded, Bound::Excluded),
-        );
-        let items = self
-            .0
-            .snapshot
-            .range::<&[u8], _>(self.0.spaces.of(space), bounds);
+        };
         let unpack = |guard: ::fjall::Guard| {
             let pair = guard
                 .into_inner()
@@ -370,6 +362,46 @@ impl Reader for FjallView {
         } else {
             Box::new(items.map(unpack))
         }
+    }
+
+    fn visit(
+        &self,
+        space: Space,
+        from: &[u8],
+        to: Option<&[u8]>,
+        reverse: bool,
+        mut take: impl FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+    ) -> Result<(), EngineError> {
+        let Some(mut items) = self.items(space, from, to) else {
+            return Ok(());
+        };
+        while let Some(guard) = if reverse {
+            items.next_back()
+        } else {
+            items.next()
+        } {
+            let (key, value) = guard
+                .into_inner()
+                .map_err(|e| broken("read", &self.0.directory, e))?;
+            if take(&key, &value).is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl FjallView {
+    fn items(&self, space: Space, from: &[u8], to: Option<&[u8]>) -> Option<::fjall::Iter> {
+        if to.is_some_and(|to| to <= from) {
+            return None;
+        }
+        let bounds = (
+            Bound::Included(from),
+            to.map_or(Bound::Unbounded, Bound::Excluded),
+        );
+        let space = self.0.spaces.of(space);
+        Some(self.0.snapshot.range::<&[u8], _>(space, bounds))
     }
 }
 

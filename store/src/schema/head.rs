@@ -121,11 +121,39 @@ impl PackedHead {
 impl Head {
     /// `key` is the user key, for the error only. The value shares the buffer of `record`.
     pub fn decode(key: &[u8], record: &Bytes) -> Result<Self, Error> {
+        let HeadRef { modified, live } = HeadRef::decode(key, record)?;
+        let live = live.map(|version| Version {
+            create_revision: version.create_revision,
+            version: version.version,
+            lease: version.lease,
+            value: record.slice_ref(version.value),
+        });
+        Ok(Self { modified, live })
+    }
+}
+
+/// A [`Head`] inside its record.
+pub(crate) struct HeadRef<'a> {
+    pub modified: Revision,
+    pub live: Option<VersionRef<'a>>,
+}
+
+/// A [`Version`] inside its record.
+pub(crate) struct VersionRef<'a> {
+    pub create_revision: i64,
+    pub version: i64,
+    pub lease: i64,
+    pub value: &'a [u8],
+}
+
+impl<'a> HeadRef<'a> {
+    /// `key` is the user key, for the error only.
+    pub fn decode(key: &[u8], record: &'a [u8]) -> Result<Self, Error> {
         Self::parse(record)
             .ok_or_else(|| Error::record(Space::State, &head_key(key), "is no head of a key"))
     }
 
-    fn parse(record: &Bytes) -> Option<Self> {
+    fn parse(record: &'a [u8]) -> Option<Self> {
         let mut cursor = Cursor::new(record);
         let flags = flags(cursor.byte()?, HEAD_TOMBSTONE | HEAD_LEASE)?;
         let modified = take_revision(&mut cursor)?;
@@ -145,7 +173,7 @@ impl Head {
         let value = cursor.rest();
         Some(Self {
             modified,
-            live: Some(Version {
+            live: Some(VersionRef {
                 create_revision,
                 version,
                 lease,

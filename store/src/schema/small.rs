@@ -55,7 +55,7 @@ pub(crate) fn decode_member(id: u64, record: &Bytes) -> Result<(bool, Bytes), Er
     let parse = || {
         let mut cursor = Cursor::new(record);
         let flags = flags(cursor.byte()?, MEMBER_REMOVED)?;
-        Some((flags & MEMBER_REMOVED != 0, cursor.rest()))
+        Some((flags & MEMBER_REMOVED != 0, record.slice_ref(cursor.rest())))
     };
     parse().ok_or_else(|| Error::record(Space::State, &member_key(id), "is no member"))
 }
@@ -102,7 +102,7 @@ pub(crate) fn versioned(message: &[u8]) -> Bytes {
 pub(crate) fn versioned_message(record: &Bytes) -> Option<Bytes> {
     let mut cursor = Cursor::new(record);
     flags(cursor.byte()?, 0)?;
-    Some(cursor.rest())
+    Some(record.slice_ref(cursor.rest()))
 }
 
 #[cfg(test)]

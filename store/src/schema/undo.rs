@@ -125,7 +125,7 @@ impl Undo {
         flags(cursor.byte()?, 0)?;
         cursor.byte()?;
         cursor.varint()?;
-        cursor.sized()
+        Some(record.slice_ref(cursor.sized()?))
     }
 
     fn parse(revision: Revision, record: &Bytes) -> Option<Self> {
@@ -136,7 +136,7 @@ impl Undo {
             return None;
         }
         let total = cursor.varint()?;
-        let key = cursor.sized()?;
+        let key = record.slice_ref(cursor.sized()?);
         let meta = if flags & HIST_TOMBSTONE == 0 {
             let (create_revision, version) = take_meta(&mut cursor, revision.main)?;
             let lease = if flags & HIST_LEASE != 0 {
@@ -169,7 +169,7 @@ impl Undo {
                 } else {
                     0
                 };
-                let value = cursor.sized()?;
+                let value = record.slice_ref(cursor.sized()?);
                 previous_version = Some(Version {
                     create_revision,
                     version,
@@ -178,7 +178,7 @@ impl Undo {
                 });
             }
         }
-        let value = (flags & HIST_VALUE != 0).then(|| cursor.rest());
+        let value = (flags & HIST_VALUE != 0).then(|| record.slice_ref(cursor.rest()));
         cursor.end()?;
         let made = match meta {
             None => Made::Tombstone,

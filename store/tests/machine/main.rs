@@ -11,6 +11,7 @@ mod kv;
 mod lease;
 mod members;
 mod model;
+mod paging;
 mod random;
 mod range;
 mod restart;

@@ -352,6 +352,15 @@ impl<E: Engine, R: FnMut(Option<E>) -> E> Run<E, R> {
                 response
             });
             assert_eq!(view.range(&request), expected, "{request:?}");
+            let header = ResponseHeader {
+                member_id: 7,
+                ..Default::default()
+            };
+            let framed = expected.and_then(|mut response| {
+                response.header.as_mut().unwrap().member_id = 7;
+                kvnode_api::frame::encode(&response)
+            });
+            assert_eq!(view.range_frame(&request, &header), framed, "{request:?}");
         }
         for key in state.keys() {
             assert_eq!(view.get(key).unwrap().as_ref(), state.get(key));
