@@ -67,6 +67,7 @@ pub(super) async fn drive<S: Service>(
     let Ok(Ok(connection)) = rt::timeout(limit, handshake).await else {
         return;
     };
+    wire.enable_gathering();
     let (starter, started) = (Rc::clone(&service), Rc::clone(&link));
     let start = move |work| call::run(Rc::clone(&starter), Rc::clone(&started), work);
     let mut driver = Driver::new(connection, wire, service, link, &shutdown, start);
@@ -201,10 +202,11 @@ where
                 if self.connection.poll_closed(cx).is_ready() {
                     return Accepted::End(End::Over);
                 }
-                if self.wire.write_blocked() {
+                if self.written(cx) {
+                    self.link.flushed();
+                } else {
                     return Accepted::All;
                 }
-                self.link.flushed();
             }
             match self.connection.poll_accept(cx) {
                 Poll::Ready(Some(Ok((request, respond)))) => {
@@ -223,7 +225,7 @@ where
                 }
                 Poll::Ready(None) => return Accepted::End(End::Over),
                 Poll::Pending => {
-                    if !self.wire.write_blocked() {
+                    if self.written(cx) {
                         self.link.flushed();
                     }
                     return Accepted::All;
@@ -231,6 +233,13 @@ where
             }
         }
         Accepted::Some
+    }
+
+    /// Whether the socket took everything the engine had to write.
+    fn written(&self, cx: &mut Context<'_>) -> bool {
+        // An error comes up again when the engine reads or writes next.
+        let _ = self.wire.poll_flush(cx);
+        !self.wire.write_blocked()
     }
 
     /// Polls the calls until all wait; whether the engine got something to write from anyone.

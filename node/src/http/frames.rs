@@ -13,7 +13,7 @@ pub(super) const TYPE_PING: u8 = 0x6;
 pub(super) const FLAG_ACK: u8 = 0x1;
 
 /// One direction of a connection.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Walker {
     header: [u8; HEADER_LEN],
     filled: usize,

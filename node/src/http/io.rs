@@ -24,12 +24,17 @@ use crate::rt;
 /// The shared read buffer, in bytes; the most one read returns.
 const READ_BYTES: usize = 64 << 10;
 
+/// Most bytes of long frames that are gathered before the socket gets them.
+const GATHER_BYTES: usize = 128 << 10;
+
 /// Bytes a connection may read in one turn of its driver, so that one fast sender cannot keep the
 /// others of its executor waiting.
 const TURN_BYTES: usize = 256 << 10;
 
 thread_local! {
     static READ_BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_BYTES].into());
+    /// A buffer for the next connection that gathers.
+    static SPARE: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
 /// The driver's view of its socket.
@@ -41,7 +46,39 @@ pub(super) struct Wire {
     turn_left: Cell<usize>,
     read_bytes: Cell<u64>,
     write_blocked: Cell<bool>,
+    gathered: RefCell<Gathered>,
     frames: Option<RefCell<FrameEyes>>,
+}
+
+/// What the engine has written and the socket has not been given: the engine writes a long frame in
+/// two pieces, and an answer of megabytes is hundreds of frames.
+#[derive(Debug, Default)]
+struct Gathered {
+    /// Somebody will call [`Wire::poll_flush`] after every turn of the engine.
+    enabled: bool,
+    bytes: Vec<u8>,
+    written: usize,
+}
+
+impl Gathered {
+    fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    fn push(&mut self, bytes: &[u8]) {
+        if self.bytes.capacity() == 0 {
+            self.bytes = SPARE.take();
+            self.bytes.reserve(GATHER_BYTES);
+        }
+        self.bytes.extend_from_slice(bytes);
+    }
+
+    /// All of it was written.
+    fn clear(&mut self) {
+        self.written = 0;
+        self.bytes.clear();
+        SPARE.set(std::mem::take(&mut self.bytes));
+    }
 }
 
 /// What is watched on an HTTP/2 connection.
@@ -83,6 +120,7 @@ impl Wire {
             turn_left: Cell::new(TURN_BYTES),
             read_bytes: Cell::new(0),
             write_blocked: Cell::new(false),
+            gathered: RefCell::default(),
             frames,
         })
     }
@@ -90,6 +128,31 @@ impl Wire {
     /// A new turn of the driver begins.
     pub(super) fn begin_turn(&self) {
         self.turn_left.set(TURN_BYTES);
+    }
+
+    /// From now on long frames may wait here until [`Wire::poll_flush`].
+    pub(super) fn enable_gathering(&self) {
+        self.gathered.borrow_mut().enabled = true;
+    }
+
+    /// Gives the socket what was gathered; to be called after every turn of the engine.
+    pub(super) fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let gathered = &mut *self.gathered.borrow_mut();
+        while !gathered.is_empty() {
+            let left = &gathered.bytes[gathered.written..];
+            let result = self.stream.borrow_mut().poll_write(cx, left);
+            self.write_blocked.set(result.is_pending());
+            match result {
+                Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Poll::Ready(Ok(written)) => gathered.written += written,
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => return Poll::Pending,
+            }
+            if gathered.written == gathered.bytes.len() {
+                gathered.clear();
+            }
+        }
+        Poll::Ready(Ok(()))
     }
 
     /// Bytes read since the beginning; tells a driver whether the peer is alive.
@@ -123,6 +186,7 @@ impl Wire {
         {
             return Ok(());
         }
+        poll_fn(|cx| self.poll_flush(cx)).await?;
         let mut left = frame;
         while !left.is_empty() {
             let written = poll_fn(|cx| self.stream.borrow_mut().poll_write(cx, left)).await?;
@@ -214,14 +278,38 @@ impl Wire {
     }
 
     fn poll_write(&self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        if self.begins_to_gather(bytes) || !self.gathered.borrow().is_empty() {
+            if self.gathered.borrow().bytes.len() + bytes.len() > GATHER_BYTES {
+                std::task::ready!(self.poll_flush(cx))?;
+            }
+            if bytes.len() <= GATHER_BYTES {
+                self.gathered.borrow_mut().push(bytes);
+                self.wrote(bytes);
+                return Poll::Ready(Ok(bytes.len()));
+            }
+        }
         let result = self.stream.borrow_mut().poll_write(cx, bytes);
         self.write_blocked.set(result.is_pending());
-        if let (Poll::Ready(Ok(written)), Some(eyes)) = (&result, &self.frames) {
-            eyes.borrow_mut()
-                .outgoing
-                .feed(&bytes[..*written], |_, _| {});
+        if let Poll::Ready(Ok(written)) = result {
+            self.wrote(&bytes[..written]);
         }
         result
+    }
+
+    /// Whether these bytes end within a frame, so that more is bound to follow at once.
+    fn begins_to_gather(&self, bytes: &[u8]) -> bool {
+        self.gathered.borrow().enabled
+            && self.frames.as_ref().is_some_and(|eyes| {
+                let mut outgoing = eyes.borrow().outgoing.clone();
+                outgoing.feed(bytes, |_, _| {});
+                !outgoing.at_boundary()
+            })
+    }
+
+    fn wrote(&self, bytes: &[u8]) {
+        if let Some(eyes) = &self.frames {
+            eyes.borrow_mut().outgoing.feed(bytes, |_, _| {});
+        }
     }
 }
 
@@ -255,6 +343,7 @@ impl AsyncWrite for Io {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        std::task::ready!(self.0.poll_flush(cx))?;
         self.0.stream.borrow_mut().poll_close(cx)
     }
 }
