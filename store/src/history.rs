@@ -4,7 +4,7 @@
 //! of that key, or in its head. So a replay scans its window once, which also resolves every key
 //! changed again inside it, and then finishes the rest (one open put per key at most):
 //!
-//! 1. One lookup of each open key's head. It resolves all keys not changed since, and its version
+//! 1. A look at each open key's head. It resolves all keys not changed since, and its version
 //!    tells how many changes of the key lie in between for the others.
 //! 2. For keys changed since, either way leads to the next change: scanning on from the window (all
 //!    open keys at once, one record per change of any key), or following each key's chain down from
@@ -15,7 +15,9 @@
 //! A larger window is cheaper per event. For a single key the chain alone gives its changes, unless
 //! the key is so busy that the scan is shorter.
 
+use std::cmp::Ordering;
 use std::collections::HashMap;
+use std::ops::ControlFlow;
 
 use bytes::Bytes;
 use kvnode_api::{Event, EventType, KeyRange, Status};
@@ -26,7 +28,7 @@ use crate::engine::{EngineError, Reader, Scan, Space};
 use crate::error::{Error, Failure};
 use crate::mvcc::event;
 use crate::revision::Revision;
-use crate::schema::{Made, Undo, Version};
+use crate::schema::{HeadRef, Made, Undo, Version, head_bounds, head_key};
 use crate::source::Source;
 
 /// Records one call looks at before it returns early, between two revisions.
@@ -38,6 +40,12 @@ const BYTES_MAX: usize = 32 << 20;
 /// What a scanned record costs, and what a step down a chain does (a lookup), in the same unit.
 const SCAN_COST: u64 = 1;
 const STEP_COST: u64 = 4;
+
+/// Heads a scan may pass over for each one wanted: more of them cost more than a lookup.
+const PASSED_MAX: usize = 16;
+
+/// Lookups made before a scan is tried again, and fewest keys worth one.
+const LOOKUPS_MIN: usize = 16;
 
 /// Chain length assumed for keys deleted or made anew since: their version does not tell.
 const UNKNOWN_STEPS: u64 = 16;
@@ -300,27 +308,79 @@ impl<V: Reader> Replay<'_, V> {
         }
     }
 
+    /// In key order, because neighbours share blocks of the engine: where open keys lie close
+    /// together by passing over what is between them, else by lookups.
     fn heads(&mut self) -> Result<(), Error> {
-        // In key order, because neighbours share blocks of the engine.
         let mut keys: Vec<Bytes> = self.open.keys().cloned().collect();
         keys.sort_unstable();
-        for key in keys {
-            let head = self.source.head(&key)?.ok_or_else(|| {
-                Error::record(Space::State, &crate::schema::head_key(&key), "is missing")
-            })?;
-            let Some(open) = self.open.get_mut(&key) else {
-                continue;
-            };
-            open.newest = head.modified;
-            open.steps = match &head.live {
-                Some(live) if live.version >= open.version => (live.version - open.version) as u64,
-                _ => UNKNOWN_STEPS,
-            };
-            if open.newest == open.revision {
-                let open = *open;
-                self.open.remove(&key);
-                self.set_value(open, head.live.map(|live| live.value).unwrap_or_default());
+        let mut left = &keys[..];
+        let mut lookups = LOOKUPS_MIN;
+        while !left.is_empty() {
+            if left.len() >= LOOKUPS_MIN {
+                let found = self.scan_heads(left)?;
+                left = &left[found..];
+                lookups = match found {
+                    0..LOOKUPS_MIN => lookups.saturating_mul(2),
+                    _ => LOOKUPS_MIN,
+                };
             }
+            let (now, later) = left.split_at(lookups.min(left.len()));
+            for key in now {
+                let record = self.source.reader.get(Space::State, &head_key(key))?;
+                self.head(key, &record.ok_or_else(|| missing(key))?)?;
+            }
+            left = later;
+        }
+        Ok(())
+    }
+
+    /// Scans from the first of these sorted keys on, as long as enough of what it meets is wanted;
+    /// answers how many of the keys it has met.
+    fn scan_heads(&mut self, keys: &[Bytes]) -> Result<usize, Error> {
+        let Some(first) = keys.first() else {
+            return Ok(0);
+        };
+        let (from, to) = head_bounds(&KeyRange::From(first.clone()));
+        let (mut met, mut passed) = (0, 0);
+        let mut result = Ok(());
+        let source = self.source;
+        source
+            .reader
+            .visit(Space::State, &from, Some(&to), false, |key, record| {
+                let Some(wanted) = keys.get(met) else {
+                    return ControlFlow::Break(());
+                };
+                match key.get(1..).unwrap_or_default().cmp(wanted) {
+                    Ordering::Less => passed += 1,
+                    Ordering::Equal => {
+                        result = self.head(wanted, record);
+                        met += 1;
+                    }
+                    Ordering::Greater => result = Err(missing(wanted)),
+                }
+                if result.is_err() || passed > (met + 2) * PASSED_MAX {
+                    return ControlFlow::Break(());
+                }
+                ControlFlow::Continue(())
+            })?;
+        result.map(|()| met)
+    }
+
+    fn head(&mut self, key: &Bytes, record: &[u8]) -> Result<(), Error> {
+        let head = HeadRef::decode(key, record)?;
+        let Some(open) = self.open.get_mut(key) else {
+            return Ok(());
+        };
+        open.newest = head.modified;
+        open.steps = match &head.live {
+            Some(live) if live.version >= open.version => (live.version - open.version) as u64,
+            _ => UNKNOWN_STEPS,
+        };
+        if open.newest == open.revision {
+            let open = *open;
+            self.open.remove(key);
+            let value = head.live.map(|live| Bytes::copy_from_slice(live.value));
+            self.set_value(open, value.unwrap_or_default());
         }
         Ok(())
     }
@@ -404,6 +464,10 @@ impl<V: Reader> Replay<'_, V> {
                 || key_of(event).is_none_or(|key| !deleted.contains(&key))
         });
     }
+}
+
+fn missing(key: &[u8]) -> Error {
+    Error::record(Space::State, &head_key(key), "is missing")
 }
 
 fn place(key: &[u8]) -> Result<Revision, Error> {

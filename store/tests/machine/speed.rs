@@ -1,5 +1,5 @@
 //! Figures, not promises: `cargo test --release -p kvnode-store --test machine speed -- --ignored
-//! --nocapture --test-threads 1`.
+//! --nocapture --test-threads 1`. `KVNODE_SPEED_KEYS` says how many keys (100 000), in steps of 10 000.
 
 #![expect(
     clippy::disallowed_methods,
@@ -15,11 +15,16 @@ use kvnode_store::{Committed, Config, Kind};
 
 use super::harness::{Machine, all, bytes, entry, put, range};
 
-const KEYS: u64 = 100_000;
+/// Updates, and events replayed.
+const EVENTS: u64 = 100_000;
 const BATCH: usize = 64;
 
+fn keys_count() -> u64 {
+    std::env::var("KVNODE_SPEED_KEYS").map_or(100_000, |text| text.parse().unwrap())
+}
+
 fn scatter(n: u64) -> u64 {
-    n.wrapping_mul(7_919) % KEYS
+    n.wrapping_mul(7_919) % keys_count()
 }
 
 fn key(n: u64) -> String {
@@ -88,6 +93,7 @@ fn timed<T>(what: &str, run: impl FnOnce() -> T) -> T {
 #[test]
 #[ignore = "measures"]
 fn speed_on_disk() {
+    let keys = keys_count();
     for hist_inline_new_value in [false, true] {
         println!("--- new value inline: {hist_inline_new_value}");
         let dir = tempfile::tempdir().unwrap();
@@ -97,16 +103,16 @@ fn speed_on_disk() {
             ..Config::default()
         };
         let mut machine = Machine::new(engine, config.clone());
-        load(&mut machine, (0..KEYS).map(scatter), "new keys");
+        load(&mut machine, (0..keys).map(scatter), "new keys");
         let loaded = machine.revision();
         load(
             &mut machine,
-            (0..2 * KEYS).map(|n| scatter(n * 31)),
+            (0..2 * EVENTS).map(|n| scatter(n * 31)),
             "updates",
         );
         load(
             &mut machine,
-            (0..KEYS).map(|n| n % 10),
+            (0..EVENTS).map(|n| n % 10),
             "updates of 10 keys",
         );
         machine.store.engine().persister().checkpoint().unwrap();
@@ -118,12 +124,12 @@ fn speed_on_disk() {
         let view = machine.view();
         let now = view.revision();
         timed("get x 100k", || {
-            for n in 0..KEYS {
+            for n in 0..EVENTS {
                 assert!(view.get(&bytes(&key(scatter(n)))).unwrap().is_some());
             }
         });
         timed("range of all", || {
-            assert_eq!(machine.range(all()).unwrap().count, KEYS as i64)
+            assert_eq!(machine.range(all()).unwrap().count, keys as i64)
         });
         timed("limited range, counted by fences", || {
             let response = machine
@@ -132,7 +138,7 @@ fn speed_on_disk() {
                     ..all()
                 })
                 .unwrap();
-            assert_eq!((response.kvs.len(), response.count), (500, KEYS as i64));
+            assert_eq!((response.kvs.len(), response.count), (500, keys as i64));
         });
         timed("the same at an old revision near now", || {
             let request = RangeRequest {
@@ -140,7 +146,7 @@ fn speed_on_disk() {
                 revision: now - 1000,
                 ..all()
             };
-            assert_eq!(machine.range(request).unwrap().count, KEYS as i64);
+            assert_eq!(machine.range(request).unwrap().count, keys as i64);
         });
         timed("range of 1000 at the revision after the load", || {
             let request = RangeRequest {
