@@ -54,6 +54,12 @@ const RETIRED_MAX: usize = 8;
 /// How long a checkpoint waits for flushes in all, in steps of [`FLUSH_POLL`]: 2 minutes.
 const FLUSH_POLLS_MAX: u32 = 24_000;
 const FLUSH_POLL: Duration = Duration::from_millis(5);
+/// One worker more than there are spaces. A worker that seals a memtable waits for room in the
+/// workers' own queue, which commits fill while a memtable is over its limit; only one worker per
+/// space seals at a time, so one is left that takes from the queue. With fewer all can wait for ever
+/// (one alone does so in most runs of the test that moves a directory). And of two, the first compacts
+/// nothing, but takes and returns the request in a loop for as long as the other compacts: 5-10 % of a put.
+pub const WORKERS_MIN: usize = 3;
 /// Free space a rewrite must leave on the device.
 const RESERVE_BYTES: u64 = 256 << 20;
 
@@ -67,8 +73,8 @@ pub struct Options {
     /// active, four waiting for a slow disk (then writers wait). Fixed at creation.
     pub state_memtable_bytes: u64,
     pub hist_memtable_bytes: u64,
-    /// Background threads for flushes and compactions, at least 1, better 2 (with one, a compaction
-    /// delays flushes). They inherit the CPU mask of the thread that opens.
+    /// Background threads for flushes and compactions, at least [`WORKERS_MIN`]. They inherit the CPU
+    /// mask of the thread that opens.
     pub workers: usize,
     /// Above this the space that holds up the oldest journal is flushed. At least 64 MiB.
     pub journal_bytes_max: u64,
@@ -84,7 +90,7 @@ impl Default for Options {
             cache_bytes: 256 << 20,
             state_memtable_bytes: 16 << 20,
             hist_memtable_bytes: 32 << 20,
-            workers: 2,
+            workers: WORKERS_MIN,
             journal_bytes_max: 128 << 20,
             open_files: 900,
             quarantine: None,
@@ -543,7 +549,7 @@ impl Persister for FjallPersister {
 fn open_database(directory: &Path, options: &Options) -> Result<Database, EngineError> {
     Database::builder(directory)
         .cache_size(options.cache_bytes)
-        .worker_threads(options.workers.max(1))
+        .worker_threads(options.workers.max(WORKERS_MIN))
         .max_journaling_size(options.journal_bytes_max.max(JOURNAL_BYTES_MIN))
         .max_cached_files(Some(options.open_files.max(16)))
         .journal_compression(CompressionType::None)
