@@ -136,6 +136,29 @@ impl HeadCache {
         self.make_room();
     }
 
+    /// Takes in a head that was read, unless a newer one is here already; it is as of the last commit, and no
+    /// tombstone. False if it would push another out.
+    pub fn offer(&mut self, head: PackedHead) -> bool {
+        let cost = cost(&head);
+        if cost > self.bytes_max.min(HEAD_BYTES_MAX) {
+            return self.bytes_max > 0;
+        }
+        if self.bytes + cost > self.bytes_max {
+            return false;
+        }
+        let hash = self.hasher.hash_one(head.user_key());
+        let known = self
+            .places
+            .find(hash, |place| {
+                is_at(&self.slots, *place, hash, head.user_key())
+            })
+            .is_some();
+        if !known {
+            self.committed(head, true);
+        }
+        true
+    }
+
     /// Drops entries until the bound holds. Ends: a full turn of the hand takes all second chances back, so the turn
     /// after it drops whatever it meets.
     fn make_room(&mut self) {
@@ -242,9 +265,26 @@ mod tests {
     }
 
     #[test]
+    fn a_head_that_was_read_takes_no_place_of_another() {
+        let mut heads = HeadCache::new(100_000);
+        heads.committed(head("a", 5, 10), true);
+        assert!(heads.offer(head("a", 5, 10)));
+        let before = heads.bytes();
+        for n in 0.. {
+            if !heads.offer(head(&format!("b-{n}"), n, 100)) {
+                break;
+            }
+            assert!(heads.bytes() > before && heads.bytes() <= 100_000);
+        }
+        assert_eq!(modified(&heads, "a"), Some(5));
+        assert!(modified(&heads, "b-0").is_some());
+    }
+
+    #[test]
     fn switched_off_it_keeps_nothing() {
         let mut heads = HeadCache::new(0);
         heads.committed(head("a", 2, 0), true);
+        assert!(!heads.offer(head("a", 2, 0)));
         assert_eq!(modified(&heads, "a"), None);
         assert_eq!(heads.bytes(), 0);
     }

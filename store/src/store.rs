@@ -32,7 +32,7 @@ use crate::lease::{LeaseChange, Leases};
 use crate::members::Members;
 use crate::mvcc::Pending;
 use crate::revision::Revision;
-use crate::schema::{META_KEY, Meta};
+use crate::schema::{Head, META_KEY, Meta, PackedHead, TAG_HEAD, head_user_key};
 use crate::source::Source;
 use crate::view::{Shared, View};
 
@@ -112,6 +112,9 @@ pub enum Response {
     },
 }
 
+/// Heads looked at per step of warming: about a millisecond of work.
+const STEP_HEADS: usize = 1000;
+
 /// See the module text.
 pub struct Store<E: Engine> {
     pub(crate) engine: E,
@@ -130,6 +133,8 @@ pub struct Store<E: Engine> {
     pub(crate) changes: Vec<Change>,
     pub(crate) lease_changes: Vec<LeaseChange>,
     pub(crate) token_changes: Vec<TokenChange>,
+    /// Where the next step of [`Store::warm_some`] begins, an engine's key; `None` once there is nothing more to do.
+    unwarmed: Option<Bytes>,
     /// How far physical compaction has come in the tombstone index.
     tombstones: Revision,
     fences: Keeper,
@@ -181,6 +186,7 @@ impl<E: Engine> Store<E> {
             changes: Vec::new(),
             lease_changes: Vec::new(),
             token_changes: Vec::new(),
+            unwarmed: Some(Bytes::from_static(&[TAG_HEAD])),
             tombstones: Revision::default(),
             fences,
             view,
@@ -246,6 +252,29 @@ impl<E: Engine> Store<E> {
             self.publish()?;
         }
         Ok(more)
+    }
+
+    /// One bounded step of reading heads into memory after a start, in key order until all are there or no more fit;
+    /// true if there is more to do. Meant to be called between applies while nothing waits.
+    pub fn warm_some(&mut self) -> Result<bool, Error> {
+        let Some(from) = self.unwarmed.take() else {
+            return Ok(false);
+        };
+        let heads = self
+            .reader
+            .scan(Space::State, &from, Some(&[TAG_HEAD + 1]), false);
+        for (item, looked_at) in heads.zip(0..) {
+            let (key, record) = item?;
+            if looked_at == STEP_HEADS {
+                self.unwarmed = Some(key);
+                return Ok(true);
+            }
+            let alive = Head::decode(&head_user_key(&key), &record)?.live.is_some();
+            if alive && !self.heads.offer(PackedHead::stored(&key, &record)) {
+                return Ok(false);
+            }
+        }
+        Ok(false)
     }
 
     /// Starts building count fences as of now. Run [`FenceBuilder::build`] on another thread, then

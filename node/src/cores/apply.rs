@@ -72,11 +72,12 @@ impl ApplyThread {
     fn run(mut self, mut inbox: Receiver<ApplyJob>) {
         let mut jobs = Vec::new();
         let mut compacting = true;
+        let mut warming = true;
         if !self.store.view().has_fences() {
             self.build_fences();
         }
         loop {
-            let patience = if compacting {
+            let patience = if compacting || warming {
                 COMPACTION_PAUSE
             } else {
                 SAMPLE_PAUSE
@@ -85,6 +86,7 @@ impl ApplyThread {
                 Ok(true) => {}
                 Ok(false) => {
                     compacting = self.compact_some();
+                    warming = warming && self.warm_some();
                     self.sample();
                     continue;
                 }
@@ -101,7 +103,7 @@ impl ApplyThread {
                         // What came before it goes into the old state, for the sake of those who wait for answers.
                         self.apply(std::mem::take(&mut entries));
                         self.install(job);
-                        compacting = true;
+                        (compacting, warming) = (true, true);
                     }
                     ApplyJob::Stop => stop = true,
                 }
@@ -288,6 +290,13 @@ impl ApplyThread {
     fn sample(&mut self) {
         let bytes = i64::try_from(self.store.engine().disk_bytes()).unwrap_or(i64::MAX);
         self.shared.vitals.db_bytes.store(bytes, Ordering::Relaxed);
+    }
+
+    fn warm_some(&mut self) -> bool {
+        self.store.warm_some().unwrap_or_else(|error| {
+            log::warn!("reading keys into memory: {error}; they are read when they are written");
+            false
+        })
     }
 
     fn compact_some(&mut self) -> bool {

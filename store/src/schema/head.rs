@@ -86,6 +86,14 @@ impl PackedHead {
         }
     }
 
+    /// From what the engine has under `key`, tag included.
+    pub fn stored(key: &[u8], record: &[u8]) -> Self {
+        PackedHead {
+            buffer: [key, record].concat().into(),
+            key_bytes: key.len().saturating_sub(1),
+        }
+    }
+
     /// What the engine calls it: the tag, then the user key.
     pub fn key(&self) -> Bytes {
         self.buffer.slice(..1 + self.key_bytes)

@@ -166,3 +166,79 @@ fn a_store_of_another_schema_is_refused() {
         }
     ));
 }
+
+#[test]
+fn heads_read_into_memory_beside_changes_are_those_of_the_last_commit() {
+    let disk = MemoryDisk::default();
+    let mut machine = open(&disk);
+    for n in 0..2500 {
+        machine.put(&format!("k{n:04}"), "old");
+    }
+    machine.delete("k0100", "k0200");
+    drop(machine);
+
+    let mut machine = open(&disk);
+    let mut plain = {
+        let config = Config {
+            heads_cache_bytes: 0,
+            ..Config::default()
+        };
+        Machine::new(MemoryEngine::open(&MemoryDisk::default()), config)
+    };
+    for n in 0..2500 {
+        plain.put(&format!("k{n:04}"), "old");
+    }
+    plain.delete("k0100", "k0200");
+
+    let mut steps = 0;
+    let mut more = true;
+    while more {
+        more = machine.store.warm_some().unwrap();
+        steps += 1;
+        // Before and behind the place the reading has come to, of every kind of change.
+        for machine in [&mut machine, &mut plain] {
+            for n in [steps, 150, 2500 - steps] {
+                machine.put(&format!("k{n:04}"), "new");
+            }
+            machine.delete(&format!("k{:04}", 600 + steps), "");
+            machine.delete(&format!("k{:04}", 2000 + steps), "");
+            let revision = machine.revision() - 1;
+            machine.compact(revision).unwrap();
+            machine.compact_physically();
+        }
+    }
+    assert!(steps > 2, "{steps} steps");
+    for machine in [&mut machine, &mut plain] {
+        for n in 0..2500 {
+            machine.put(&format!("k{n:04}"), "newest");
+        }
+    }
+    assert_eq!(machine.view().hash().unwrap(), plain.view().hash().unwrap());
+    assert_eq!(*machine.view().meta(), *plain.view().meta());
+}
+
+#[test]
+fn replay_after_a_failed_commit_finds_the_heads_of_before() {
+    let disk = MemoryDisk::default();
+    let mut machine = open(&disk);
+    machine.put("k", "1");
+    machine.put("k", "2");
+    disk.fail(Failure::NoSpace);
+    let failing = [
+        entry(3, Kind::Put, &put("k", "3")),
+        entry(4, Kind::DeleteRange, &super::harness::delete("k", "")),
+        entry(5, Kind::Put, &put("k", "4")),
+    ];
+    assert!(machine.store.apply(&failing).is_err());
+    drop(machine);
+    disk.power_cut(usize::MAX);
+    let mut machine = open(&disk);
+    while machine.store.warm_some().unwrap() {}
+    machine.step(&failing);
+    let kv = machine.get("k").unwrap();
+    assert_eq!(
+        (kv.version, kv.create_revision, &kv.value[..]),
+        (1, 6, &b"4"[..])
+    );
+    assert_eq!(machine.history(2, 10).len(), 5);
+}
