@@ -1,57 +1,81 @@
-//! Newest values of hot keys, one cache per client executor, so that a get costs no thread hop.
+//! Newest values of keys that are read, one cache per client executor, so that a get costs no thread hop.
 //!
 //! The executor feeds it from every applied batch *before* it publishes that batch's revision to its own requests,
 //! all on one thread: an entry is therefore always the value at the executor's published revision, never older and
-//! never newer. Misses are filled from a reader's answer only if nothing changed that key since the reader's view
-//! (`fill` is called by the owner, who checks that against its ring of recent changes).
+//! never newer.
+//!
+//! A key enters by being asked for: a miss leaves a place (`expect`) that the reader's answer fills (`fill`). Changes
+//! that are applied meanwhile go into the place as well, and then the answer, which does not know them, is not
+//! taken; a place made anew later takes no answer from before. So what is only written costs a lookup and no memory.
+//! An entry that is changed several times and not read in between makes way.
 //!
 //! Bound: `bytes_max` of keys, values and bookkeeping; when full, the entry least recently touched (CLOCK) goes.
-//! Keys and values are copied into one allocation of the entry's own: a slice of a received frame would keep the
-//! whole frame alive and make the bound a fiction.
-
-use std::collections::HashMap;
+//! Values of applied changes are shared with the change (which has a buffer of its own); those of readers are copied,
+//! because they are slices of larger blocks.
 
 use ahash::RandomState;
+use bytes::Bytes;
+use hashbrown::HashTable;
+use hashbrown::hash_table::Entry;
 use kvnode_api::KeyValue;
 
-/// What an entry costs beside its key and value: the slot, the map's bucket and the allocator's share, rounded up.
-const ENTRY_OVERHEAD_BYTES: usize = 160;
+/// What an entry costs beside its key and value: slot, bucket, counts of the buffers and the allocator's share.
+const ENTRY_OVERHEAD_BYTES: usize = 240;
 /// A value above this is served by the readers: one of them would push thousands of small hot keys out.
 const VALUE_BYTES_MAX: usize = 64 << 10;
+/// Changes in a row without a read after which an entry goes: with as many reads as writes that is rare, and
+/// keeping a key that nobody reads costs more than reading it from the store once in a while.
+const UNREAD_CHANGES_MAX: u8 = 4;
 
 /// A cached newest version.
 pub struct Cached {
-    /// Key and value, back to back.
-    data: Box<[u8]>,
-    key_bytes: u32,
+    hash: u64,
+    key: Bytes,
+    value: Bytes,
     pub create_revision: i64,
     pub mod_revision: i64,
     pub version: i64,
     pub lease: i64,
+    /// The value is not known yet; an answer read at `mod_revision` or later will tell.
+    expected: bool,
     /// CLOCK's second-chance bit.
     touched: bool,
+    /// Changes since it was read last.
+    unread: u8,
 }
 
 impl Cached {
     pub fn key(&self) -> &[u8] {
-        &self.data[..self.key_bytes as usize]
+        &self.key
     }
 
     pub fn value(&self) -> &[u8] {
-        &self.data[self.key_bytes as usize..]
+        &self.value
     }
 
     fn cost(&self) -> usize {
-        self.data.len() + self.key_bytes as usize + ENTRY_OVERHEAD_BYTES
+        cost(&self.key, &self.value)
     }
+
+    fn take(&mut self, kv: &KeyValue) {
+        self.create_revision = kv.create_revision;
+        self.mod_revision = kv.mod_revision;
+        self.version = kv.version;
+        self.lease = kv.lease;
+        self.expected = false;
+    }
+}
+
+fn cost(key: &[u8], value: &[u8]) -> usize {
+    key.len() + value.len() + ENTRY_OVERHEAD_BYTES
 }
 
 /// The cache. Not shared: one owner, one thread.
 pub struct ValueCache {
-    /// Key to slot. The key is stored twice (here and in the entry): a raw-table with borrowed keys would save
-    /// that at the price of our own hashing code.
-    slots_by_key: HashMap<Box<[u8]>, u32, RandomState>,
     slots: Vec<Option<Cached>>,
+    /// Places in `slots`, by hash of the key.
+    places: HashTable<u32>,
+    hasher: RandomState,
     free: Vec<u32>,
     hand: usize,
     bytes: usize,
@@ -64,8 +88,9 @@ impl ValueCache {
     /// `bytes_max` 0 switches the cache off.
     pub fn new(bytes_max: usize) -> Self {
         ValueCache {
-            slots_by_key: HashMap::default(),
             slots: Vec::new(),
+            places: HashTable::new(),
+            hasher: RandomState::new(),
             free: Vec::new(),
             hand: 0,
             bytes: 0,
@@ -77,80 +102,127 @@ impl ValueCache {
 
     /// The newest version of `key`, if it is here.
     pub fn get(&mut self, key: &[u8]) -> Option<&Cached> {
-        let Some(&slot) = self.slots_by_key.get(key) else {
-            self.misses_count += 1;
-            return None;
-        };
-        self.hits_count += 1;
-        let entry = self.slots[slot as usize].as_mut()?;
-        entry.touched = true;
-        Some(entry)
+        let place = self.find(key);
+        let entry = place.and_then(|place| self.slots[place].as_mut());
+        match entry {
+            Some(entry) if !entry.expected => {
+                self.hits_count += 1;
+                entry.touched = true;
+                entry.unread = 0;
+                Some(entry)
+            }
+            _ => {
+                self.misses_count += 1;
+                None
+            }
+        }
     }
 
-    /// Takes in a version that is the newest one at the owner's published revision.
-    pub fn insert(&mut self, kv: &KeyValue) {
+    /// `key` is about to be read at `revision`, the owner's published one.
+    pub fn expect(&mut self, key: &[u8], revision: i64) {
+        if cost(key, &[]) > self.bytes_max {
+            return;
+        }
+        let hash = self.hasher.hash_one(key);
+        let slots = &self.slots;
+        let vacant = match self.places.entry(
+            hash,
+            |place| is_at(slots, *place, hash, key),
+            |place| hash_at(slots, *place),
+        ) {
+            // An earlier reader's answer will do for both.
+            Entry::Occupied(_) => return,
+            Entry::Vacant(vacant) => vacant,
+        };
+        let entry = Cached {
+            hash,
+            key: Bytes::copy_from_slice(key),
+            value: Bytes::new(),
+            create_revision: 0,
+            mod_revision: revision,
+            version: 0,
+            lease: 0,
+            expected: true,
+            touched: false,
+            unread: 0,
+        };
+        self.bytes += entry.cost();
+        let place = match self.free.pop() {
+            Some(place) => {
+                self.slots[place as usize] = Some(entry);
+                place
+            }
+            None => {
+                self.slots.push(Some(entry));
+                u32::try_from(self.slots.len() - 1)
+                    .expect("entries of 240 bytes and more each, under a bound in memory")
+            }
+        };
+        vacant.insert(place);
+        self.make_room();
+    }
+
+    /// What a reader found at `revision`. Dropped unless its place still waits for it.
+    pub fn fill(&mut self, kv: &KeyValue, revision: i64) {
+        let Some(entry) = self
+            .find(&kv.key)
+            .and_then(|place| self.slots[place].as_mut())
+        else {
+            return;
+        };
+        if !entry.expected || revision < entry.mod_revision {
+            return;
+        }
         if kv.value.len() > VALUE_BYTES_MAX {
             self.remove(&kv.key);
             return;
         }
-        let Ok(key_bytes) = u32::try_from(kv.key.len()) else {
+        let before = entry.cost();
+        entry.value = Bytes::copy_from_slice(&kv.value);
+        entry.take(kv);
+        self.bytes = self.bytes - before + entry.cost();
+        self.make_room();
+    }
+
+    /// A put was applied. The entry, if there is one, shares key and value from now on, which must lie in a buffer
+    /// not much larger than they are.
+    pub fn put(&mut self, kv: &KeyValue) {
+        let Some(place) = self.find(&kv.key) else {
             return;
         };
-        let mut data = Vec::with_capacity(kv.key.len() + kv.value.len());
-        data.extend_from_slice(&kv.key);
-        data.extend_from_slice(&kv.value);
-        let entry = Cached {
-            data: data.into_boxed_slice(),
-            key_bytes,
-            create_revision: kv.create_revision,
-            mod_revision: kv.mod_revision,
-            version: kv.version,
-            lease: kv.lease,
-            touched: false,
+        let Some(entry) = self.slots[place].as_mut() else {
+            return;
         };
-        let cost = entry.cost();
-        if cost > self.bytes_max {
+        if kv.value.len() > VALUE_BYTES_MAX || entry.unread >= UNREAD_CHANGES_MAX {
             self.remove(&kv.key);
             return;
         }
-        if let Some(&slot) = self.slots_by_key.get(&kv.key[..]) {
-            let place = &mut self.slots[slot as usize];
-            let before = place.as_ref().map_or(0, Cached::cost);
-            let touched = place.as_ref().is_some_and(|old| old.touched);
-            *place = Some(Cached { touched, ..entry });
-            self.bytes = self.bytes - before + cost;
-            self.make_room(0);
-            return;
-        }
-        self.make_room(cost);
-        let slot = match self.free.pop() {
-            Some(slot) => slot,
-            None => {
-                let Ok(slot) = u32::try_from(self.slots.len()) else {
-                    return;
-                };
-                self.slots.push(None);
-                slot
-            }
-        };
-        self.slots[slot as usize] = Some(entry);
-        self.slots_by_key.insert(kv.key[..].into(), slot);
-        self.bytes += cost;
+        let before = entry.cost();
+        entry.key = kv.key.clone();
+        entry.value = kv.value.clone();
+        entry.take(kv);
+        entry.unread += 1;
+        self.bytes = self.bytes - before + entry.cost();
+        self.make_room();
     }
 
-    /// Forgets `key` (deleted, or changed in a way the cache does not hold).
+    /// Forgets `key`: it was deleted.
     pub fn remove(&mut self, key: &[u8]) {
-        if let Some(slot) = self.slots_by_key.remove(key)
-            && let Some(entry) = self.slots[slot as usize].take()
-        {
-            self.bytes -= entry.cost();
-            self.free.push(slot);
-        }
+        let hash = self.hasher.hash_one(key);
+        let slots = &self.slots;
+        let Ok(entry) = self
+            .places
+            .find_entry(hash, |place| is_at(slots, *place, hash, key))
+        else {
+            return;
+        };
+        let (place, _) = entry.remove();
+        self.vacate(place);
     }
 
     /// Forgets everything; the counts of hits and misses go on.
     pub fn clear(&mut self) {
-        self.slots_by_key.clear();
+        self.places.clear();
         self.slots.clear();
         self.free.clear();
         (self.hand, self.bytes) = (0, 0);
@@ -161,35 +233,68 @@ impl ValueCache {
         self.bytes
     }
 
-    /// Drops untouched entries until `wanted` more bytes fit. Ends: every full turn of the hand clears all the
-    /// second chances, so the turn after it drops whatever it meets.
-    fn make_room(&mut self, wanted: usize) {
-        while self.bytes + wanted > self.bytes_max && self.bytes > 0 {
+    fn find(&self, key: &[u8]) -> Option<usize> {
+        if self.places.is_empty() {
+            return None;
+        }
+        let hash = self.hasher.hash_one(key);
+        self.places
+            .find(hash, |place| is_at(&self.slots, *place, hash, key))
+            .map(|place| *place as usize)
+    }
+
+    /// Empties a slot that is not in `places` any more.
+    fn vacate(&mut self, place: u32) {
+        if let Some(entry) = self.slots[place as usize].take() {
+            self.bytes -= entry.cost();
+            self.free.push(place);
+        }
+    }
+
+    /// Drops untouched entries until the bound holds. Ends: every full turn of the hand clears all the second
+    /// chances, so the turn after it drops whatever it meets.
+    fn make_room(&mut self) {
+        while self.bytes > self.bytes_max {
             if self.hand >= self.slots.len() {
                 self.hand = 0;
             }
-            let slot = self.hand;
+            let place = self.hand;
             self.hand += 1;
-            let Some(entry) = self.slots[slot].as_mut() else {
+            let Some(entry) = self.slots[place].as_mut() else {
                 continue;
             };
             if std::mem::take(&mut entry.touched) {
                 continue;
             }
-            if let Some(entry) = self.slots[slot].take() {
-                self.slots_by_key.remove(entry.key());
-                self.bytes -= entry.cost();
-                self.free
-                    .push(u32::try_from(slot).expect("slots are numbered by u32 at insert"));
+            let hash = entry.hash;
+            if let Ok(known) = self
+                .places
+                .find_entry(hash, |known| *known as usize == place)
+            {
+                let (place, _) = known.remove();
+                self.vacate(place);
             }
         }
     }
 }
 
+fn is_at(slots: &[Option<Cached>], place: u32, hash: u64, key: &[u8]) -> bool {
+    slots
+        .get(place as usize)
+        .and_then(Option::as_ref)
+        .is_some_and(|entry| entry.hash == hash && entry.key == key)
+}
+
+fn hash_at(slots: &[Option<Cached>], place: u32) -> u64 {
+    slots
+        .get(place as usize)
+        .and_then(Option::as_ref)
+        .map_or(0, |entry| entry.hash)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bytes::Bytes;
 
     fn kv(key: &str, value: Vec<u8>, revision: i64) -> KeyValue {
         KeyValue {
@@ -202,27 +307,74 @@ mod tests {
         }
     }
 
+    /// A get that misses, and its answer.
+    fn read(cache: &mut ValueCache, kv: &KeyValue, revision: i64) {
+        assert!(cache.get(&kv.key).is_none());
+        cache.expect(&kv.key, revision);
+        cache.fill(kv, revision);
+    }
+
+    fn found(cache: &mut ValueCache, key: &str) -> Option<(Vec<u8>, i64)> {
+        let cached = cache.get(key.as_bytes())?;
+        assert_eq!(cached.key(), key.as_bytes());
+        Some((cached.value().to_vec(), cached.mod_revision))
+    }
+
     #[test]
-    fn newest_insert_wins_and_remove_forgets() {
+    fn what_was_read_stays_and_follows_the_changes() {
         let mut cache = ValueCache::new(1 << 20);
-        cache.insert(&kv("a", b"1".to_vec(), 2));
-        cache.insert(&kv("a", b"22".to_vec(), 3));
-        let hit = cache.get(b"a").expect("inserted");
-        assert_eq!(
-            (hit.key(), hit.value(), hit.mod_revision),
-            (&b"a"[..], &b"22"[..], 3)
-        );
+        read(&mut cache, &kv("a", b"1".to_vec(), 2), 7);
+        assert_eq!(found(&mut cache, "a"), Some((b"1".to_vec(), 2)));
+        cache.put(&kv("a", b"22".to_vec(), 8));
+        assert_eq!(found(&mut cache, "a"), Some((b"22".to_vec(), 8)));
         cache.remove(b"a");
-        assert!(cache.get(b"a").is_none());
+        assert_eq!(found(&mut cache, "a"), None);
         assert_eq!(cache.bytes(), 0);
+    }
+
+    #[test]
+    fn an_answer_overtaken_by_a_change_is_not_taken() {
+        let mut cache = ValueCache::new(1 << 20);
+        cache.expect(b"a", 7);
+        cache.put(&kv("a", b"new".to_vec(), 8));
+        cache.fill(&kv("a", b"old".to_vec(), 2), 7);
+        assert_eq!(found(&mut cache, "a"), Some((b"new".to_vec(), 8)));
+
+        // Deleted, made again, and asked for again, all while the first reader is under way.
+        cache.expect(b"b", 8);
+        cache.remove(b"b");
+        cache.put(&kv("b", b"new".to_vec(), 10));
+        cache.expect(b"b", 10);
+        cache.fill(&kv("b", b"old".to_vec(), 3), 8);
+        assert_eq!(found(&mut cache, "b"), None);
+        cache.fill(&kv("b", b"new".to_vec(), 10), 10);
+        assert_eq!(found(&mut cache, "b"), Some((b"new".to_vec(), 10)));
+    }
+
+    #[test]
+    fn what_is_only_written_does_not_come_in_and_does_not_stay() {
+        let mut cache = ValueCache::new(1 << 20);
+        cache.put(&kv("a", b"1".to_vec(), 2));
+        assert_eq!(cache.bytes(), 0);
+        read(&mut cache, &kv("a", b"1".to_vec(), 2), 2);
+        for revision in 3..3 + i64::from(UNREAD_CHANGES_MAX) {
+            cache.put(&kv("a", b"2".to_vec(), revision));
+            assert!(cache.bytes() > 0);
+        }
+        cache.put(&kv("a", b"3".to_vec(), 20));
+        assert_eq!((found(&mut cache, "a"), cache.bytes()), (None, 0));
     }
 
     #[test]
     fn bytes_stay_under_the_bound_and_touched_entries_outlive_cold_ones() {
         let mut cache = ValueCache::new(20_000);
-        cache.insert(&kv("hot", vec![7; 100], 2));
+        read(&mut cache, &kv("hot", vec![7; 100], 2), 2);
         for n in 0..1000 {
-            cache.insert(&kv(&format!("cold-{n}"), vec![1; 100], 3 + n));
+            read(
+                &mut cache,
+                &kv(&format!("cold-{n}"), vec![1; 100], 3 + n),
+                3 + n,
+            );
             assert!(cache.bytes() <= 20_000, "{} bytes held", cache.bytes());
             assert!(
                 cache.get(b"hot").is_some(),
@@ -231,23 +383,33 @@ mod tests {
         }
         assert!(cache.get(b"cold-0").is_none());
         assert!(cache.get(b"cold-999").is_some());
+        let held = cache
+            .slots
+            .iter()
+            .flatten()
+            .map(Cached::cost)
+            .sum::<usize>();
+        assert_eq!(held, cache.bytes());
+        assert_eq!(cache.places.len(), cache.slots.iter().flatten().count());
     }
 
     #[test]
     fn a_value_too_large_to_hold_also_drops_the_version_it_replaces() {
         let mut cache = ValueCache::new(1 << 20);
-        cache.insert(&kv("a", vec![1; 10], 2));
-        cache.insert(&kv("a", vec![1; VALUE_BYTES_MAX + 1], 3));
+        read(&mut cache, &kv("a", vec![1; 10], 2), 2);
+        cache.put(&kv("a", vec![1; VALUE_BYTES_MAX + 1], 3));
         assert!(
             cache.get(b"a").is_none(),
             "the old value would be a stale read"
         );
+        read(&mut cache, &kv("a", vec![1; VALUE_BYTES_MAX + 1], 3), 3);
+        assert_eq!(cache.bytes(), 0);
     }
 
     #[test]
     fn switched_off_it_holds_nothing() {
         let mut cache = ValueCache::new(0);
-        cache.insert(&kv("a", vec![], 2));
+        read(&mut cache, &kv("a", vec![], 2), 2);
         assert!(cache.get(b"a").is_none());
         assert_eq!(cache.bytes(), 0);
     }

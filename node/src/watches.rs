@@ -256,6 +256,11 @@ impl Watches {
         }
     }
 
+    /// Whether anybody watches anything.
+    pub fn is_watched(&self) -> bool {
+        self.set.borrow().watchers_count() > 0
+    }
+
     fn report(&self) {
         let set = self.set.borrow();
         let now = (

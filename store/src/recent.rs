@@ -35,6 +35,11 @@ impl RecentChanges {
         }
     }
 
+    /// Changes the bound; a lower one takes hold with the next push.
+    pub fn set_bytes_max(&mut self, bytes_max: usize) {
+        self.bytes_max = bytes_max;
+    }
+
     /// Appends an applied batch; revisions continue where the last batch ended.
     pub fn push(&mut self, changes: &Arc<Vec<Change>>) {
         if changes.is_empty() {
@@ -73,29 +78,10 @@ impl RecentChanges {
         )
     }
 
-    /// Whether a change of `key` above `revision` is known, or cannot be ruled out cheaply.
-    ///
-    /// Looks at 64 changes at the most: the caller only wants to know if a value read at `revision` is still the newest.
-    pub fn may_have_changed(&self, key: &[u8], revision: i64) -> bool {
-        let Some(changes) = self.since(revision + 1) else {
-            return true;
-        };
-        for (seen, change) in changes.enumerate() {
-            if seen == 64 || change.events.iter().any(|event| event_key(event) == key) {
-                return true;
-            }
-        }
-        false
-    }
-
     #[cfg(test)]
     fn bytes(&self) -> usize {
         self.bytes
     }
-}
-
-fn event_key(event: &kvnode_api::Event) -> &[u8] {
-    event.kv.as_ref().map_or(&[], |kv| &kv.key)
 }
 
 fn change_bytes(change: &Change) -> usize {
@@ -166,15 +152,14 @@ mod tests {
     }
 
     #[test]
-    fn a_change_of_the_key_is_noticed_and_a_lost_range_counts_as_changed() {
+    fn a_lower_bound_holds_from_the_next_batch_on() {
         let mut ring = RecentChanges::new(1 << 20, 1);
-        ring.push(&batch(2..10, 1));
-        assert!(ring.may_have_changed(b"k5", 4));
-        assert!(!ring.may_have_changed(b"k5", 5));
-        assert!(
-            ring.may_have_changed(b"other", 0),
-            "below the ring: unknown"
-        );
-        assert!(!ring.may_have_changed(b"other", 1));
+        ring.push(&batch(2..10, 200));
+        ring.push(&batch(10..20, 200));
+        ring.set_bytes_max(0);
+        assert_eq!(revisions(&ring, 2), Some((2..20).collect()));
+        ring.push(&batch(20..22, 200));
+        assert_eq!(revisions(&ring, 19), None);
+        assert_eq!(revisions(&ring, 20), Some(vec![20, 21]));
     }
 }

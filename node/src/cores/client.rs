@@ -46,6 +46,8 @@ const ENVELOPE_BYTES: usize = 40;
 const CACHE_BYTES: usize = 64 << 20;
 /// Recent changes kept for watches.
 const RING_BYTES: usize = 8 << 20;
+/// The same while nobody watches: few enough that they are still in the processor's cache when they are dropped.
+const RING_UNWATCHED_BYTES: usize = 256 << 10;
 /// Answers are cut from buffers of this size, so that most need no allocation of their own.
 const BUFFER_BYTES: usize = 64 << 10;
 
@@ -209,12 +211,20 @@ impl ClientCore {
             for event in applied.changes.iter().flat_map(|change| &change.events) {
                 let Some(kv) = &event.kv else { continue };
                 match event.r#type {
-                    0 => cache.insert(kv),
+                    0 => cache.put(kv),
                     _ => cache.remove(&kv.key),
                 }
             }
         }
-        self.ring.borrow_mut().push(&applied.changes);
+        {
+            let mut ring = self.ring.borrow_mut();
+            ring.set_bytes_max(if self.watches.is_watched() {
+                RING_BYTES
+            } else {
+                RING_UNWATCHED_BYTES
+            });
+            ring.push(&applied.changes);
+        }
         self.applied_index.set(applied.index);
         self.revision.set(applied.view.revision());
         self.fenced
@@ -358,11 +368,14 @@ impl ClientCore {
         self.cache.borrow_mut().get(key).map(found)
     }
 
-    /// Keeps what a reader found at `revision`, unless the key may have changed since.
+    /// A key that is not cached is about to be read from the newest view.
+    pub fn expect(&self, key: &[u8]) {
+        self.cache.borrow_mut().expect(key, self.revision.get());
+    }
+
+    /// Keeps what a reader found at `revision`, unless the key has changed since.
     pub fn fill(&self, kv: &KeyValue, revision: i64) {
-        if !self.ring.borrow().may_have_changed(&kv.key, revision) {
-            self.cache.borrow_mut().insert(kv);
-        }
+        self.cache.borrow_mut().fill(kv, revision);
     }
 
     /// The changes from `revision` on that are still in memory, as [`RecentChanges::since`].

@@ -81,6 +81,7 @@ async fn get(core: &Rc<ClientCore>, key: Bytes) -> Reply {
     }
     let view = core.view();
     let revision = view.revision();
+    core.expect(&key);
     let found: Option<KeyValue> = core.on_reader(move || view.get(&key)).await??;
     if let Some(kv) = &found {
         core.fill(kv, revision);
