@@ -30,6 +30,7 @@ use crate::shared::Shared;
 use crate::slots::{Pending, Slots, Ticket};
 use crate::snapshots::PersisterSlot;
 use crate::watches::Watches;
+use kvnode_store::lease_clock::Renewal;
 use kvnode_store::recent::RecentChanges;
 
 /// Requests of one core that may wait for an answer of one kind at a time; beyond it: "too many requests".
@@ -444,6 +445,12 @@ impl ClientCore {
             .ok()
             .and_then(|replica| replica.read_now());
         index.is_some_and(|index| index <= self.applied_index.get())
+    }
+
+    /// Renews a lease without a message, where this core sits beside the leader's replica; `None` says to ask it.
+    pub fn renew_now(&self, lease: i64) -> Option<Renewal> {
+        let mut replica = self.neighbour.get()?.try_borrow_mut().ok()?;
+        replica.renew_now(lease, self.applied_index.get())
     }
 
     /// Waits until this core's view is at least as new as everything acknowledged before this call.

@@ -3,10 +3,10 @@
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
-use std::task::Poll;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use kvnode_api::status::Status;
 use kvnode_api::{
     LeaseGrantRequest, LeaseKeepAliveRequest, LeaseKeepAliveResponse, LeaseLeasesResponse,
@@ -25,6 +25,8 @@ use kvnode_store::lease_clock::Renewal;
 
 /// Pause before a leader is looked for again.
 const ASK_AGAIN: Duration = Duration::from_millis(50);
+/// Bytes of keepalive answers that gather at the most before they are sent.
+const ANSWERS_BYTES_MAX: usize = 16 << 10;
 
 pub async fn grant(core: &Rc<ClientCore>, message: Bytes) -> Reply {
     let mut request: LeaseGrantRequest = frame::decode(message)?;
@@ -148,36 +150,89 @@ pub async fn keep_alive(
         .metrics
         .method(kvnode_api::service::Method::LeaseKeepAlive);
     let guard = requires_leader.then(|| LeaderGuard::new(core));
+    // Answers to requests that came together leave together.
+    let mut answers = BytesMut::new();
     loop {
-        let next = poll_fn(|context| match requests.poll_next(context) {
-            Poll::Pending if guard.as_ref().is_some_and(|guard| guard.poll_lost(context)) => {
-                Poll::Ready(Err(Status::no_leader()))
-            }
-            next => next,
-        });
-        let Some(message) = next.await? else {
-            break;
-        };
-        counts.received.add(1);
-        if requires_leader && !core.shared.has_leader() {
-            return Err(Status::no_leader());
-        }
-        let request: LeaseKeepAliveRequest = frame::decode(message)?;
-        // The revision from before the renewal: a client may conclude that the lease lived at least until then.
-        let header = core.header(core.revision());
-        let ttl = renew(core, request.id).await?;
-        let response = LeaseKeepAliveResponse {
-            header: Some(header),
-            id: request.id,
-            ttl,
-        };
-        let frame = core.encode(|buffer| frame::encode_into(&response, buffer))?;
-        counts.sent.add(1);
-        if responses.send(frame).await.is_err() {
+        let mut next = requests.poll_next(&mut Context::from_waker(Waker::noop()));
+        if (next.is_pending() || answers.len() >= ANSWERS_BYTES_MAX)
+            && !send(&mut answers, responses).await
+        {
             return Ok(());
         }
+        let next = poll_fn(|context| {
+            if next.is_pending() {
+                next = requests.poll_next(context);
+            }
+            match std::mem::replace(&mut next, Poll::Pending) {
+                Poll::Pending if guard.as_ref().is_some_and(|guard| guard.poll_lost(context)) => {
+                    Poll::Ready(Err(Status::no_leader()))
+                }
+                next => next,
+            }
+        })
+        .await;
+        let outcome = match next {
+            Ok(Some(message)) => {
+                counts.received.add(1);
+                answer(core, message, requires_leader, &mut answers, responses).await
+            }
+            Ok(None) => Ok(false),
+            Err(status) => Err(status),
+        };
+        match outcome {
+            Ok(true) => counts.sent.add(1),
+            Ok(false) => {
+                send(&mut answers, responses).await;
+                return Ok(());
+            }
+            Err(status) => {
+                send(&mut answers, responses).await;
+                return Err(status);
+            }
+        }
     }
-    Ok(())
+}
+
+/// Hands over what has gathered; `false` if nobody listens any more.
+async fn send(answers: &mut BytesMut, responses: &mut ResponseSink) -> bool {
+    answers.is_empty() || responses.send(answers.split().freeze()).await.is_ok()
+}
+
+/// Adds the answer to one request; `false` if nobody listens any more. Before it has to wait for one, it sends those
+/// that are there.
+async fn answer(
+    core: &Rc<ClientCore>,
+    message: Bytes,
+    requires_leader: bool,
+    answers: &mut BytesMut,
+    responses: &mut ResponseSink,
+) -> Result<bool, Status> {
+    if requires_leader && !core.shared.has_leader() {
+        return Err(Status::no_leader());
+    }
+    let request: LeaseKeepAliveRequest = frame::decode(message)?;
+    // The revision from before the renewal: a client may conclude that the lease lived at least until then.
+    let header = core.header(core.revision());
+    let ttl = match core.renew_now(request.id) {
+        Some(Renewal::Renewed(ttl)) => {
+            core.shared.metrics.leases_renewed.add(1);
+            ttl
+        }
+        Some(Renewal::Unknown) => 0,
+        _ => {
+            if !send(answers, responses).await {
+                return Ok(false);
+            }
+            renew(core, request.id).await?
+        }
+    };
+    let response = LeaseKeepAliveResponse {
+        header: Some(header),
+        id: request.id,
+        ttl,
+    };
+    frame::encode_into(&response, answers)?;
+    Ok(true)
 }
 
 /// The granted TTL, or 0 for a lease that is not there (any more).

@@ -67,6 +67,20 @@ impl ReplicaCore {
         }
     }
 
+    /// Renews a lease for a core on this executor, if that needs no waiting and nobody else. `seen` as in [`LeaseAsk`].
+    pub fn renew_now(&mut self, lease: i64, seen: u64) -> Option<Renewal> {
+        // A pause must be noticed before anything is said about who leads, as at the start of each turn.
+        self.look_at_clock();
+        let may = self.leads()
+            && self.leases.clock.is_running()
+            && self.leads_freshly()
+            && self.leases.confirming.is_none();
+        let clock = &mut self.leases.clock;
+        let settled = clock.knows(lease) || seen <= self.view.applied_index();
+        (may && settled && !clock.is_noted(lease))
+            .then(|| clock.keep_alive(lease, self.shared.now_ms()))
+    }
+
     /// Another member asks.
     pub(super) fn lease_asked(&mut self, member: u64, ticket: u64, body: &[u8]) {
         if let Some(ask) = decode_ask(body) {
