@@ -6,6 +6,7 @@ mod crowd;
 mod exclusive;
 mod full_disk;
 mod kill;
+mod left_behind;
 mod load;
 mod restart;
 mod slow_watch;
