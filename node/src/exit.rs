@@ -10,7 +10,7 @@ pub enum Code {
     Failed = 1,
     /// Wrong configuration.
     Usage = 2,
-    /// Refused for safety: going on could lose or invent data.
+    /// Refused for safety: going on could lose or invent data. Also the end of a member that was removed.
     Safety = 3,
     /// Another process holds the data directory.
     Locked = 5,

@@ -232,6 +232,46 @@ fn endpoints_tell_status_health_and_hash() {
 }
 
 #[test]
+fn a_learner_is_added_moved_and_removed() {
+    let Some(ctl) = ctl() else { return };
+    let added = ctl.ok("member add late --learner --peer-urls=http://127.0.0.1:1");
+    assert!(added.starts_with("Member "), "{added}");
+    assert!(added.contains("ETCD_NAME=\"late\""), "{added}");
+    assert!(
+        added.contains("ETCD_INITIAL_CLUSTER_STATE=\"existing\""),
+        "{added}"
+    );
+    let own = format!("test={}", ctl.server.peer_url());
+    assert!(added.contains(&own), "{added}");
+    let id = added.split_whitespace().nth(1).expect("an id").to_owned();
+    let list = ctl.ok("member list");
+    let line = format!("{id}, unstarted, , http://127.0.0.1:1, , true");
+    assert!(list.lines().any(|found| found == line), "{list}");
+
+    let promoted = ctl.run(&format!("member promote {id}"));
+    assert!(!promoted.success);
+    assert!(
+        promoted.stderr.contains("in sync with leader"),
+        "{}",
+        promoted.stderr
+    );
+    let moved = ctl.ok(&format!(
+        "member update {id} --peer-urls=http://127.0.0.1:2"
+    ));
+    assert!(moved.contains("updated in cluster"), "{moved}");
+    let removed = ctl.ok(&format!("member remove {id}"));
+    assert!(removed.contains("removed from cluster"), "{removed}");
+    let again = ctl.run(&format!("member remove {id}"));
+    assert!(!again.success);
+    assert!(
+        again.stderr.contains("member not found"),
+        "{}",
+        again.stderr
+    );
+    assert_eq!(ctl.ok("member list").lines().count(), 1);
+}
+
+#[test]
 fn members_are_listed() {
     let Some(ctl) = ctl() else { return };
     let list = ctl.ok("member list");

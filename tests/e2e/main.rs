@@ -8,5 +8,6 @@ mod full_disk;
 mod kill;
 mod left_behind;
 mod load;
+mod membership;
 mod restart;
 mod slow_watch;

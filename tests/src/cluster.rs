@@ -41,6 +41,12 @@ impl Cluster {
         cluster
     }
 
+    /// Takes in a server that has joined; its number.
+    pub fn push(&mut self, server: Server) -> usize {
+        self.members.push(server);
+        self.members.len() - 1
+    }
+
     pub fn count(&self) -> usize {
         self.members.len()
     }

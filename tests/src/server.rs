@@ -233,6 +233,16 @@ impl Server {
         self.launch()
     }
 
+    /// How it was started.
+    pub fn options(&self) -> &Options {
+        &self.options
+    }
+
+    /// Another peer port for the next [`Server::restart`].
+    pub fn move_peer_port(&mut self, port: u16) {
+        self.peer.set_port(port);
+    }
+
     /// Other options for the next [`Server::restart`]; ports and data stay.
     pub fn set_options(&mut self, options: Options) {
         self.options = options;

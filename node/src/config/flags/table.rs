@@ -267,7 +267,7 @@ pub const GROUPS: &[Group] = &[
         flag("listen-metrics-urls", Urls, "", Used,
             "More listeners, for /metrics, /health, /livez and /readyz only."),
         flag("listen-peer-urls", Urls, DEFAULT_PEER_URL, Used,
-            "Where other members connect. Checked, but not opened by a single member."),
+            "Where other members connect."),
         flag("listen-client-http-urls", Urls, "", NEEDS_HTTP,
             "Move HTTP away from the client urls, which then serve gRPC only."),
         flag("snapshot-count", ANY, "10000", Used,
