@@ -178,7 +178,10 @@ impl ValueCache {
             return;
         }
         let before = entry.cost();
-        entry.value = Bytes::copy_from_slice(&kv.value);
+        // One buffer, because a get looks at both.
+        let buffer = Bytes::from([&kv.key[..], &kv.value[..]].concat());
+        entry.key = buffer.slice(..kv.key.len());
+        entry.value = buffer.slice(kv.key.len()..);
         entry.take(kv);
         self.bytes = self.bytes - before + entry.cost();
         self.make_room();
