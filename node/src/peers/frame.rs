@@ -15,6 +15,8 @@
 //! The header has a checksum of its own, so that a damaged length is seen before it is believed.
 //! Every kind has a longest body ([`Kind::body_bytes_max`]), checked before anything is allocated.
 //! Whatever does not add up ends the connection; there is no way back to a frame's beginning.
+//!
+//! This file names nothing else of the crate, so that a fuzz target can take it in alone.
 
 use bytes::{BufMut, Bytes, BytesMut};
 
@@ -22,6 +24,12 @@ pub const HEADER_BYTES: usize = 16;
 
 /// Longest raft message. The longest entry (12 MiB) with its neighbours fits.
 pub const MESSAGE_BYTES_MAX: usize = 16 << 20;
+
+/// The longest body of an ask or its answer, in bytes.
+pub const ASK_BYTES_MAX: usize = 1 << 20;
+
+/// The most bytes of a snapshot that are read, sent or written at a time.
+pub const CHUNK_BYTES: usize = 256 << 10;
 
 /// Room for a snapshot's small words: offers, offsets, reasons.
 const WORD_BYTES_MAX: usize = 1024;
@@ -78,9 +86,9 @@ impl Kind {
     pub const fn body_bytes_max(self) -> usize {
         match self {
             Kind::Message => MESSAGE_BYTES_MAX,
-            Kind::Ask => 9 + super::ASK_BYTES_MAX,
-            Kind::Answer => 8 + super::ASK_BYTES_MAX,
-            Kind::Chunk => 8 + super::CHUNK_BYTES,
+            Kind::Ask => 9 + ASK_BYTES_MAX,
+            Kind::Answer => 8 + ASK_BYTES_MAX,
+            Kind::Chunk => 8 + CHUNK_BYTES,
             Kind::Ping | Kind::Pong | Kind::Removed | Kind::Kept => 0,
             Kind::Offer | Kind::Resume | Kind::End | Kind::Failed => WORD_BYTES_MAX,
         }

@@ -14,7 +14,7 @@ mod accept;
 mod backoff;
 mod bell;
 mod dial;
-pub mod frame;
+mod frame;
 mod greeting;
 mod inner;
 mod lanes;
@@ -46,13 +46,9 @@ use inner::{Inner, Remote};
 use lanes::Item;
 use wire::Farewell;
 
+pub use frame::{ASK_BYTES_MAX, CHUNK_BYTES};
 pub use limits::Limits;
-pub use snapshot::{
-    CHUNK_BYTES, IncomingSnapshot, SnapshotEvent, SnapshotId, SnapshotSink, SnapshotSource,
-};
-
-/// The longest body of an ask or its answer, in bytes.
-pub const ASK_BYTES_MAX: usize = 1 << 20;
+pub use snapshot::{IncomingSnapshot, SnapshotEvent, SnapshotId, SnapshotSink, SnapshotSource};
 
 /// Who we are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -14,6 +14,7 @@ use std::fmt;
 use std::io;
 use std::sync::mpsc::{self, Receiver, SyncSender};
 
+use super::frame::CHUNK_BYTES;
 pub(super) use pace::Pace;
 pub(super) use receive::{Transfers, receive};
 pub(super) use send::{Outgoing, send};
@@ -81,9 +82,6 @@ pub trait SnapshotSink: Send {
     /// Any error ends the transfer for good.
     fn finish(self: Box<Self>) -> io::Result<()>;
 }
-
-/// The most bytes of one read or write.
-pub const CHUNK_BYTES: usize = 256 << 10;
 
 /// A snapshot that a peer wants to send. Dropping it refuses it.
 pub struct IncomingSnapshot {
