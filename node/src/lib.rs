@@ -17,6 +17,7 @@ pub mod version;
 
 mod announce;
 mod asked;
+mod auth;
 mod cache;
 mod compactor;
 mod cores;

@@ -48,7 +48,7 @@ impl<E: Engine> Store<E> {
             user: &command.header.user,
             revision: command.header.auth_revision,
         };
-        let result = match self.dispatch(command.kind, asker, command.message) {
+        let result = match self.dispatch(index, command.kind, asker, command.message) {
             Ok(response) => Ok(response),
             Err(Failure::Refused(status)) => Err(status),
             Err(Failure::Fatal(error)) => return Err(error),
@@ -62,6 +62,7 @@ impl<E: Engine> Store<E> {
 
     fn dispatch(
         &mut self,
+        index: u64,
         kind: Kind,
         asker: Identity<'_>,
         message: Bytes,
@@ -76,7 +77,7 @@ impl<E: Engine> Store<E> {
             Kind::LeaseCheckpoint => self.lease_checkpoint(&read(message)?),
             Kind::Alarm => self.alarm(asker, &read(message)?),
             kind if kind.changes_members() => self.change_members(kind, message),
-            Kind::Authenticate => self.authenticate(asker, read(message)?),
+            Kind::Authenticate => self.authenticate(index, asker, read(message)?),
             kind => self.manage_auth(kind, asker, message),
         }
     }
@@ -240,6 +241,7 @@ impl<E: Engine> Store<E> {
     /// Notes a token for the members' token tables; the state itself does not change.
     fn authenticate(
         &mut self,
+        index: u64,
         asker: Identity<'_>,
         request: AuthenticateRequest,
     ) -> Result<Response, Failure> {
@@ -253,11 +255,16 @@ impl<E: Engine> Store<E> {
         if self.auth.user(&request.name).is_none() {
             return Err(Status::auth_failed().into());
         }
+        // The index tells a member that is behind that the token is still to come.
+        let token = format!("{}.{index}", request.password);
         self.token_changes.push(TokenChange::Issued {
             user: request.name,
-            token: request.password,
+            token: token.clone(),
         });
-        Ok(self.auth_response())
+        Ok(Response::Token {
+            revision: self.meta.revision,
+            token,
+        })
     }
 
     fn manage_auth(

@@ -95,7 +95,7 @@ pub enum Kind {
     AuthRoleGrantPermission = 41,
     /// `AuthRoleRevokePermissionRequest`
     AuthRoleRevokePermission = 42,
-    /// `AuthenticateRequest` whose password field holds the new token: all members are to know it
+    /// `AuthenticateRequest` whose password field holds the letters of a new token: all members are to know it
     Authenticate = 43,
 }
 

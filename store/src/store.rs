@@ -106,9 +106,14 @@ pub enum Response {
     Alarm(AlarmResponse),
     /// The member table was changed; it is found in the view.
     Member,
-    /// A change of auth was carried out, or a token noted. The store's revision is for the header.
+    /// A change of auth was carried out. The store's revision is for the header.
     Auth {
         revision: i64,
+    },
+    /// A token was issued.
+    Token {
+        revision: i64,
+        token: String,
     },
 }
 

@@ -224,8 +224,9 @@ fn tokens_are_noted_for_known_users_and_dropped_with_their_reason() {
     let mut machine = guarded();
     let token = |user: &str| AuthenticateRequest {
         name: user.into(),
-        password: "token".into(),
+        password: "letters".into(),
     };
+    let index = machine.next_index();
     let revision = machine.view().auth().revision();
     let (result, changes) = by(
         &mut machine,
@@ -234,10 +235,15 @@ fn tokens_are_noted_for_known_users_and_dropped_with_their_reason() {
         Kind::Authenticate,
         &token("alice"),
     );
-    result.unwrap();
+    let text = format!("letters.{index}");
+    let expected = Response::Token {
+        revision: machine.revision(),
+        token: text.clone(),
+    };
+    assert_eq!(result, Ok(expected));
     let issued = TokenChange::Issued {
         user: "alice".into(),
-        token: "token".into(),
+        token: text,
     };
     assert_eq!(changes, [issued]);
     let stale = by(
