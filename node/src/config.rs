@@ -22,6 +22,7 @@ pub use merge::{Notice, Source};
 pub use print::{help, version};
 pub use urls::{Address, Scheme, Url};
 
+use crate::auth::jwt;
 use crate::logging;
 use merge::Settings;
 use std::ffi::OsString;
@@ -107,6 +108,13 @@ pub struct Config {
     /// Idle time before a watch that asked for progress is told; at least 100 ms.
     pub watch_progress_notify_interval: Duration,
 
+    /// How users show who they are.
+    pub auth_token: AuthToken,
+    /// How long a simple token lasts after its last use.
+    pub auth_token_ttl: Duration,
+    /// Work factor of password hashes, 4 to 31.
+    pub bcrypt_cost: u32,
+
     /// Level, form and outputs of the log.
     pub log: logging::Settings,
     /// Log an applied entry that took longer; `Duration::MAX` is off.
@@ -125,6 +133,13 @@ pub struct FoundingMember {
     pub name: String,
     /// In the order given, no url twice.
     pub peer_urls: Vec<Url>,
+}
+
+/// Kind of authentication token.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AuthToken {
+    Simple,
+    Jwt(jwt::Options),
 }
 
 /// What to do while the data directory is empty.

@@ -17,7 +17,7 @@ pub mod version;
 
 mod announce;
 mod asked;
-mod auth;
+pub mod auth;
 mod cache;
 mod compactor;
 mod cores;

@@ -14,6 +14,7 @@ use kvnode_store::engine::Engine as _;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
+use crate::auth::Provider;
 use crate::compactor;
 use crate::config::{self, Config};
 use crate::cores::client::{ClientCore, Start};
@@ -282,6 +283,13 @@ impl Node {
             incarnation,
             ..
         } = opened;
+        let provider = Provider::open(&config).map_err(|error| {
+            Exit::new(
+                Code::Usage,
+                format!("--auth-token: {error}"),
+                "correct --auth-token, or use --auth-token=simple",
+            )
+        })?;
         let identity = *data.identity();
         let shared = Arc::new(Shared::new(
             config,
@@ -312,7 +320,7 @@ impl Node {
         let (apply_sender, apply_inbox) = mailbox::by_admission();
         let (disk_sender, disk_inbox) = mailbox::by_admission();
 
-        let (readers, background) = (Pool::default(), Pool::default());
+        let (readers, background, hashers) = (Pool::default(), Pool::default(), Pool::default());
         let pools = vec![
             (
                 readers.clone(),
@@ -323,6 +331,10 @@ impl Node {
                 background
                     .start("kv-background", 1, &cores)
                     .map_err(thread)?,
+            ),
+            (
+                hashers.clone(),
+                hashers.start("kv-hash", 1, &cores).map_err(thread)?,
             ),
         ];
         let view = store.view();
@@ -390,6 +402,8 @@ impl Node {
                 readers: readers.clone(),
                 background: background.clone(),
                 persisters: persisters.clone(),
+                hashers: hashers.clone(),
+                provider: provider.clone(),
                 view: view.clone(),
             };
             let seat = Seat {

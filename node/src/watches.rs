@@ -462,6 +462,14 @@ impl Stream {
         watches.catch_up(&self.core);
     }
 
+    /// Answers a create request of somebody who may not have the watcher.
+    pub fn refuse(&self, refused: &Status) {
+        let watches = &self.core.watches;
+        let reason = refused.to_cancel_reason();
+        let answer = watches.set.borrow().refuse(&reason, self.core.revision());
+        watches.answer(&self.core, self.outbox.id, answer);
+    }
+
     pub fn cancel(&self, watch_id: i64) {
         let watches = &self.core.watches;
         let canceled =

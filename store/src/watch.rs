@@ -266,6 +266,12 @@ impl WatcherSet {
         Some(watch_id)
     }
 
+    /// The answer to a create request that is refused for a reason found elsewhere, such as a missing
+    /// permission.
+    pub fn refuse(&self, reason: &str, current: i64) -> WatchResponse {
+        refusal(reason, current.max(self.delivered))
+    }
+
     /// A cancel request. `None`, and no answer to send, if there is no such watcher.
     pub fn cancel(
         &mut self,

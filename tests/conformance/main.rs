@@ -4,6 +4,7 @@
 //! in its doc comment. The whole binary runs against any server of the protocol (see the harness); what
 //! depends on the release is asked of `Kind` where it matters.
 
+mod auth;
 mod cluster;
 mod compaction;
 mod http_side;

@@ -534,6 +534,23 @@ unary! {
     member_remove "/etcdserverpb.Cluster/MemberRemove" MemberRemoveRequest -> MemberRemoveResponse
     member_update "/etcdserverpb.Cluster/MemberUpdate" MemberUpdateRequest -> MemberUpdateResponse
     member_promote "/etcdserverpb.Cluster/MemberPromote" MemberPromoteRequest -> MemberPromoteResponse
+    auth_enable "/etcdserverpb.Auth/AuthEnable" AuthEnableRequest -> AuthEnableResponse
+    auth_disable "/etcdserverpb.Auth/AuthDisable" AuthDisableRequest -> AuthDisableResponse
+    auth_status "/etcdserverpb.Auth/AuthStatus" AuthStatusRequest -> AuthStatusResponse
+    authenticate "/etcdserverpb.Auth/Authenticate" AuthenticateRequest -> AuthenticateResponse
+    user_add "/etcdserverpb.Auth/UserAdd" AuthUserAddRequest -> AuthUserAddResponse
+    user_get "/etcdserverpb.Auth/UserGet" AuthUserGetRequest -> AuthUserGetResponse
+    user_list "/etcdserverpb.Auth/UserList" AuthUserListRequest -> AuthUserListResponse
+    user_delete "/etcdserverpb.Auth/UserDelete" AuthUserDeleteRequest -> AuthUserDeleteResponse
+    user_change_password "/etcdserverpb.Auth/UserChangePassword" AuthUserChangePasswordRequest -> AuthUserChangePasswordResponse
+    user_grant_role "/etcdserverpb.Auth/UserGrantRole" AuthUserGrantRoleRequest -> AuthUserGrantRoleResponse
+    user_revoke_role "/etcdserverpb.Auth/UserRevokeRole" AuthUserRevokeRoleRequest -> AuthUserRevokeRoleResponse
+    role_add "/etcdserverpb.Auth/RoleAdd" AuthRoleAddRequest -> AuthRoleAddResponse
+    role_get "/etcdserverpb.Auth/RoleGet" AuthRoleGetRequest -> AuthRoleGetResponse
+    role_list "/etcdserverpb.Auth/RoleList" AuthRoleListRequest -> AuthRoleListResponse
+    role_delete "/etcdserverpb.Auth/RoleDelete" AuthRoleDeleteRequest -> AuthRoleDeleteResponse
+    role_grant_permission "/etcdserverpb.Auth/RoleGrantPermission" AuthRoleGrantPermissionRequest -> AuthRoleGrantPermissionResponse
+    role_revoke_permission "/etcdserverpb.Auth/RoleRevokePermission" AuthRoleRevokePermissionRequest -> AuthRoleRevokePermissionResponse
     health_check "/grpc.health.v1.Health/Check" HealthCheckRequest -> HealthCheckResponse
 }
 

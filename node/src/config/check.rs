@@ -6,9 +6,10 @@ use super::flags::{self, GATES};
 use super::merge::{Notice, Settings, Source, invalid, named, unsupported};
 use super::urls::Url;
 use super::{
-    AutoCompaction, ClusterState, Config, ConfigError, ForceNewCluster, Keepalive, Limits, ids,
-    suggest, values,
+    AuthToken, AutoCompaction, ClusterState, Config, ConfigError, ForceNewCluster, Keepalive,
+    Limits, ids, suggest, values,
 };
+use crate::auth::jwt;
 use crate::logging::{self, Format, Output};
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
@@ -102,6 +103,9 @@ pub fn build(settings: &Settings, notices: &mut Vec<Notice>) -> Result<Config, C
         },
         auto_compaction: read.auto_compaction()?,
         watch_progress_notify_interval: read.progress_interval()?,
+        auth_token: read.auth_token()?,
+        auth_token_ttl: Duration::from_secs(read.whole("auth-token-ttl")?),
+        bcrypt_cost: read.whole_u32("bcrypt-cost")?,
         log: read.log()?,
         warning_apply_duration: read.threshold("warning-apply-duration")?,
         cores: read.cores()?,
@@ -201,6 +205,22 @@ impl<'a> Read<'a> {
         let setting = self.settings.get(name);
         let flag = flags::find(name).expect("only flags of the table are read");
         invalid(flag, &setting.text, &setting.source, why)
+    }
+
+    fn auth_token(&self) -> Result<AuthToken, ConfigError> {
+        const NAME: &str = "auth-token";
+        let text = self.text(NAME);
+        let (kind, options) = text.split_once(',').unwrap_or((text, ""));
+        match kind {
+            "simple" => Ok(AuthToken::Simple),
+            "jwt" => {
+                let time = |text: &str| values::parse_duration(text).ok();
+                let options = jwt::Options::parse(options, time);
+                let options = options.map_err(|error| self.invalid(NAME, &error.to_string()))?;
+                Ok(AuthToken::Jwt(options))
+            }
+            _ => Err(self.invalid(NAME, "expected simple, or jwt with its options")),
+        }
     }
 
     fn bool(&self, name: &str) -> Result<bool, ConfigError> {

@@ -18,6 +18,7 @@ use kvnode_store::{BuiltFences, Committed};
 use kvnode_wal::{Entry, EntryKind};
 
 use super::{Applied, ApplyJob, CoreMessage, Mailboxes, ReplicaMessage, Store, post};
+use crate::auth::tokens::Change as TokenChange;
 use crate::exit;
 use crate::mailbox::{Receiver, Sender};
 use crate::shared::Shared;
@@ -180,6 +181,11 @@ impl ApplyThread {
                 }
             }
         }
+        let now_ms = self.shared.now_ms();
+        let noted = step.token_changes.into_iter();
+        let tokens: Arc<[_]> = noted
+            .map(|change| TokenChange::new(change, now_ms))
+            .collect();
         self.shared.vitals.applied.store(index, Ordering::Release);
         for (core, results) in self.cores.iter().zip(results) {
             let (view, changes) = (step.view.clone(), Arc::clone(&step.changes));
@@ -190,6 +196,7 @@ impl ApplyThread {
                     view,
                     changes,
                     results,
+                    tokens: Arc::clone(&tokens),
                 }),
             );
         }

@@ -22,6 +22,7 @@ use kvnode_store::command::{Command, Header, Kind, RequestId};
 
 use super::replica::ReplicaCore;
 use super::{Applied, CoreMessage, LeaseAnswer, LeaseAsk, ReplicaMessage, View, post};
+use crate::auth::{Asker, Authority, Provider};
 use crate::cache::ValueCache;
 use crate::mailbox::{Receiver, Sender};
 use crate::pool::{Answer, Pool};
@@ -61,16 +62,21 @@ pub struct Start {
     pub readers: Pool,
     pub background: Pool,
     pub persisters: PersisterSlot,
+    /// Hashes passwords.
+    pub hashers: Pool,
+    pub provider: Provider,
     pub view: View,
 }
 
 pub struct ClientCore {
     pub shared: Arc<Shared>,
     pub watches: Watches,
+    pub authority: Authority,
     number: usize,
     replica: Sender<ReplicaMessage>,
     readers: Pool,
     background: Pool,
+    hashers: Pool,
     proposals: Rc<RefCell<Slots<Result<Response, Status>>>>,
     answers: Rc<RefCell<Slots<Answer>>>,
     leases: Rc<RefCell<Slots<LeaseAnswer>>>,
@@ -109,6 +115,8 @@ impl ClientCore {
             replica,
             readers,
             background,
+            hashers,
+            provider,
             view,
             ..
         } = start;
@@ -121,6 +129,8 @@ impl ClientCore {
             replica,
             readers,
             background,
+            hashers,
+            authority: Authority::new(provider),
             proposals: Slots::new(core, WAITING_MAX),
             answers: Slots::new(core, WAITING_MAX),
             leases: Slots::new(core, WAITING_MAX),
@@ -231,6 +241,8 @@ impl ClientCore {
         self.fenced
             .set(is_fenced(&applied.view, self.shared.member_id));
         *self.view.borrow_mut() = applied.view;
+        self.authority
+            .applied(&applied.tokens, self.shared.now_ms());
         {
             let mut proposals = self.proposals.borrow_mut();
             for (ticket, result) in applied.results {
@@ -295,6 +307,7 @@ impl ClientCore {
             .expire(now_ms, |_| LeaseAnswer::NotLeader);
         self.applies.borrow_mut().expire(now_ms, |_| ());
         self.retry_read_index(now_ms);
+        self.authority.sweep(now_ms);
         self.shared
             .metrics
             .proposals_pending
@@ -384,8 +397,19 @@ impl ClientCore {
         look(&self.ring.borrow())
     }
 
-    /// Proposes a write and waits for its result.
+    /// Proposes what the cluster does by itself and waits for its result.
     pub async fn propose(&self, kind: Kind, message: &[u8]) -> Result<Response, Status> {
+        self.propose_as(&Asker::cluster_itself(), kind, message)
+            .await
+    }
+
+    /// Proposes a write and waits for its result.
+    pub async fn propose_as(
+        &self,
+        asker: &Asker,
+        kind: Kind,
+        message: &[u8],
+    ) -> Result<Response, Status> {
         self.admit(message.len())?;
         let pending = self.open(&self.proposals)?;
         let request = RequestId {
@@ -396,7 +420,8 @@ impl ClientCore {
         let header = Header {
             request,
             time_ms: self.shared.unix_ms(),
-            ..Header::default()
+            user: asker.user.clone(),
+            auth_revision: asker.revision,
         };
         let payload = Command::encode(kind, &header, message);
         post(
@@ -533,6 +558,14 @@ impl ClientCore {
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, Status> {
         self.run_on(&self.readers, work).await
+    }
+
+    /// Runs `work` on the thread for what is slow by intention: hashing passwords.
+    pub async fn on_hasher<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Status> {
+        self.run_on(&self.hashers, work).await
     }
 
     /// Runs `work` that may take minutes, one such piece of work at a time.

@@ -21,6 +21,7 @@ use kvnode_store::engine::fjall::FjallEngine;
 use kvnode_store::{BuiltFences, Change, LeaseChange, Response};
 use kvnode_wal::Entry;
 
+use crate::auth::tokens::Change as TokenChange;
 use crate::mailbox::Sender;
 use crate::pool::Answer;
 use crate::slots::Ticket;
@@ -85,6 +86,8 @@ pub struct Applied {
     pub changes: Arc<Vec<Change>>,
     /// Results of proposals this core made.
     pub results: Vec<(Ticket, Result<Response, Status>)>,
+    /// What the token tables have to follow.
+    pub tokens: Arc<[TokenChange]>,
 }
 
 /// To the replica core.

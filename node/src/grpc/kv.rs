@@ -15,6 +15,8 @@ use kvnode_store::command::Kind;
 use kvnode_store::quota;
 use prost::Message as _;
 
+use super::auth::permit;
+use crate::auth::Asker;
 use crate::cores::View;
 use crate::cores::client::ClientCore;
 use crate::http::{Reply, RequestStream, ResponseSink};
@@ -59,12 +61,13 @@ fn cached_get(core: &ClientCore, key: &[u8]) -> Option<Reply> {
     Some(reply)
 }
 
-pub async fn range(core: &Rc<ClientCore>, message: Bytes) -> Reply {
+pub async fn range(core: &Rc<ClientCore>, asker: &Asker, message: Bytes) -> Reply {
     let request: RangeRequest = frame::decode(message)?;
     check::range(&request)?;
     if !request.serializable {
         core.linearize().await?;
     }
+    core.with_view(|view| permit(view, asker, |gate| gate.range(&request)))?;
     core.shared.metrics.ranges.add(1);
     if is_plain_get(&request) {
         return get(core, request.key).await;
@@ -99,11 +102,11 @@ async fn get(core: &Rc<ClientCore>, key: Bytes) -> Reply {
     })
 }
 
-pub async fn put(core: &Rc<ClientCore>, message: Bytes) -> Reply {
+pub async fn put(core: &Rc<ClientCore>, asker: &Asker, message: Bytes) -> Reply {
     let request: PutRequest = frame::decode(message.clone())?;
     check_quota(core, quota::put_cost(&request)).await?;
     check::put(&request)?;
-    match core.propose(Kind::Put, &message).await? {
+    match core.propose_as(asker, Kind::Put, &message).await? {
         Response::Put(response) => {
             let header = core.header(revision_of(&response.header));
             core.shared.metrics.puts.add(1);
@@ -119,10 +122,10 @@ pub async fn put(core: &Rc<ClientCore>, message: Bytes) -> Reply {
     }
 }
 
-pub async fn delete_range(core: &Rc<ClientCore>, message: Bytes) -> Reply {
+pub async fn delete_range(core: &Rc<ClientCore>, asker: &Asker, message: Bytes) -> Reply {
     let request: DeleteRangeRequest = frame::decode(message.clone())?;
     check::delete_range(&request)?;
-    match core.propose(Kind::DeleteRange, &message).await? {
+    match core.propose_as(asker, Kind::DeleteRange, &message).await? {
         Response::DeleteRange(mut response) => {
             response.header = Some(core.header(revision_of(&response.header)));
             core.shared.metrics.deletes.add(1);
@@ -132,7 +135,7 @@ pub async fn delete_range(core: &Rc<ClientCore>, message: Bytes) -> Reply {
     }
 }
 
-pub async fn txn(core: &Rc<ClientCore>, message: Bytes) -> Reply {
+pub async fn txn(core: &Rc<ClientCore>, asker: &Asker, message: Bytes) -> Reply {
     let request: TxnRequest = frame::decode(message.clone())?;
     check_quota(core, quota::txn_cost(&request)).await?;
     check::txn(&request, core.shared.config.limits.txn_ops_max)?;
@@ -142,6 +145,12 @@ pub async fn txn(core: &Rc<ClientCore>, message: Bytes) -> Reply {
             core.linearize().await?;
         }
         let view = core.view();
+        if !is_empty(&request) {
+            permit(&view, asker, |gate| {
+                // Nothing in it hangs keys on leases.
+                gate.txn::<Status>(&request, &mut |_| Ok(Vec::new()))
+            })?;
+        }
         let header = core.header(0);
         return core
             .on_reader(move || {
@@ -152,7 +161,7 @@ pub async fn txn(core: &Rc<ClientCore>, message: Bytes) -> Reply {
             })
             .await?;
     }
-    match core.propose(Kind::Txn, &message).await? {
+    match core.propose_as(asker, Kind::Txn, &message).await? {
         Response::Txn(mut response) => {
             response.header = Some(core.header(revision_of(&response.header)));
             core.encode(|buffer| frame::encode_into(&response, buffer))
@@ -161,10 +170,15 @@ pub async fn txn(core: &Rc<ClientCore>, message: Bytes) -> Reply {
     }
 }
 
-pub async fn compact(core: &Rc<ClientCore>, message: Bytes) -> Reply {
+/// A transaction that asks and does nothing needs no right.
+fn is_empty(request: &TxnRequest) -> bool {
+    request.compare.is_empty() && request.success.is_empty() && request.failure.is_empty()
+}
+
+pub async fn compact(core: &Rc<ClientCore>, asker: &Asker, message: Bytes) -> Reply {
     let request: CompactionRequest = frame::decode(message.clone())?;
     check::compaction(&request)?;
-    match core.propose(Kind::Compaction, &message).await? {
+    match core.propose_as(asker, Kind::Compaction, &message).await? {
         Response::Compaction(mut response) => {
             if request.physical {
                 wait_for_physical_compaction(core, request.revision).await?;
@@ -199,6 +213,7 @@ const FIRST_SLICE_ROWS: usize = 10;
 
 pub async fn range_stream(
     core: &Rc<ClientCore>,
+    asker: &Asker,
     mut requests: RequestStream,
     responses: &mut ResponseSink,
 ) -> Result<(), Status> {
@@ -208,6 +223,7 @@ pub async fn range_stream(
     if !request.serializable {
         core.linearize().await?;
     }
+    core.with_view(|view| permit(view, asker, |gate| gate.range(&request)))?;
     core.shared.metrics.ranges.add(1);
     let mut slices = Slices::begin(core, request);
     let target_bytes = core.shared.config.limits.request_bytes_max;

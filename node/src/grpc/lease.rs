@@ -13,13 +13,17 @@ use kvnode_api::{
     LeaseRevokeRequest, LeaseStatus, LeaseTimeToLiveRequest, LeaseTimeToLiveResponse, check, frame,
 };
 use kvnode_store::Response;
+use kvnode_store::auth::Gate;
 use kvnode_store::command::Kind;
 use prost::Message as _;
 
+use super::auth::{identify, permit};
 use super::kv::{check_lease_quota, wrong_result};
+use super::requires_leader;
+use crate::auth::Asker;
 use crate::cores::LeaseAnswer;
 use crate::cores::client::ClientCore;
-use crate::http::{Reply, RequestStream, ResponseSink};
+use crate::http::{Call, Reply, RequestStream, ResponseSink};
 use crate::watches::LeaderGuard;
 use kvnode_store::lease_clock::Renewal;
 
@@ -28,7 +32,7 @@ const ASK_AGAIN: Duration = Duration::from_millis(50);
 /// Bytes of keepalive answers that gather at the most before they are sent.
 const ANSWERS_BYTES_MAX: usize = 16 << 10;
 
-pub async fn grant(core: &Rc<ClientCore>, message: Bytes) -> Reply {
+pub async fn grant(core: &Rc<ClientCore>, asker: &Asker, message: Bytes) -> Reply {
     let mut request: LeaseGrantRequest = frame::decode(message)?;
     check_lease_quota(core).await?;
     check::lease_grant(&request)?;
@@ -36,7 +40,7 @@ pub async fn grant(core: &Rc<ClientCore>, message: Bytes) -> Reply {
         request.id = random_lease_id()?;
     }
     match core
-        .propose(Kind::LeaseGrant, &request.encode_to_vec())
+        .propose_as(asker, Kind::LeaseGrant, &request.encode_to_vec())
         .await?
     {
         Response::LeaseGrant(mut response) => {
@@ -57,9 +61,9 @@ fn random_lease_id() -> Result<i64, Status> {
         .max(1))
 }
 
-pub async fn revoke(core: &Rc<ClientCore>, message: Bytes) -> Reply {
+pub async fn revoke(core: &Rc<ClientCore>, asker: &Asker, message: Bytes) -> Reply {
     let _: LeaseRevokeRequest = frame::decode(message.clone())?;
-    match core.propose(Kind::LeaseRevoke, &message).await? {
+    match core.propose_as(asker, Kind::LeaseRevoke, &message).await? {
         Response::LeaseRevoke(mut response) => {
             core.shared.metrics.leases_revoked.add(1);
             response.header = Some(core.header(core.revision()));
@@ -69,9 +73,10 @@ pub async fn revoke(core: &Rc<ClientCore>, message: Bytes) -> Reply {
     }
 }
 
-pub async fn time_to_live(core: &Rc<ClientCore>, message: Bytes) -> Reply {
+pub async fn time_to_live(core: &Rc<ClientCore>, asker: &Asker, message: Bytes) -> Reply {
     let request: LeaseTimeToLiveRequest = frame::decode(message)?;
     let lease = request.id;
+    core.with_view(|view| permit(view, asker, |_| Ok(())))?;
     let remaining = ask(core, lease, false, |answer| match answer {
         LeaseAnswer::Remaining(remaining) => Some(remaining),
         _ => None,
@@ -90,13 +95,39 @@ pub async fn time_to_live(core: &Rc<ClientCore>, message: Bytes) -> Reply {
             // The leader knows the lease; so must this member, before it says what hangs on it.
             core.linearize().await?;
             let view = core.view();
-            let info = core.on_reader(move || view.lease(lease, true)).await??;
-            response.keys = info.map(|info| info.keys).unwrap_or_default();
+            let (reading, info) = (view.clone(), move || view.lease(lease, true));
+            let info = core.on_reader(info).await??;
+            // What is shown is what is checked.
+            let keys = info.map(|info| info.keys).unwrap_or_default();
+            permit(&reading, asker, |gate| {
+                gate.lease_read(lease, &mut |_| Ok::<_, Status>(keys.clone()))
+            })?;
+            response.keys = keys;
         }
     }
     response.header = Some(core.header(core.revision()));
     core.encode(|buffer| frame::encode_into(&response, buffer))
 }
+
+/// Lets `check` look at the keys that hang on the lease, if auth is on and it matters.
+async fn check_keys(
+    core: &Rc<ClientCore>,
+    asker: &Asker,
+    lease: i64,
+    check: impl FnOnce(&Gate<'_>, &mut Attached<'_>) -> Result<(), Status>,
+) -> Result<(), Status> {
+    let view = core.view();
+    if !view.auth().is_enabled() || view.auth().gate(asker.identity())?.is_open() {
+        return Ok(());
+    }
+    let reading = view.clone();
+    let info = core.on_reader(move || reading.lease(lease, true)).await??;
+    let mut keys = |_| Ok(info.as_ref().map_or(Vec::new(), |info| info.keys.clone()));
+    permit(&view, asker, |gate| check(gate, &mut keys))
+}
+
+/// Finds the keys that hang on a lease.
+type Attached<'a> = dyn FnMut(i64) -> Result<Vec<Bytes>, Status> + 'a;
 
 /// Asks the leader's clock until it answers what `wanted` takes. While nobody leads, or the leader is lost with the
 /// question, it is asked again, as long as a request may take.
@@ -121,9 +152,19 @@ async fn ask<T>(
     }
 }
 
-pub async fn leases(core: &Rc<ClientCore>) -> Reply {
-    let view = core.view();
-    let leases = core.on_reader(move || view.leases()).await??;
+pub async fn leases(core: &Rc<ClientCore>, asker: &Asker) -> Reply {
+    let (view, asker) = (core.view(), asker.clone());
+    let leases = core
+        .on_reader(move || {
+            let leases = view.leases()?;
+            permit(&view, &asker, |gate| {
+                let mut keys = |id| Ok(view.lease(id, true)?.map_or(Vec::new(), |info| info.keys));
+                let mut ids = leases.iter().map(|lease| lease.id);
+                ids.try_for_each(|id| gate.lease_read::<Status>(id, &mut keys))
+            })?;
+            Ok::<_, Status>(leases)
+        })
+        .await??;
     let response = LeaseLeasesResponse {
         header: Some(core.header(core.revision())),
         leases: leases
@@ -137,10 +178,11 @@ pub async fn leases(core: &Rc<ClientCore>) -> Reply {
 /// One answer per request, in order. Half-close ends the call with OK once everything is answered.
 pub async fn keep_alive(
     core: &Rc<ClientCore>,
+    call: &Call,
     mut requests: RequestStream,
     responses: &mut ResponseSink,
-    requires_leader: bool,
 ) -> Result<(), Status> {
+    let requires_leader = requires_leader(call);
     // At once, not with the first answer: some clients wait for headers before they send.
     if responses.headers().is_err() {
         return Ok(());
@@ -174,7 +216,7 @@ pub async fn keep_alive(
         let outcome = match next {
             Ok(Some(message)) => {
                 counts.received.add(1);
-                answer(core, message, requires_leader, &mut answers, responses).await
+                answer(core, call, message, &mut answers, responses).await
             }
             Ok(None) => Ok(false),
             Err(status) => Err(status),
@@ -202,15 +244,22 @@ async fn send(answers: &mut BytesMut, responses: &mut ResponseSink) -> bool {
 /// that are there.
 async fn answer(
     core: &Rc<ClientCore>,
+    call: &Call,
     message: Bytes,
-    requires_leader: bool,
     answers: &mut BytesMut,
     responses: &mut ResponseSink,
 ) -> Result<bool, Status> {
-    if requires_leader && !core.shared.has_leader() {
+    if requires_leader(call) && !core.shared.has_leader() {
         return Err(Status::no_leader());
     }
     let request: LeaseKeepAliveRequest = frame::decode(message)?;
+    if core.with_view(|view| view.auth().is_enabled()) {
+        let asker = identify(core, call).await?;
+        check_keys(core, &asker, request.id, |gate, keys| {
+            gate.lease_write(request.id, keys)
+        })
+        .await?;
+    }
     // The revision from before the renewal: a client may conclude that the lease lived at least until then.
     let header = core.header(core.revision());
     let ttl = match core.renew_now(request.id) {

@@ -16,19 +16,20 @@ use kvnode_store::command::Kind;
 use kvnode_store::engine::Persister as _;
 
 use super::kv::wrong_result;
+use crate::auth::Asker;
 use crate::cores::client::ClientCore;
 use crate::http::Reply;
 use crate::shared::{API_VERSION, CLUSTER_VERSION_SHORT, STORAGE_VERSION};
 use crate::snapshots::PersisterSlot;
 
-pub async fn alarm(core: &Rc<ClientCore>, message: Bytes) -> Reply {
+pub async fn alarm(core: &Rc<ClientCore>, asker: &Asker, message: Bytes) -> Reply {
     let request: AlarmRequest = frame::decode(message.clone())?;
     check::alarm(&request)?;
     let alarms = if request.action == AlarmAction::Get as i32 {
         core.linearize().await?;
         core.with_view(|view| view.alarms().list(request.alarm))
     } else {
-        match core.propose(Kind::Alarm, &message).await? {
+        match core.propose_as(asker, Kind::Alarm, &message).await? {
             Response::Alarm(response) => response.alarms,
             _ => return Err(wrong_result()),
         }

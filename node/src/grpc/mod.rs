@@ -1,5 +1,6 @@
 //! The gRPC services: one file each. This one is the front door: gate, dispatch, count.
 
+mod auth;
 mod cluster;
 mod health;
 mod kv;
@@ -16,6 +17,7 @@ use bytes::Bytes;
 use kvnode_api::service::Method;
 use kvnode_api::status::{Code, Status};
 
+use crate::auth::Asker;
 use crate::cores::client::ClientCore;
 use crate::http::{Call, HttpRequest, HttpResponse, Reply, RequestStream, ResponseSink, Service};
 use crate::snapshots::PersisterSlot;
@@ -60,22 +62,28 @@ impl NodeService {
     async fn dispatch(&self, call: &Call, message: Bytes) -> Reply {
         self.gate(call, &message)?;
         let core = &self.core;
+        let asker = &match call.method {
+            // Asked by those who have no token yet, or a stale one.
+            Method::Authenticate | Method::AuthStatus | Method::HealthCheck => Asker::default(),
+            _ => auth::identify(core, call).await?,
+        };
+        auth::check_method(core, asker, call.method)?;
         match call.method {
-            Method::Range => kv::range(core, message).await,
-            Method::Put => kv::put(core, message).await,
-            Method::DeleteRange => kv::delete_range(core, message).await,
-            Method::Txn => kv::txn(core, message).await,
-            Method::Compact => kv::compact(core, message).await,
-            Method::LeaseGrant => lease::grant(core, message).await,
-            Method::LeaseRevoke => lease::revoke(core, message).await,
-            Method::LeaseTimeToLive => lease::time_to_live(core, message).await,
-            Method::LeaseLeases => lease::leases(core).await,
+            Method::Range => kv::range(core, asker, message).await,
+            Method::Put => kv::put(core, asker, message).await,
+            Method::DeleteRange => kv::delete_range(core, asker, message).await,
+            Method::Txn => kv::txn(core, asker, message).await,
+            Method::Compact => kv::compact(core, asker, message).await,
+            Method::LeaseGrant => lease::grant(core, asker, message).await,
+            Method::LeaseRevoke => lease::revoke(core, asker, message).await,
+            Method::LeaseTimeToLive => lease::time_to_live(core, asker, message).await,
+            Method::LeaseLeases => lease::leases(core, asker).await,
             Method::MemberList => cluster::member_list(core, message).await,
             Method::MemberAdd => cluster::member_add(core, message).await,
             Method::MemberRemove => cluster::member_remove(core, message).await,
             Method::MemberUpdate => cluster::member_update(core, message).await,
             Method::MemberPromote => cluster::member_promote(core, message).await,
-            Method::Alarm => maintenance::alarm(core, message).await,
+            Method::Alarm => maintenance::alarm(core, asker, message).await,
             Method::Status => maintenance::status(core),
             Method::Defragment => maintenance::defragment(core, &self.persisters).await,
             Method::Hash => maintenance::hash(core).await,
@@ -83,7 +91,7 @@ impl NodeService {
             Method::MoveLeader => maintenance::move_leader(core, message).await,
             Method::Downgrade => maintenance::downgrade(core, message),
             Method::HealthCheck => health::check(message),
-            other => Err(not_served(other)),
+            other => auth::serve(core, asker, other, message).await,
         }
     }
 
@@ -96,13 +104,19 @@ impl NodeService {
         self.gate(call, &Bytes::new())?;
         let core = &self.core;
         match call.method {
-            Method::Watch => watch::serve(core, requests, responses, requires_leader(call)).await,
+            // Each watcher, each renewal is checked by itself: a bad token refuses it, not the stream.
+            Method::Watch => return watch::serve(core, call, requests, responses).await,
             Method::LeaseKeepAlive => {
-                lease::keep_alive(core, requests, responses, requires_leader(call)).await
+                return lease::keep_alive(core, call, requests, responses).await;
             }
-            Method::RangeStream => kv::range_stream(core, requests, responses).await,
+            Method::HealthWatch => return health::watch(requests, responses).await,
+            _ => {}
+        }
+        let asker = &auth::identify(core, call).await?;
+        auth::check_method(core, asker, call.method)?;
+        match call.method {
+            Method::RangeStream => kv::range_stream(core, asker, requests, responses).await,
             Method::Snapshot => snapshot::serve(core, responses).await,
-            Method::HealthWatch => health::watch(requests, responses).await,
             other => Err(not_served(other)),
         }
     }
@@ -144,6 +158,10 @@ impl Service for NodeService {
             return None;
         }
         self.gate(call, message).ok()?;
+        // Who asks matters: the long way finds out.
+        if self.core.with_view(|view| view.auth().is_enabled()) {
+            return None;
+        }
         let reply = kv::range_at_once(&self.core, message)?;
         let counts = self.core.shared.metrics.method(Method::Range);
         counts.started.add(1);

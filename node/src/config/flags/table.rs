@@ -220,7 +220,6 @@ const NO_BOLT: Verdict = Accepted("it tunes etcd's storage file, which this serv
 const NO_FILES: Verdict =
     Accepted("the state is one store, and the log is kept exactly as long as recovery needs it");
 const NO_TLS: Verdict = Accepted("it concerns TLS, which this version does not offer");
-const NO_AUTH: Verdict = Accepted("it concerns authentication, which this version does not offer");
 const NO_TRACING: Verdict = Accepted("it has a meaning only with --enable-distributed-tracing");
 const NO_DISCOVERY: Verdict = Accepted("it has a meaning only with discovery");
 const NEEDS_TLS: Verdict = Planned(
@@ -230,7 +229,6 @@ const NEEDS_HTTP: Verdict = Planned("remove it; gRPC and HTTP share the client u
 const NEEDS_WORK: Verdict = Planned("remove it to start without this feature");
 const NEEDS_DISCOVERY: Verdict =
     Planned("this version finds no members by itself: list them in --initial-cluster");
-const NEEDS_AUTH: Verdict = Planned("this version has no authentication: remove it");
 const LEFTOVER: Verdict = Accepted("it is a leftover of older etcd versions");
 const NO_PROXY: Verdict = Gone("the v2 proxy is gone; run a gRPC or TCP proxy beside the server");
 const NO_V2: Verdict = Gone("the v2 API is gone; use the v3 API");
@@ -369,9 +367,9 @@ pub const GROUPS: &[Group] = &[
         flag("tls-max-version", Choice(&["", "TLS1.2", "TLS1.3"]), "", NO_TLS, "Highest TLS version."),
         flag("cors", List, "*", NEEDS_WORK, "Origins allowed to use the HTTP gateway."),
         flag("host-whitelist", List, "*", NEEDS_WORK, "Accepted Host headers on plain HTTP."),
-        flag("auth-token", Text, "simple", NEEDS_AUTH, "Kind of authentication token."),
-        flag("auth-token-ttl", ANY, "300", NO_AUTH, "Seconds a simple token lasts."),
-        flag("bcrypt-cost", Whole(4, 31), "10", NO_AUTH, "Work factor of password hashes."),
+        flag("auth-token", Text, "simple", Used, "Kind of authentication token."),
+        flag("auth-token-ttl", ANY, "300", Used, "Seconds a simple token lasts."),
+        flag("bcrypt-cost", Whole(4, 31), "10", Used, "Work factor of password hashes."),
     ]},
     Group { title: "Logging and metrics", flags: &[
         flag("log-level", Choice(&["debug", "info", "warn", "error", "panic", "fatal"]), "info", Used,

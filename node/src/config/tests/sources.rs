@@ -225,6 +225,12 @@ fn ignored_and_accepted_flags_start_with_one_line_each() {
         "{infos:?}"
     );
     refused(load(&["--bcrypt-cost=3"]), "between 4 and 31", "");
+    refused(
+        load(&["--auth-token=jwt,pub-key=a"]),
+        "sign-method=RS256",
+        "",
+    );
+    refused(load(&["--auth-token=basic"]), "expected simple, or jwt", "");
 }
 
 #[test]
@@ -236,7 +242,6 @@ fn what_this_version_lacks_is_refused_and_never_ignored() {
         &["--auto-tls"],
         &["--peer-cert-file=a"],
         &["--peer-auto-tls=true"],
-        &["--auth-token=jwt,pub-key=a"],
         &["--discovery-srv=example.com"],
         &["--discovery-endpoints=http://d:2379", "--discovery-token=t"],
         &["--host-whitelist=a"],
