@@ -289,6 +289,7 @@ impl ApplyThread {
                     view: self.store.view(),
                     changes: Arc::default(),
                     results: Vec::new(),
+                    tokens: Arc::from([]),
                 }),
             );
         }

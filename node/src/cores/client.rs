@@ -22,7 +22,7 @@ use kvnode_store::command::{Command, Header, Kind, RequestId};
 
 use super::replica::ReplicaCore;
 use super::{Applied, CoreMessage, LeaseAnswer, LeaseAsk, ReplicaMessage, View, post};
-use crate::auth::{Asker, Authority, Provider};
+use crate::auth::{self, Asker, Authority, Provider};
 use crate::cache::ValueCache;
 use crate::mailbox::{Receiver, Sender};
 use crate::pool::{Answer, Pool};
@@ -258,6 +258,9 @@ impl ClientCore {
     /// The store went on to a state whose changes nobody tells: what was kept of the old one goes. Proposals that were
     /// applied on the way are not known by name, and time out.
     fn installed(self: &Rc<Self>, index: u64, view: View) {
+        // Passwords may have changed in what was skipped.
+        self.authority
+            .applied(&[auth::tokens::Change::AllDropped], self.shared.now_ms());
         let (revision, compact_revision) = (view.revision(), view.compact_revision());
         self.cache.borrow_mut().clear();
         *self.ring.borrow_mut() = RecentChanges::new(RING_BYTES, revision);

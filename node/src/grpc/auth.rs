@@ -200,13 +200,7 @@ async fn authenticate(core: &Rc<ClientCore>, message: Bytes) -> Reply {
         let right = core
             .on_hasher(move || passwords::verify(&password, stored.as_deref(), cost))
             .await?;
-        let mut attempts = core.authority.attempts().borrow_mut();
-        if !right {
-            attempts.failed(&request.name, now_ms);
-            return Err(Status::auth_failed());
-        }
-        attempts.succeeded(&request.name);
-        drop(attempts);
+        note_attempt(core, &request.name, right, now_ms)?;
         match token(core, &request.name, revision).await {
             // Users or roles have changed meanwhile: perhaps this one.
             Err(status) if status == Status::auth_old_revision() => {}
@@ -221,6 +215,18 @@ async fn authenticate(core: &Rc<ClientCore>, message: Bytes) -> Reply {
         }
     }
     Err(Status::auth_old_revision())
+}
+
+/// Counts a try.
+fn note_attempt(core: &ClientCore, name: &str, right: bool, now_ms: u64) -> Result<(), Status> {
+    let mut attempts = core.authority.attempts().borrow_mut();
+    if right {
+        attempts.succeeded(name);
+        Ok(())
+    } else {
+        attempts.failed(name, now_ms);
+        Err(Status::auth_failed())
+    }
 }
 
 /// The auth revision, and the hash the password has to fit: `None` for a user that is not there.
