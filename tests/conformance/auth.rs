@@ -519,3 +519,23 @@ fn auth_outlives_a_restart_and_simple_tokens_do_not() {
         root.range(get("k")).await.expect("a new token");
     });
 }
+
+/// What the cluster does by itself needs nobody's permission.
+#[test]
+fn leases_expire_while_auth_is_on() {
+    fresh_with(options(), async |server, client| {
+        enable(&client).await;
+        let root = login(server, &client, ROOT).await;
+        let request = api::LeaseGrantRequest { id: 7, ttl: 2 };
+        root.lease_grant(request).await.expect("a lease");
+        let mut watch = root.watching().await;
+        watch.create(watch_key("k")).await;
+        let leased = api::PutRequest {
+            lease: 7,
+            ..put("k", "v")
+        };
+        root.put(leased).await.expect("a key on the lease");
+        let events = watch.events(2).await;
+        assert_eq!(events[1].r#type, number::DELETE);
+    });
+}

@@ -264,6 +264,8 @@ impl ReplicaCore {
         let header = Header {
             request,
             time_ms: self.shared.unix_ms(),
+            // No client asks for it: it needs nobody's permission.
+            auth_revision: kvnode_store::auth::CLUSTER_ITSELF,
             ..Header::default()
         };
         Command::encode(kind, &header, message)
