@@ -41,8 +41,9 @@ const BYTES_MAX: usize = 32 << 20;
 const SCAN_COST: u64 = 1;
 const STEP_COST: u64 = 4;
 
-/// Heads a scan may pass over for each one wanted: more of them cost more than a lookup.
-const PASSED_MAX: usize = 16;
+/// Heads a scan may pass over for each one wanted: more of them cost more than a lookup, which is
+/// worth 2 (many tables to merge) to 8 of them.
+const PASSED_MAX: usize = 3;
 
 /// Lookups made before a scan is tried again, and fewest keys worth one.
 const LOOKUPS_MIN: usize = 16;
