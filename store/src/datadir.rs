@@ -6,7 +6,8 @@
 //!            kv/           the engine; other names beside it while a new state takes over (`engines.rs`)
 //!            wal/          the log, unless it was put elsewhere at creation
 //!            snap/         full snapshots
-//!            quarantine/   everything a repair ever removed
+//!            quarantine/   everything a repair ever removed (`replace.rs`)
+//!            SPENT         only if a repair gave up entries that other members may count on
 //! <wal-dir>/IDENTITY       a copy, if the log is elsewhere
 //!           wal/           the log
 //! ```
@@ -31,6 +32,8 @@ mod engines;
 mod error;
 mod identity;
 mod lock;
+mod reading;
+pub mod replace;
 #[cfg(test)]
 mod tests;
 
@@ -43,7 +46,8 @@ pub use engines::{Engines, Live, STAGED_DIR};
 pub use error::Error;
 pub use identity::Identity;
 use identity::Role;
-pub use lock::{Holder, Lock, Program};
+pub use lock::{Holder, Lock, Program, utc};
+pub use reading::{Reading, holder, recorded_wal_dir};
 
 pub const IDENTITY_FILE: &str = "IDENTITY";
 pub const LOCK_FILE: &str = "LOCK";
@@ -51,6 +55,8 @@ pub const KV_DIR: &str = "kv";
 pub const WAL_DIR: &str = "wal";
 pub const SNAP_DIR: &str = "snap";
 pub const QUARANTINE_DIR: &str = "quarantine";
+/// Says that a repair gave up entries others may count on: the directory's identity is used up.
+pub const SPENT_FILE: &str = "SPENT";
 /// Control socket of a running node.
 pub const ADMIN_SOCKET: &str = "admin.sock";
 /// The identity before the directory is complete.
@@ -58,13 +64,14 @@ const PENDING_FILE: &str = "IDENTITY.creating";
 /// Newest format version this program writes and reads.
 pub const FORMAT: u32 = 1;
 
-const KNOWN: [&str; 7] = [
+const KNOWN: [&str; 8] = [
     IDENTITY_FILE,
     LOCK_FILE,
     KV_DIR,
     WAL_DIR,
     SNAP_DIR,
     QUARANTINE_DIR,
+    SPENT_FILE,
     ADMIN_SOCKET,
 ];
 const MODE: u32 = 0o700;
@@ -272,6 +279,13 @@ impl DataDir {
         let mut notes = Vec::new();
         let (identity, recorded) =
             identity::read(&root.join(IDENTITY_FILE), Role::Data, &mut notes)?;
+        if let Ok(why) = fs::read_to_string(root.join(SPENT_FILE)) {
+            return Err(Error::Spent {
+                path: root,
+                member_id: identity.member_id,
+                why: why.trim().to_owned(),
+            });
+        }
         let configured = wal_dir.map(absolute_new).transpose()?;
         let (wal_parent, wal_lock) = match find_wal(&root, &identity, recorded, configured)? {
             None => (root.clone(), None),

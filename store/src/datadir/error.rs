@@ -38,6 +38,14 @@ pub enum Error {
         mode: u32,
     },
 
+    /// See [`super::SPENT_FILE`].
+    #[error("{}: member {member_id:x} must not take part again under its identity: {why}", path.display())]
+    Spent {
+        path: PathBuf,
+        member_id: u64,
+        why: String,
+    },
+
     #[error("{} is damaged: {detail}", path.display())]
     IdentityCorrupt { path: PathBuf, detail: String },
 
@@ -119,6 +127,13 @@ impl Error {
             Error::Access { path, user, .. } => {
                 format!("run as the owner, or: chown -R {user} {}", path.display())
             }
+            Error::Spent {
+                path, member_id, ..
+            } => format!(
+                "on another member: etcdctl member remove {member_id:x}, then member add, then start here \
+                 with an empty directory; to take the repair back: kvutil data undo --data-dir {}",
+                path.display()
+            ),
             Error::IdentityCorrupt { path, .. } => format!(
                 "kvutil data check --data-dir {}",
                 path.parent().unwrap_or(path).display()

@@ -60,6 +60,21 @@ impl Lock {
         })
     }
 
+    /// As [`Lock::shared`], but makes no lock file: where there is none, nobody holds it.
+    pub(super) fn shared_if_there(directory: &Path) -> Result<Option<Self>, Error> {
+        let path = directory.join(LOCK_FILE);
+        let mut file = match File::open(&path) {
+            Ok(file) => file,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(Error::io("open", path, e)),
+        };
+        Self::granted(&path, &mut file, |file| file.try_lock_shared())?;
+        Ok(Some(Self {
+            file,
+            writes_text: false,
+        }))
+    }
+
     fn granted(
         path: &Path,
         file: &mut File,
@@ -104,7 +119,7 @@ pub struct Holder {
 }
 
 impl Holder {
-    fn parse(text: &str) -> Option<Self> {
+    pub(super) fn parse(text: &str) -> Option<Self> {
         let field = |name: &str| {
             text.lines()
                 .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))
@@ -146,8 +161,8 @@ pub(super) fn holder_text(holder: &Option<Holder>) -> String {
         .map_or_else(|| "another process".to_owned(), Holder::to_string)
 }
 
-/// `2026-01-31 12:00:00 UTC`, by the usual count of days in 400-year cycles from March 1st.
-fn utc(seconds: u64) -> String {
+/// Seconds since 1970 as `2026-01-31 12:00:00 UTC`, by the usual count of days in 400-year cycles from March 1st.
+pub fn utc(seconds: u64) -> String {
     let (days, time) = (seconds / 86_400, seconds % 86_400);
     let days = days + 719_468;
     let (cycle, day) = (days / 146_097, days % 146_097);
