@@ -39,6 +39,26 @@ pub struct Driver<D> {
     writer: Writer,
     /// The first failure.
     poisoned: Option<String>,
+    /// What an append that found no room has handed to the writer.
+    stuck: Option<Stuck>,
+}
+
+/// The part of an append that the writer has already. Handing it over a second time would not do:
+/// its hard state may say that its own entries are committed, and those cannot be replaced.
+struct Stuck {
+    entries: usize,
+    /// Index and term of the last of them.
+    last: Option<(u64, u64)>,
+    hard_state: Option<HardState>,
+}
+
+impl Stuck {
+    fn is_part_of(&self, entries: &[Entry], hard_state: Option<HardState>) -> bool {
+        let last = self.entries.checked_sub(1).map(|last| entries.get(last));
+        let last = last.map(|entry| entry.map(|entry| (entry.index, entry.term)));
+        (self.last.is_none() || last == Some(self.last))
+            && (self.hard_state.is_none() || self.hard_state == hard_state)
+    }
 }
 
 impl<D: Disk> Driver<D> {
@@ -75,6 +95,7 @@ impl<D: Disk> Driver<D> {
             disk,
             writer,
             poisoned: None,
+            stuck: None,
         };
         driver.run()?;
         Ok(driver)
@@ -122,6 +143,7 @@ impl<D: Disk> Driver<D> {
             disk,
             writer,
             poisoned: None,
+            stuck: None,
         };
         driver.run()?;
         Ok(driver)
@@ -136,7 +158,8 @@ impl<D: Disk> Driver<D> {
     ///
     /// # Errors
     /// [`Error::EntryTooLarge`]: nothing was appended. [`Error::NoSpace`]: call again with the same
-    /// arguments when there is room; what had been taken in the meantime is replaced by itself. All others are fatal, see [`Error::is_fatal`].
+    /// arguments when there is room; it goes on where it stopped. All others are fatal, see
+    /// [`Error::is_fatal`].
     pub fn append(
         &mut self,
         entries: &[Entry],
@@ -150,26 +173,32 @@ impl<D: Disk> Driver<D> {
             let (index, bytes) = (large.index, large.payload.len());
             return Err(Error::EntryTooLarge { index, bytes, max });
         }
+        let stuck = self.stuck.take();
+        let stuck = stuck.filter(|stuck| stuck.is_part_of(entries, hard_state));
+        let (mut taken, mut told) = stuck.map_or((0, None), |s| (s.entries, s.hard_state));
         let mut done = Appended::default();
-        let mut left = entries;
         loop {
-            let taken = self.writer.push(left).map_err(|error| self.poison(error))?;
-            left = &left[taken..];
-            if left.is_empty() {
+            let left = &entries[taken..];
+            taken += self.writer.push(left).map_err(|error| self.poison(error))?;
+            if taken == entries.len() {
                 break;
             }
             self.writer.issue(false, now_ms);
-            self.run_counting(&mut done)?;
+            self.run_append(&mut done, &entries[..taken], told)?;
         }
-        let mut rides_along = entries.is_empty() && !sync;
-        if let Some(hard_state) = hard_state {
+        // What has waited for room was not meant to ride along.
+        let mut rides_along = entries.is_empty() && !sync && told.is_none();
+        if let Some(hard_state) = hard_state
+            && told.is_none()
+        {
             rides_along &= self.writer.is_commit_only(&hard_state);
             let pushed = self.writer.push_hard_state(hard_state);
             pushed.map_err(|error| self.poison(error))?;
+            told = Some(hard_state);
         }
         if !rides_along {
             self.writer.issue(sync, now_ms);
-            self.run_counting(&mut done)?;
+            self.run_append(&mut done, entries, told)?;
         }
         done.synced_to = self.writer.synced_to();
         Ok(done)
@@ -326,6 +355,24 @@ impl<D: Disk> Driver<D> {
 
     fn run(&mut self) -> Result<(), Error> {
         self.run_counting(&mut Appended::default())
+    }
+
+    /// Performs the operations of an append; without room, notes how far it got.
+    fn run_append(
+        &mut self,
+        done: &mut Appended,
+        taken: &[Entry],
+        hard_state: Option<HardState>,
+    ) -> Result<(), Error> {
+        let result = self.run_counting(done);
+        if let Err(Error::NoSpace { .. }) = result {
+            self.stuck = Some(Stuck {
+                entries: taken.len(),
+                last: taken.last().map(|entry| (entry.index, entry.term)),
+                hard_state,
+            });
+        }
+        result
     }
 
     /// Performs all operations that the writer has.

@@ -172,6 +172,44 @@ fn no_space_for_a_spare_refuses_the_append_and_the_next_call_goes_on() {
     assert_eq!(after.entries[index as usize - 1], entry(index, 1, 900));
 }
 
+/// Several writes of raft travel as one append: the hard state of a later one says that entries of an
+/// earlier one are committed. Found by the simulator.
+#[test]
+fn an_append_that_found_no_room_goes_on_though_it_commits_its_own_entries() {
+    for entries in [1u64, 3, 40] {
+        let disk = MemoryDisk::default();
+        let options = Options {
+            batch_bytes_target: 2000,
+            ..small(512, 20)
+        };
+        let mut log = create(&disk, options).unwrap();
+        let (mut last, mut waited) = (0, 0);
+        while waited < 3 {
+            let batch: Vec<_> = (last + 1..=last + entries)
+                .map(|index| entry(index, 1, 300))
+                .collect();
+            last += entries;
+            let hard_state = HardState {
+                term: 1,
+                vote: 1,
+                commit: last,
+            };
+            disk.fail_prepare(true);
+            let mut result = log.append(&batch, Some(hard_state), true, 5);
+            while let Err(error) = result {
+                assert!(matches!(error, Error::NoSpace { .. }), "{error}");
+                waited += 1;
+                disk.fail_prepare(waited % 2 == 0);
+                result = log.append(&batch, Some(hard_state), true, 6);
+            }
+            let found = read(&disk, Floors::default()).unwrap();
+            assert_eq!((found.last_index, found.hard_state), (last, hard_state));
+            let indexes: Vec<_> = found.entries.iter().map(|entry| entry.index).collect();
+            assert!(indexes.iter().copied().eq(1..=last), "{indexes:?}");
+        }
+    }
+}
+
 #[test]
 fn a_failed_sync_with_a_warm_cache_does_not_count_what_the_disk_lacks() {
     let mut differed = 0;
