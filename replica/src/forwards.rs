@@ -6,12 +6,17 @@
 //! is forwarded anew under a new count. So the only way to run twice is a message delivered twice,
 //! and both deliveries name the same term. A leader
 //!
-//! - refuses a forward of another term than its own, and a member leads a term at most once;
-//! - remembers, while it leads, which counts of each member it has seen, whether it took them or
-//!   not, and stays silent on one it has seen.
+//! - takes a forward only of the term it leads, and a member leads a term at most once;
+//! - remembers, from the moment it leads until it leads another term, which counts of each member it
+//!   has seen, whether it took them or not, and stays silent on one it has seen;
+//! - refuses, having lost the lead, only forwards of the term it remembers. Of any other term the
+//!   first delivery may have been taken by an earlier life, or before the memory began: silence.
 //!
-//! That needs no memory in the replicated state: a leader that forgets (a restart) never leads that
-//! term again.
+//! So a refusal always means that nothing has happened and nothing will, and one count is answered by
+//! one answer. The network may double that answer too: the sender takes the first and remembers.
+//!
+//! None of it needs memory in the replicated state: a leader that forgets (a restart) never leads
+//! that term again.
 
 use std::collections::VecDeque;
 
@@ -34,6 +39,9 @@ const LIVES_MAX: usize = 8;
 pub(crate) struct Forwards {
     /// Forwards made by this member in this life.
     count: u64,
+    /// Those of them that were answered.
+    answered: Option<Sender>,
+    /// The term this member led last in this life; 0 before it led any.
     term: u64,
     senders: Vec<Sender>,
 }
@@ -48,11 +56,24 @@ struct Sender {
 }
 
 impl Forwards {
-    /// True for the first delivery of this count in `term`.
-    fn first(&mut self, term: u64, member: u64, incarnation: u64, count: u64) -> bool {
+    /// This member leads from now on: nothing of the term was seen yet.
+    pub(crate) fn lead(&mut self, term: u64) {
         if self.term != term {
             self.term = term;
             self.senders.clear();
+        }
+    }
+
+    /// True for the first answer to this count.
+    fn first_answer(&mut self, count: u64) -> bool {
+        let answered = self.answered.get_or_insert_with(|| Sender::new(0, 0));
+        count <= self.count && answered.first(count)
+    }
+
+    /// True for the first delivery of this count, if `term` is remembered.
+    fn first(&mut self, term: u64, member: u64, incarnation: u64, count: u64) -> bool {
+        if self.term != term {
+            return false;
         }
         let known = self.senders.iter().position(|s| s.member == member);
         let at = known.unwrap_or_else(|| {
@@ -185,25 +206,25 @@ impl Replica {
             self.dropped_messages += 1;
             return;
         };
-        let (term, leader) = (self.raw.raft.term, self.leader());
-        let result = if !self.leads() || message.commit_term != term {
-            Err(Refused::NotLeader { leader })
-        } else if self
+        let named = message.commit_term;
+        if !self
             .forwarded
-            .first(term, message.from, incarnation, message.commit)
+            .first(named, message.from, incarnation, message.commit)
         {
-            match entry {
-                Some(entry) if entry.kind == EntryKind::ConfChange => {
-                    self.step_conf_change(&entry, message.log_term)
-                }
-                Some(entry) => self.propose(entry.payload),
-                None => Err(Refused::Empty),
-            }
-        } else {
             return;
+        }
+        let leader = self.leader();
+        let result = match entry {
+            _ if !self.leads() || self.raw.raft.term != named => Err(Refused::NotLeader { leader }),
+            Some(entry) if entry.kind == EntryKind::ConfChange => {
+                self.step_conf_change(&entry, message.log_term)
+            }
+            Some(entry) => self.propose(entry.payload),
+            None => Err(Refused::Empty),
         };
         let mut answer = Message::new(Kind::ForwardAnswer, self.config.id, message.from);
         answer.hint = message.hint;
+        answer.commit = message.commit;
         answer.context = message.context;
         if let Err(why) = result {
             answer.rejected = true;
@@ -214,7 +235,9 @@ impl Replica {
 
     pub(crate) fn step_forward_answer(&mut self, message: &Message) {
         // Tickets of an earlier life of this member may name others now.
-        if incarnation(&message.context) != Some(self.config.incarnation) {
+        if incarnation(&message.context) != Some(self.config.incarnation)
+            || !self.forwarded.first_answer(message.commit)
+        {
             return;
         }
         let result = if message.rejected {
@@ -281,9 +304,15 @@ fn refused(reason: u64) -> Refused {
 mod tests {
     use super::*;
 
+    fn leading(term: u64) -> Forwards {
+        let mut forwards = Forwards::default();
+        forwards.lead(term);
+        forwards
+    }
+
     #[test]
     fn h11_a_count_is_new_once_per_term_in_any_order() {
-        let mut forwards = Forwards::default();
+        let mut forwards = leading(5);
         for count in [1, 3, 2, 70, 69] {
             assert!(forwards.first(5, 2, 9, count), "{count}");
         }
@@ -291,13 +320,19 @@ mod tests {
             assert!(!forwards.first(5, 2, 9, count), "{count}");
         }
         assert!(forwards.first(5, 3, 9, 1), "another member's count");
+        assert!(
+            !forwards.first(6, 2, 9, 4),
+            "a term this member has not led"
+        );
+        forwards.lead(6);
+        assert!(!forwards.first(5, 2, 9, 4), "a term it has forgotten");
         assert!(forwards.first(6, 2, 9, 1), "another term");
         assert!(!forwards.first(6, 2, 9, 0), "no count");
     }
 
     #[test]
     fn what_fell_out_of_the_window_counts_as_seen() {
-        let mut forwards = Forwards::default();
+        let mut forwards = leading(5);
         assert!(forwards.first(5, 2, 9, 1));
         assert!(forwards.first(5, 2, 9, WINDOW));
         assert!(forwards.first(5, 2, 9, 2), "still within");
@@ -314,7 +349,7 @@ mod tests {
 
     #[test]
     fn a_new_life_counts_anew_and_an_earlier_one_is_over() {
-        let mut forwards = Forwards::default();
+        let mut forwards = leading(5);
         assert!(forwards.first(5, 2, 9, 1));
         assert!(forwards.first(5, 2, 10, 1));
         assert!(!forwards.first(5, 2, 9, 2));

@@ -94,7 +94,7 @@ pub struct Message {
     /// last entry. Snapshot: the last index contained. Read answer: the index to wait for. Forward
     /// answer, rejected: why (see `proposals.rs`).
     pub index: u64,
-    /// Forward: which one it is of the sender's life, from 1 on.
+    /// Forward: which one it is of the sender's life, from 1 on; its answer says the same.
     pub commit: u64,
     /// Forward: the term whose leader is meant.
     pub commit_term: u64,

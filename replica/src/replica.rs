@@ -407,6 +407,9 @@ impl Replica {
         let role = self.role();
         if (role.term, role.role) != (self.seen.term, self.seen.role) {
             self.draw_election_timeout();
+            if role.role == Role::Leader {
+                self.forwarded.lead(role.term);
+            }
         }
         self.seen = role;
     }

@@ -377,7 +377,7 @@ fn h11_a_doubled_forward_is_taken_once() {
 }
 
 #[test]
-fn h11_a_forward_that_arrives_under_a_later_term_is_refused() {
+fn h11_a_forward_that_arrives_under_a_later_term_is_not_taken() {
     let mut world = World::new(21, 3);
     let old = world.until_leader();
     world.run(5);
@@ -406,10 +406,61 @@ fn h11_a_forward_that_arrives_under_a_later_term_is_refused() {
         late.encode_into(&mut frame);
         world.inject(frame.freeze());
         world.run(3);
-        let refused = Err(Refused::NotLeader { leader: None });
-        assert_eq!(world.nodes[&follower].forwards, [(5, Ok(())), (5, refused)]);
+        // Nor refused: a refusal means that it was never taken, and who leads now cannot know.
+        assert_eq!(world.nodes[&follower].forwards, [(5, Ok(()))]);
     }
     assert_eq!(world.executed[&payload[..]], once);
+}
+
+/// Found by the simulator: the second delivery was refused though the first was taken, so the asker
+/// was told that nothing would happen, and might have asked again.
+#[test]
+fn h11_a_doubled_forward_is_not_refused_once_it_was_taken() {
+    let mut world = World::new(21, 3);
+    let old = world.until_leader();
+    world.run(5);
+    let follower = others(&world, old)[0];
+    world.record = Some(Vec::new());
+    let payload = world.fresh_payload();
+    let replica = world.node(follower).replica();
+    replica.forward(5, payload.clone()).unwrap();
+    world.settle(follower);
+    let frame = world.record.take().unwrap().pop().unwrap();
+    world.run(3);
+    let once = world.executed[&payload[..]];
+    world.node(old).replica().step_down();
+    world.settle(old);
+    // Without the lead, and again when somebody leads a later term.
+    world.inject(frame.clone());
+    world.until(80, "a later term", |world| world.leader().is_some());
+    world.until_leader();
+    world.inject(frame);
+    world.run(5);
+    assert_eq!(world.nodes[&follower].forwards, [(5, Ok(()))]);
+    assert_eq!(world.executed[&payload[..]], once);
+}
+
+#[test]
+fn h11_a_forward_that_a_former_leader_never_saw_is_refused_once() {
+    let mut world = World::new(21, 3);
+    let old = world.until_leader();
+    world.run(5);
+    let follower = others(&world, old)[0];
+    let payload = world.fresh_payload();
+    world.node(old).replica().step_down();
+    world.settle(old);
+    world.record = Some(Vec::new());
+    // The follower has not heard yet.
+    let replica = world.node(follower).replica();
+    replica.forward(5, payload.clone()).unwrap();
+    world.settle(follower);
+    let frame = world.record.take().unwrap().pop().unwrap();
+    world.run(1);
+    world.inject(frame);
+    world.run(30);
+    let refused = Err(Refused::NotLeader { leader: None });
+    assert_eq!(world.nodes[&follower].forwards, [(5, refused)]);
+    assert!(!world.executed.contains_key(&payload[..]));
 }
 
 #[test]
