@@ -498,6 +498,7 @@ fn same_events(log: &[api::Event], model: &[api::Event]) -> bool {
 fn written_keys(request: &Request, keys: &mut Vec<Bytes>, wide: &mut bool) {
     match request {
         Request::Range(_) => (),
+        Request::Revoke(_) => *wide = true,
         Request::Put(put) => keys.push(put.key.clone()),
         Request::Delete(delete) => {
             *wide |= !delete.range_end.is_empty();

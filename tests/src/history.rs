@@ -21,6 +21,9 @@ pub enum Request {
     Put(api::PutRequest),
     Delete(api::DeleteRangeRequest),
     Txn(api::TxnRequest),
+    /// The end of a lease, by hand or by time: deletes what is attached to it. Recorded without an
+    /// answer, because that does not tell whether keys went.
+    Revoke(i64),
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -154,6 +157,12 @@ impl Recorder {
             Request::Put(put) => connection.put(put).await.map(Answer::Put),
             Request::Delete(delete) => connection.delete_range(delete).await.map(Answer::Delete),
             Request::Txn(txn) => connection.txn(txn).await.map(Answer::Txn),
+            Request::Revoke(id) => {
+                let revoked = connection
+                    .lease_revoke(api::LeaseRevokeRequest { id })
+                    .await;
+                revoked.and(Err(Status::new(code::BROKEN, "recorded without an answer")))
+            }
         };
         let returned = self.now();
         let outcome = match &result {
@@ -269,6 +278,10 @@ fn operation_to_json(operation: &Operation) -> Value {
         Request::Put(message) => ("put", message.encode_to_vec()),
         Request::Delete(message) => ("delete", message.encode_to_vec()),
         Request::Txn(message) => ("txn", message.encode_to_vec()),
+        Request::Revoke(id) => {
+            let message = api::LeaseRevokeRequest { id: *id };
+            ("revoke", message.encode_to_vec())
+        }
     };
     let outcome = match &operation.outcome {
         Outcome::Unknown => json!("unknown"),
@@ -315,6 +328,10 @@ fn operation_from_json(line: &Value) -> Option<Operation> {
             Request::Txn(Message::decode(request).ok()?),
             answer.map(|bytes| Message::decode(bytes).map(Answer::Txn)),
         ),
+        "revoke" => {
+            let message: api::LeaseRevokeRequest = Message::decode(request).ok()?;
+            (Request::Revoke(message.id), None)
+        }
         _ => return None,
     };
     let outcome = match answer {

@@ -1,9 +1,9 @@
 //! The harness of the whole-system tests: server processes, a gRPC client of its own, recorded
 //! histories and the checker that judges them.
 //!
-//! Everything here talks to a server the way a stranger would: a child process, its command line, its
-//! port and its output. Nothing links the server's own crates but the message structs, so the same
-//! tests run against any program that claims to speak this protocol:
+//! Everything here but [`sim`] talks to a server the way a stranger would: a child process, its command
+//! line, its port and its output. Nothing of that links the server's own crates but the message structs,
+//! so the same tests run against any program that claims to speak this protocol:
 //!
 //! ```text
 //! cargo test -p kvnode-tests                                   the workspace's own server, built first
@@ -17,6 +17,9 @@
 //!
 //! A failed kill or order test keeps its history as JSON lines in the target directory and says where.
 //!
+//! [`sim`] is the other way round: the pure crates themselves, several members of them, in one thread
+//! over simulated time, network and disks.
+//!
 //! Where releases of etcd differ visibly a test asks [`Kind`] and says what it expects of which.
 
 pub mod build;
@@ -28,6 +31,7 @@ pub mod http;
 pub mod model;
 pub mod pool;
 pub mod server;
+pub mod sim;
 pub mod words;
 
 pub use client::{Client, Status, code};

@@ -1,8 +1,8 @@
 //! A naive model of the store: what a request answers and changes, from the rules alone.
 //!
 //! It is slow, obvious and written apart from the server, so the two agree only by both being right.
-//! Modelled: put with its flags, single-key and range deletes, transactions with nesting, ranges with
-//! limit, count, filters, key order. Not modelled, and refused as such: sorting by anything but the key,
+//! Modelled: put with its flags, single-key and range deletes, the end of a lease, transactions with nesting,
+//! ranges with limit, count, filters, key order. Not modelled, and refused as such: sorting by anything but the key,
 //! reads inside a transaction at an old revision, leases beyond their number in the pair.
 
 use std::collections::BTreeMap;
@@ -56,6 +56,7 @@ impl Model {
             Request::Range(range) => Answer::Range(run.range(range)?),
             Request::Put(put) => Answer::Put(run.put(put)?),
             Request::Delete(delete) => Answer::Delete(run.delete(delete)),
+            Request::Revoke(id) => Answer::Delete(run.revoke(*id)),
             Request::Txn(txn) => {
                 let mut branches = Vec::new();
                 self.decide(txn, &mut branches);
@@ -237,6 +238,17 @@ impl Run<'_> {
 
     fn delete(&mut self, request: &api::DeleteRangeRequest) -> api::DeleteRangeResponse {
         let gone = self.interval(&request.key, &request.range_end);
+        self.remove(gone, request.prev_kv)
+    }
+
+    /// What hangs on a lease goes with it, in the order of keys.
+    fn revoke(&mut self, lease: i64) -> api::DeleteRangeResponse {
+        let attached = self.model.keys.values().filter(|kv| kv.lease == lease);
+        let gone = attached.cloned().collect();
+        self.remove(gone, false)
+    }
+
+    fn remove(&mut self, gone: Vec<api::KeyValue>, prev_kv: bool) -> api::DeleteRangeResponse {
         for old in &gone {
             let kv = api::KeyValue {
                 key: old.key.clone(),
@@ -254,7 +266,7 @@ impl Run<'_> {
         api::DeleteRangeResponse {
             header: self.header(),
             deleted: i64::try_from(gone.len()).expect("a test's key count"),
-            prev_kvs: if request.prev_kv { gone } else { Vec::new() },
+            prev_kvs: if prev_kv { gone } else { Vec::new() },
         }
     }
 
