@@ -26,6 +26,10 @@ use prost::Message as _;
 /// Payload a log entry has beside the client's request.
 const ENVELOPE_BYTES: usize = 64 << 10;
 
+/// Payload bytes read back at a start for members that are behind, about; and entries read at a time.
+const TAIL_BYTES_MAX: usize = 32 << 20;
+const TAIL_PIECE: u64 = 64;
+
 /// What is open now.
 pub struct Opened {
     pub data: DataDir,
@@ -316,6 +320,11 @@ fn reopen(config: &Config, incarnation: u64, open_files: u64) -> Result<Opened, 
             .map_err(wal_exit)?;
         forced.carry_out(&mut restored);
     }
+    if restored.membership.voters.len() + restored.membership.learners.len() > 1 {
+        let mut tail = tail(&mut log, applied, config.log_keep_entries);
+        tail.append(&mut restored.entries);
+        restored.entries = tail;
+    }
     assemble(config, data, store, log, restored, incarnation)
 }
 
@@ -335,6 +344,30 @@ fn recover(config: &Config, data: &DataDir, open_files: u64) -> Result<(Store, R
     let recovered =
         dir::recover(&data.wal(), &wal_identity(data.identity()), floors).map_err(wal_exit)?;
     Ok((store, recovered))
+}
+
+/// Applied entries that other members may still lack, as many as memory would hold had this member not stopped: without
+/// them it could only send a snapshot to one that is a little behind.
+fn tail(log: &mut Log, applied: u64, entries_max: u64) -> Vec<Entry> {
+    let first = log
+        .first_index()
+        .max((applied + 1).saturating_sub(entries_max));
+    let mut pieces: Vec<Vec<Entry>> = Vec::new();
+    let (mut from, mut bytes) = (applied + 1, 0);
+    while from > first && bytes < TAIL_BYTES_MAX {
+        let to = from;
+        from = first.max(to.saturating_sub(TAIL_PIECE));
+        let piece = match log.read(from, to, usize::MAX) {
+            Ok(piece) => piece,
+            Err(error) => {
+                log::warn!("reading back applied entries for members that are behind: {error}");
+                break;
+            }
+        };
+        bytes += piece.iter().map(|entry| entry.payload.len()).sum::<usize>();
+        pieces.push(piece);
+    }
+    pieces.into_iter().rev().flatten().collect()
 }
 
 /// Who votes as of what is applied: the member table was written with it. The log knows it too, from its newest checkpoint,

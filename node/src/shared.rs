@@ -51,6 +51,8 @@ pub struct Vitals {
     pub leader_since_ms: AtomicU64,
     /// Since when the leader is connected, on a leader since when a quorum is; [`NEVER_MS`]: it is not.
     pub leader_connected_ms: AtomicU64,
+    /// Proposals of this member are with the leader: the replica core wants to hear which were applied.
+    pub forwarding: AtomicBool,
     /// Nobody can take leadership over before this process stops.
     pub handed_over: AtomicBool,
     pub committed: AtomicU64,

@@ -169,6 +169,8 @@ impl ApplyThread {
         }
         let (index, _) = self.store.applied();
         let mut results: Vec<Vec<_>> = self.cores.iter().map(|_| Vec::new()).collect();
+        let forwarding = self.shared.vitals.forwarding.load(Ordering::Acquire);
+        let mut own = Vec::new();
         for reply in step.replies {
             // Replies to other members' proposals, and to those of an earlier life of this one, have no waiter here.
             if reply.request.member == self.shared.member_id
@@ -176,6 +178,9 @@ impl ApplyThread {
                 && reply.request.sequence != 0
             {
                 let ticket = Ticket(reply.request.sequence);
+                if forwarding {
+                    own.push(ticket);
+                }
                 if let Some(results) = results.get_mut(ticket.core()) {
                     results.push((ticket, reply.result));
                 }
@@ -207,6 +212,7 @@ impl ApplyThread {
                 index,
                 view,
                 leases,
+                own,
             },
         );
     }
@@ -248,6 +254,7 @@ impl ApplyThread {
                 index,
                 view,
                 leases,
+                own: Vec::new(),
             },
         );
         if !self.store.view().has_fences() {

@@ -114,6 +114,8 @@ pub enum ReplicaMessage {
         index: u64,
         view: View,
         leases: Vec<LeaseChange>,
+        /// This member's own proposals among what was applied, if it has forwarded any.
+        own: Vec<Ticket>,
     },
     /// For the leader's lease clock, wherever it is.
     Lease {

@@ -76,7 +76,7 @@ impl ReplicaCore {
         links: Links,
         snapshots: Snapshots,
     ) -> Rc<RefCell<Self>> {
-        let retention = retention::Retention::new(view.applied_index());
+        let retention = retention::Retention::new(replica.status().first_index - 1);
         Rc::new(RefCell::new(ReplicaCore {
             proposals: proposals::Proposals::default(),
             changes: members::Changes::default(),
@@ -166,9 +166,11 @@ impl ReplicaCore {
                 index,
                 view,
                 leases,
+                own,
             } => {
                 self.replica.applied(index);
                 self.snapshots.applied(index);
+                self.own_applied(&own, view.applied_term());
                 let members_changed = view.members() != self.view.members();
                 self.view = view;
                 self.leases_applied(&leases);
@@ -201,6 +203,9 @@ impl ReplicaCore {
     fn pump(&mut self) {
         while self.replica.poll(&mut self.output) {
             if let Some(write) = self.output.write.take() {
+                if write.install.is_some() {
+                    self.forget_forwards();
+                }
                 self.leadership.writing(write.number, self.shared.now_ms());
                 self.snapshot_writing(&write);
                 post(&self.links.disk, DiskJob::Write(write));

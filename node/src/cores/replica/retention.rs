@@ -18,8 +18,8 @@ pub(super) struct Retention {
 }
 
 impl Retention {
-    pub(super) fn new(applied: u64) -> Self {
-        Retention { compacted: applied }
+    pub(super) fn new(compacted: u64) -> Self {
+        Retention { compacted }
     }
 }
 
