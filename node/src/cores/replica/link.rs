@@ -31,6 +31,8 @@ const ANSWERING_CORE: usize = 0;
 pub(super) struct Link {
     peers: Option<Peers>,
     told: Vec<PeerAddress>,
+    /// What arrived while a turn was running: a task the transport starts runs at once, inside the call that started it.
+    early: Rc<RefCell<Vec<PeerEvent>>>,
 }
 
 impl Link {
@@ -90,13 +92,13 @@ impl ReplicaCore {
             member: own.shared.member_id,
             incarnation: own.shared.incarnation,
         };
+        let early = Rc::clone(&own.link.early);
         let events = move |events: Vec<PeerEvent>| {
-            if let Some(core) = core.upgrade() {
-                core.borrow_mut().turn(|core| {
-                    for event in events {
-                        core.peer_event(event);
-                    }
-                });
+            early.borrow_mut().extend(events);
+            if let Some(core) = core.upgrade()
+                && let Ok(mut core) = core.try_borrow_mut()
+            {
+                core.turn(|_| {});
             }
         };
         let peers = Peers::start(identity, listeners, Limits::default(), events);
@@ -114,6 +116,16 @@ impl ReplicaCore {
         if let Some(peers) = self.link.peers.take() {
             peers.stop();
         }
+    }
+
+    /// Handles what the transport has brought, until there is no more.
+    pub(super) fn take_events(&mut self) -> bool {
+        let events = self.link.early.take();
+        let any = !events.is_empty();
+        for event in events {
+            self.peer_event(event);
+        }
+        any
     }
 
     fn peer_event(&mut self, event: PeerEvent) {

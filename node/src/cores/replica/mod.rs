@@ -136,7 +136,11 @@ impl ReplicaCore {
     fn turn(&mut self, work: impl FnOnce(&mut Self)) {
         self.look_at_clock();
         work(self);
+        self.take_events();
         self.pump();
+        while self.take_events() {
+            self.pump();
+        }
     }
 
     fn tick(&mut self) {
