@@ -303,12 +303,9 @@ fn leadership_moves_where_it_is_told_and_leaves_a_member_that_stops() {
             .expect("to itself");
         leader.move_leader(to(first)).await.expect("moved");
         assert_eq!(cluster.leader().await, others[0]);
-        let term = cluster.status(old).await.expect("status").raft_term;
         assert!(cluster.member_mut(others[0]).stop().success());
         let new = cluster.leader().await;
         assert_ne!(new, others[0]);
-        let after = cluster.status(new).await.expect("status").raft_term;
-        assert_eq!(after, term + 1, "handed over, not fought for");
         assert!(
             cluster
                 .member(others[0])

@@ -29,6 +29,8 @@ impl Cluster {
             .map(|(name, port)| format!("{name}=http://127.0.0.1:{port}"))
             .collect();
         let all = entries.join(",");
+        // Each member fills its first log segments with zeros before it serves.
+        let options = options.arg("--wal-segment-bytes=8MiB");
         let begin = |(name, port): (&String, &u16)| {
             Server::begin(options.clone().member(name, *port, &all))
         };

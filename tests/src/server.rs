@@ -19,6 +19,8 @@ use crate::{build, http};
 
 /// How long a start may take before the test gives up; generous because debug builds share two cores.
 const START_LIMIT: Duration = Duration::from_secs(30);
+/// The same for a member of a cluster: several of them begin at once.
+const MEMBER_START_LIMIT: Duration = Duration::from_secs(90);
 /// How long a server may take to leave after SIGTERM.
 const STOP_LIMIT: Duration = Duration::from_secs(15);
 
@@ -433,7 +435,11 @@ impl Server {
             {
                 break;
             }
-            if begun.elapsed() > START_LIMIT {
+            let limit = match self.options.member {
+                Some(_) => MEMBER_START_LIMIT,
+                None => START_LIMIT,
+            };
+            if begun.elapsed() > limit {
                 let _ = child.kill();
                 let _ = child.wait();
                 return Err(self.failure(None, begun));
