@@ -24,6 +24,7 @@ mod apply;
 pub mod auth;
 mod chain;
 mod change;
+pub mod check;
 mod codec;
 pub mod command;
 mod compact;

@@ -84,7 +84,8 @@ impl<V: Reader> View<V> {
         }
     }
 
-    pub(crate) fn reader(&self) -> &V {
+    /// The records themselves, for checks and exports.
+    pub fn reader(&self) -> &V {
         &self.shared.reader
     }
 

@@ -90,10 +90,13 @@ pub const CRATES: &[Crate] = &[
             "kvnode-snapshot",
             "kvnode-store",
             "clap",
+            "clap_complete",
+            "clap_mangen",
             "indicatif",
             "rustix",
             "serde",
             "serde_json",
+            "signal-hook",
         ],
     },
     Crate {

@@ -2,89 +2,65 @@
 
 use std::path::PathBuf;
 
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{Parser, Subcommand};
 
-/// Inspect and check data directories and snapshot files of kvnode, offline
+use crate::commands::{data, disk, hashkv, kv, manual, snapshot, support, wal};
+use crate::output::Form;
+use crate::progress::Mode;
+
+/// Inspect, check, repair and rewrite data directories and snapshot files of kvnode, offline
 ///
-/// Nothing here changes a file. Exit codes: 0 done and nothing wrong, 1 failed, 2 wrong usage, 3 done and damage found,
-/// 5 the data directory is in use, 8 format of another version.
+/// Commands that read never change their input. Commands that write build beside, verify, and exchange by one rename;
+/// what they replace is kept and can be taken back with `kvutil data undo`. Every error ends with the next command to
+/// type. Exit codes: 0 done and nothing wrong, 1 failed, 2 wrong usage, 3 done and damage or differences found, 4 only
+/// damage that a repair mends without loss, 5 locked by a running process, 6 not enough space, 7 refused without a
+/// token or a choice, 8 format of another version, 9 device error, 130 and 143 interrupted with nothing left behind.
 #[derive(Debug, Parser)]
 #[command(name = "kvutil", disable_version_flag = true)]
 pub struct Cli {
     /// Form of the result on stdout
-    #[arg(short = 'w', long, value_enum, default_value_t = Form::Simple, global = true)]
+    #[arg(short = 'w', long = "output", visible_alias = "write-out", value_enum, default_value_t = Form::Simple, global = true)]
     pub output: Form,
+    /// Progress on stderr
+    #[arg(long, value_enum, default_value_t = Mode::Auto, global = true)]
+    pub progress: Mode,
+    /// Where temporary copies are made
+    #[arg(long, value_name = "DIR", global = true)]
+    pub scratch_dir: Option<PathBuf>,
+    /// No remarks on stderr
+    #[arg(short, long, global = true)]
+    pub quiet: bool,
     #[command(subcommand)]
     pub command: Command,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Form {
-    /// Lines to read
-    Simple,
-    /// One JSON object with a `schema` field; its fields only grow
-    Json,
-}
-
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Look at the write-ahead log
+    /// The write-ahead log
     #[command(subcommand)]
-    Wal(WalCommand),
-    /// Look at a snapshot file
+    Wal(wal::Command),
+    /// A data directory as a whole
     #[command(subcommand)]
-    Snapshot(SnapshotCommand),
-    /// Look at a data directory
+    Data(data::Command),
+    /// Keys, history and leases of a data directory or snapshot file
     #[command(subcommand)]
-    Data(DataCommand),
+    Kv(kv::Command),
+    /// A snapshot file
+    #[command(subcommand)]
+    Snapshot(snapshot::Command),
+    Hashkv(hashkv::Args),
+    /// As `data defrag`
+    Defrag(data::defrag::Args),
+    /// As `data migrate`
+    Migrate(data::migrate::Args),
+    /// The device under the log
+    #[command(subcommand)]
+    Disk(disk::Command),
+    /// Help from others
+    #[command(subcommand)]
+    Support(support::Command),
+    Completion(manual::CompletionArgs),
+    Man(manual::ManArgs),
     /// Print the version
     Version,
-}
-
-#[derive(Debug, Subcommand)]
-pub enum WalCommand {
-    /// List the segments with their entries and what they hold
-    ///
-    /// Example: kvutil wal inspect --data-dir /var/lib/kvnode
-    Inspect {
-        /// The node's data directory
-        #[arg(long)]
-        data_dir: PathBuf,
-    },
-    /// Check every byte of the log
-    ///
-    /// Names the place, the rule and the next command for the first damage. Exit code 3 if there is any.
-    Verify {
-        /// The node's data directory
-        #[arg(long)]
-        data_dir: PathBuf,
-    },
-}
-
-#[derive(Debug, Subcommand)]
-pub enum SnapshotCommand {
-    /// Print what a snapshot holds
-    ///
-    /// Reads header and footer only. Example: kvutil snapshot status backup.kvs
-    Status {
-        /// A `.kvs` file, as `etcdctl snapshot save` stores it
-        file: PathBuf,
-    },
-    /// Check every byte of a snapshot
-    ///
-    /// Names every damaged chunk; the rest stays readable. Exit code 3 if there is any.
-    Verify {
-        /// A `.kvs` file
-        file: PathBuf,
-    },
-}
-
-#[derive(Debug, Subcommand)]
-pub enum DataCommand {
-    /// Print whose data directory it is
-    Info {
-        /// The node's data directory
-        #[arg(long)]
-        data_dir: PathBuf,
-    },
 }

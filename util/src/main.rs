@@ -1,36 +1,82 @@
-//! kvutil: looks after data directories and snapshot files of a stopped node. Reads files with `std::fs` only: no
-//! io_uring, no raft, no sockets, so it runs wherever the files can be read.
+//! kvutil: looks after data directories and snapshot files of a stopped node. Reads and writes files with `std::fs`
+//! only: no io_uring, no raft, no sockets, so it runs wherever the files can be read.
 
 mod cli;
 mod commands;
+mod decode;
 mod failure;
+mod log;
 mod output;
+mod process;
 mod progress;
+mod replay;
+mod shell;
+mod source;
+mod span;
+mod swap;
 
 use std::process::ExitCode;
 
 use clap::Parser as _;
 
-use crate::cli::{Cli, Command, DataCommand, SnapshotCommand, WalCommand};
+use crate::cli::{Cli, Command};
+use crate::failure::{Code, Outcome, Result};
 use crate::output::Output;
+use crate::shell::Shell;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
-    let output = Output::new(cli.output);
-    let result = match &cli.command {
-        Command::Wal(WalCommand::Inspect { data_dir }) => commands::wal::inspect(data_dir, &output),
-        Command::Wal(WalCommand::Verify { data_dir }) => commands::wal::verify(data_dir, &output),
-        Command::Snapshot(SnapshotCommand::Status { file }) => {
-            commands::snapshot::status(file, &output)
-        }
-        Command::Snapshot(SnapshotCommand::Verify { file }) => {
-            commands::snapshot::verify(file, &output)
-        }
-        Command::Data(DataCommand::Info { data_dir }) => commands::data::info(data_dir, &output),
-        Command::Version => commands::version(&output),
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return usage(&error),
     };
-    match result {
+    process::clean_up_on_signals();
+    let shell = Shell {
+        output: Output::new(cli.output),
+        progress: cli.progress,
+        scratch: cli.scratch_dir.unwrap_or_else(std::env::temp_dir),
+        quiet: cli.quiet,
+    };
+    match run(&cli.command, &shell) {
         Ok(outcome) => outcome.exit_code(),
         Err(failure) => failure.report(),
     }
+}
+
+fn run(command: &Command, shell: &Shell) -> Result<Outcome> {
+    match command {
+        Command::Wal(command) => commands::wal::run(command, shell),
+        Command::Data(command) => commands::data::run(command, shell),
+        Command::Kv(command) => commands::kv::run(command, shell),
+        Command::Snapshot(command) => commands::snapshot::run(command, shell),
+        Command::Hashkv(args) => commands::hashkv::run(args, shell),
+        Command::Defrag(args) => commands::data::defrag::run(args, shell),
+        Command::Migrate(args) => commands::data::migrate::run(args, shell),
+        Command::Disk(command) => commands::disk::run(command, shell),
+        Command::Support(command) => commands::support::run(command, shell),
+        Command::Completion(args) => commands::manual::completion(args),
+        Command::Man(args) => commands::manual::man(args),
+        Command::Version => commands::version::run(shell),
+    }
+}
+
+/// Help goes to stdout and is fine; anything else is wrong usage, with the help of the command that was meant.
+fn usage(error: &clap::Error) -> ExitCode {
+    let _ = error.print();
+    if !error.use_stderr() {
+        return ExitCode::SUCCESS;
+    }
+    let words = std::env::args()
+        .skip(1)
+        .take_while(|word| !word.starts_with('-'));
+    let mut command = <Cli as clap::CommandFactory>::command();
+    let mut meant = vec!["kvutil".to_owned()];
+    for word in words {
+        let Some(sub) = command.find_subcommand(&word).cloned() else {
+            break;
+        };
+        command = sub;
+        meant.push(word);
+    }
+    eprintln!("next:  {} --help", meant.join(" "));
+    ExitCode::from(Code::Usage as u8)
 }

@@ -159,6 +159,71 @@ pub fn segments(dir: &Path) -> Result<Vec<SegmentInfo>, Error> {
     verify(dir).map(|report| report.segments)
 }
 
+/// Reads the log in `dir` by itself, without its entries.
+///
+/// # Errors
+/// As [`recover()`].
+pub fn read_alone(dir: &Path) -> Result<Recovered, Error> {
+    let disk = &mut DirDisk::new(dir, SyncMethod::None);
+    let floors = Floors {
+        keep_after: u64::MAX,
+        ..Floors::default()
+    };
+    recover::recover_alone(disk, floors)
+}
+
+/// Makes `to`, which must not exist, a directory with the segments of the log in `dir`, linked where the file system
+/// can. Segments are never written to once another life has opened a new one, so the links may share them.
+///
+/// # Errors
+/// [`Error::Io`].
+pub fn link_log(dir: &Path, to: &Path) -> Result<(), Error> {
+    let failed = |operation, path: &Path, source| Error::Io {
+        operation,
+        path: path.to_path_buf(),
+        offset: 0,
+        source,
+    };
+    fs::create_dir(to).map_err(|source| failed("create", to, source))?;
+    let listed = DirDisk::new(dir, SyncMethod::None).list();
+    for listed in listed.map_err(|source| failed("list", dir, source))? {
+        if !matches!(
+            FileName::parse(&listed.name),
+            Some(FileName::Segment { .. })
+        ) {
+            continue;
+        }
+        let (from, to) = (dir.join(&listed.name), to.join(&listed.name));
+        if fs::hard_link(&from, &to).is_err() {
+            fs::copy(&from, &to).map_err(|source| failed("copy", &from, source))?;
+            let synced = File::open(&to).and_then(|file| file.sync_all());
+            synced.map_err(|source| failed("sync", &to, source))?;
+        }
+    }
+    sync_dir(to).map_err(|source| failed("sync", to, source))
+}
+
+/// Removes the prepared files that a closed log leaves.
+///
+/// # Errors
+/// [`Error::Io`].
+pub fn remove_spares(dir: &Path) -> Result<(), Error> {
+    let failed = |operation, path: &Path, source| Error::Io {
+        operation,
+        path: path.to_path_buf(),
+        offset: 0,
+        source,
+    };
+    let listed = DirDisk::new(dir, SyncMethod::None).list();
+    for spare in listed.map_err(|source| failed("list", dir, source))? {
+        if let Some(FileName::Spare(_)) = FileName::parse(&spare.name) {
+            let path = dir.join(&spare.name);
+            fs::remove_file(&path).map_err(|source| failed("remove", &path, source))?;
+        }
+    }
+    Ok(())
+}
+
 /// Performs operations in a directory.
 pub struct DirDisk {
     dir: PathBuf,

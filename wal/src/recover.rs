@@ -63,6 +63,12 @@ impl Recovered {
         self.state.term_of(index)
     }
 
+    /// Block size of the last segment, in bytes.
+    pub fn block_bytes(&self) -> u32 {
+        let last = self.segments.last();
+        last.map_or(crate::BLOCK_BYTES_MIN, |segment| segment.header.block)
+    }
+
     /// Whose log it is.
     pub fn identity(&self) -> Identity {
         self.segments

@@ -260,7 +260,11 @@ fn examine(disk: &mut DirDisk, identity: &Identity, floors: Floors) -> Result<Ex
             }
             _ => behind + 1,
         };
-        plan.choices = choices(&damage, first_lost, &salvage);
+        plan.choices = match &plan.membership {
+            Some(_) => choices(&damage, first_lost, &salvage),
+            // Who votes is nowhere to be read: no log can be built.
+            None => vec![Step::Rejoin],
+        };
     }
     Ok(Examined {
         plan,

@@ -458,7 +458,7 @@ mod tests {
         assert!(is_untouched(&kept).unwrap());
         assert!(settle(root.path()).unwrap().is_empty());
         let listed = list(root.path()).unwrap();
-        assert_eq!(listed, [kept.clone()]);
+        assert_eq!(listed, std::slice::from_ref(&kept));
         assert_eq!(
             (listed[0].note.as_str(), listed[0].operation.as_str()),
             ("a note", "test")

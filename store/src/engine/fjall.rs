@@ -39,10 +39,12 @@ use ::fjall::{
 use bytes::Bytes;
 
 mod directory;
+mod shadow;
 
 pub use directory::MARKER_FILE;
 pub(crate) use directory::build;
 use directory::{broken, check_files, lock, read_marker};
+pub use shadow::shadow;
 
 use super::doctor::{self, Cut};
 use super::{Batch, Engine, EngineError, Op, Persister, Reader, Scan, Space, check_key};
@@ -74,7 +76,8 @@ pub struct Options {
     pub state_memtable_bytes: u64,
     pub hist_memtable_bytes: u64,
     /// Background threads for flushes and compactions, at least [`WORKERS_MIN`]. They inherit the CPU
-    /// mask of the thread that opens.
+    /// mask of the thread that opens. None (0) is for reading only: nothing is ever flushed then, and
+    /// commits stop when memory is full.
     pub workers: usize,
     /// Above this the space that holds up the oldest journal is flushed. At least 64 MiB.
     pub journal_bytes_max: u64,
@@ -549,7 +552,10 @@ impl Persister for FjallPersister {
 fn open_database(directory: &Path, options: &Options) -> Result<Database, EngineError> {
     Database::builder(directory)
         .cache_size(options.cache_bytes)
-        .worker_threads(options.workers.max(WORKERS_MIN))
+        .worker_threads_unchecked(match options.workers {
+            0 => 0,
+            some => some.max(WORKERS_MIN),
+        })
         .max_journaling_size(options.journal_bytes_max.max(JOURNAL_BYTES_MIN))
         .max_cached_files(Some(options.open_files.max(16)))
         .journal_compression(CompressionType::None)

@@ -2,14 +2,41 @@
 
 use std::fs::File;
 use std::io::BufReader;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+
+use clap::Subcommand;
 
 use kvnode_snapshot::{Error, Place, Snapshot};
 use serde::Serialize;
 
-use crate::failure::{Failure, Outcome};
-use crate::output::{Output, human};
-use crate::progress;
+use crate::failure::{Code, Failure, Outcome};
+use crate::output::human;
+use crate::shell::Shell;
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Print what a snapshot holds
+    ///
+    /// Reads header and footer only. Example: kvutil snapshot status backup.kvs
+    Status {
+        /// A `.kvs` file, as `etcdctl snapshot save` stores it
+        file: PathBuf,
+    },
+    /// Check every byte of a snapshot
+    ///
+    /// Names every damaged chunk; the rest stays readable. Exit code 3 if there is any.
+    Verify {
+        /// A `.kvs` file
+        file: PathBuf,
+    },
+}
+
+pub fn run(command: &Command, shell: &Shell) -> Result<Outcome, Failure> {
+    match command {
+        Command::Status { file } => status(file, shell),
+        Command::Verify { file } => verify(file, shell),
+    }
+}
 
 #[derive(Serialize)]
 struct Status {
@@ -30,7 +57,7 @@ struct Status {
     logical_hash: String,
 }
 
-pub fn status(file: &Path, output: &Output) -> Result<Outcome, Failure> {
+pub fn status(file: &Path, shell: &Shell) -> Result<Outcome, Failure> {
     let snapshot = open(file)?;
     let (info, sections) = (snapshot.info(), snapshot.sections());
     let status = Status {
@@ -50,7 +77,7 @@ pub fn status(file: &Path, output: &Output) -> Result<Outcome, Failure> {
         raw_bytes: sections.iter().map(|section| section.raw_bytes).sum(),
         logical_hash: format!("{:032x}", snapshot.logical_hash()),
     };
-    output.print(&status, |status| {
+    shell.output.print(&status, |status| {
         format!(
             "file:      {} ({})\nwritten by: {} (member {} of cluster {})\nrevision:  {} (compacted to {})\nraft:      index {}, term {}\nrecords:   {} in {} chunks, {} unpacked\nhash:      {}",
             status.file,
@@ -90,13 +117,13 @@ struct Damage {
     first_key: Option<String>,
 }
 
-pub fn verify(file: &Path, output: &Output) -> Result<Outcome, Failure> {
+pub fn verify(file: &Path, shell: &Shell) -> Result<Outcome, Failure> {
     let mut snapshot = open(file)?;
-    let bar = progress::bytes(2 * snapshot.file_bytes());
+    let mut progress = shell.progress.bytes("verifying", 2 * snapshot.file_bytes());
     let report = snapshot
-        .verify(|bytes| bar.set_position(bytes))
+        .verify(|bytes| progress.set(bytes))
         .map_err(|error| unreadable(file, &error))?;
-    bar.finish_and_clear();
+    drop(progress);
     let first_key = |place: Place| {
         let lost = report
             .lost
@@ -118,7 +145,7 @@ pub fn verify(file: &Path, output: &Output) -> Result<Outcome, Failure> {
         records: report.records,
         damage: damage.collect(),
     };
-    output.print(&verified, |verified| {
+    shell.output.print(&verified, |verified| {
         let mut text = match verified.sound {
             true => format!(
                 "{}: sound, {} records in {} chunks",
@@ -148,26 +175,28 @@ pub fn verify(file: &Path, output: &Output) -> Result<Outcome, Failure> {
 }
 
 fn open(file: &Path) -> Result<Snapshot<BufReader<File>>, Failure> {
-    let opened = File::open(file).map_err(|error| {
-        Failure::new(
-            1,
-            format!("{}: {error}", file.display()),
-            "check the path and its permissions",
-        )
-    })?;
+    let opened = File::open(file).map_err(|error| Failure::io("open", file, &error))?;
     Snapshot::open(BufReader::new(opened)).map_err(|error| unreadable(file, &error))
 }
 
 fn unreadable(file: &Path, error: &Error) -> Failure {
-    let (code, hint) = match error {
+    let shown = file.display();
+    let (code, hint, next) = match error {
         Error::Damaged { .. } => (
-            3,
+            Code::Damage,
             "take another copy of the snapshot; this one cannot be opened",
+            format!("ls -la {shown}"),
         ),
-        Error::Version { .. } | Error::Features { .. } => {
-            (8, "use the kvutil that came with the program that wrote it")
-        }
-        _ => (1, "check the device the file lies on"),
+        Error::Version { .. } | Error::Features { .. } => (
+            Code::Version,
+            "use the kvutil that came with the program that wrote it",
+            "kvutil version".to_owned(),
+        ),
+        _ => (
+            Code::Io,
+            "check the device the file lies on",
+            format!("ls -la {shown}"),
+        ),
     };
-    Failure::new(code, format!("{}: {error}", file.display()), hint)
+    Failure::new(code, format!("{shown}: {error}"), next).hint(hint)
 }

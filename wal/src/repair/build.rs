@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::trimmed::{Trimmed, Trims};
 use super::{Examined, Plan, Step, examine, is_alone};
-use crate::dir::{DirDisk, Log, sync_dir};
+use crate::dir::{DirDisk, Log, remove_spares, sync_dir};
 use crate::disk::Disk as _;
 use crate::error::Error;
 use crate::membership::Membership;
@@ -580,18 +580,6 @@ fn options_like(disk: &mut DirDisk, entries: &[Entry], sync: SyncMethod) -> Opti
         small_segments: small,
         ..Options::default()
     }
-}
-
-fn remove_spares(dir: &Path) -> Result<(), Error> {
-    let mut disk = DirDisk::new(dir, SyncMethod::None);
-    let listed = disk.list().map_err(|source| failed("list", dir, source))?;
-    for spare in listed {
-        if let Some(FileName::Spare(_)) = FileName::parse(&spare.name) {
-            let path = dir.join(&spare.name);
-            fs::remove_file(&path).map_err(|source| failed("remove", &path, source))?;
-        }
-    }
-    Ok(())
 }
 
 fn failed(operation: &'static str, path: &Path, source: io::Error) -> Error {
