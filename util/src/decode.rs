@@ -96,7 +96,11 @@ pub fn decode(entry: &Entry, values: bool) -> Decoded {
             return plain(Type::Empty, "empty", "a new leader's first entry".into());
         }
         EntryKind::ConfChange => {
-            let detail = format!("{} bytes", entry.payload.len());
+            // The change of the member table that comes with it.
+            let carried = Command::decode(conf_change_context(&entry.payload));
+            let carried =
+                carried.map_or_else(|_| String::new(), |command| format!(", {:?}", command.kind));
+            let detail = format!("{} bytes{carried}", entry.payload.len());
             return plain(Type::Conf, "conf-change", detail);
         }
         EntryKind::Normal => {}
@@ -219,5 +223,64 @@ fn txn(request: &TxnRequest, values: bool, ops: &mut Vec<Op>) {
             Some(Request::RequestTxn(inner)) => txn(inner, values, ops),
             None => {}
         }
+    }
+}
+
+/// What a change of who votes carries for the store: field 3 of its payload, which is a small protobuf message (1: a
+/// number, 2 and 3: byte strings). Empty if it carries nothing, or if the bytes are none of ours.
+pub fn conf_change_context(payload: &Bytes) -> Bytes {
+    let mut at = 0;
+    let varint = |at: &mut usize| -> Option<u64> {
+        let mut value = 0u64;
+        for shift in (0..64).step_by(7) {
+            let byte = *payload.get(*at)?;
+            *at += 1;
+            value |= u64::from(byte & 0x7f) << shift;
+            if byte & 0x80 == 0 {
+                return Some(value);
+            }
+        }
+        None
+    };
+    let mut context = Bytes::new();
+    while at < payload.len() {
+        let field = varint(&mut at);
+        let Some(number) = varint(&mut at) else {
+            return Bytes::new();
+        };
+        match field {
+            Some(0x08) => {}
+            Some(tag @ (0x12 | 0x1a)) => {
+                let end = usize::try_from(number)
+                    .ok()
+                    .and_then(|bytes| at.checked_add(bytes));
+                let Some(end) = end.filter(|end| *end <= payload.len()) else {
+                    return Bytes::new();
+                };
+                if tag == 0x1a {
+                    context = payload.slice(at..end);
+                }
+                at = end;
+            }
+            _ => return Bytes::new(),
+        }
+    }
+    context
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_context_of_a_conf_change_is_found_and_nonsense_has_none() {
+        let payload = Bytes::from_static(&[0x08, 1, 0x12, 2, 0x10, 9, 0x1a, 3, b'a', b'b', b'c']);
+        assert_eq!(conf_change_context(&payload), "abc");
+        assert_eq!(conf_change_context(&payload.slice(..6)), "");
+        for cut in 7..payload.len() {
+            assert_eq!(conf_change_context(&payload.slice(..cut)), "", "{cut}");
+        }
+        assert_eq!(conf_change_context(&Bytes::from_static(&[0xff; 20])), "");
+        assert_eq!(conf_change_context(&Bytes::new()), "");
     }
 }

@@ -21,6 +21,7 @@ use kvnode_store::{Committed, Store, View};
 use kvnode_wal::recover::Floors;
 use kvnode_wal::{Entry, EntryKind, Identity, dir};
 
+use crate::decode::conf_change_context;
 use crate::failure::{Code, Failure, Result};
 use crate::shell::{Scratch, Shell};
 
@@ -298,14 +299,15 @@ pub fn apply(store: &mut Store<FjallEngine>, entries: impl Iterator<Item = Entry
     Ok(count)
 }
 
-/// An entry as the node hands it to the store: a change of who votes only counts its index.
+/// An entry as the node hands it to the store: a change of who votes carries what the store is to know of it.
 pub fn committed(entry: Entry) -> Committed {
     Committed {
         index: entry.index,
         term: entry.term,
         command: match entry.kind {
             EntryKind::Normal => entry.payload,
-            _ => Bytes::new(),
+            EntryKind::ConfChange => conf_change_context(&entry.payload),
+            EntryKind::Empty => Bytes::new(),
         },
     }
 }
