@@ -314,3 +314,71 @@ fn leadership_moves_where_it_is_told_and_leaves_a_member_that_stops() {
         );
     });
 }
+
+fn checks(cluster: &Cluster, result: &str) -> u64 {
+    let count = |number: usize| {
+        let metrics = kvnode_tests::http::get(cluster.member(number).address(), "/metrics");
+        let metrics = metrics.expect("an answer").body;
+        let name = format!("kvnode_integrity_checks_total{{result=\"{result}\"}} ");
+        let line = metrics.lines().find_map(|line| line.strip_prefix(&name));
+        line.expect("the family is there")
+            .parse::<u64>()
+            .expect("a count")
+    };
+    cluster.running().into_iter().map(count).sum()
+}
+
+#[test]
+fn states_are_compared_all_the_time_and_a_member_called_corrupt_shows_its_data_to_nobody() {
+    let options = Options::default().arg("--corrupt-check-time=500ms");
+    let mut cluster = Cluster::start(3, options);
+    run_within(LIMIT, async {
+        let leader = cluster.leader().await;
+        let others = cluster.others(leader);
+        let client = cluster.client(leader).await;
+        client.put(put("k", "v")).await.expect("put");
+        cluster
+            .until("a comparison of all three succeeds", async || {
+                (checks(&cluster, "verified") > 0).then_some(())
+            })
+            .await;
+        assert_eq!(checks(&cluster, "corrupt"), 0);
+        cluster.kill(others[1]);
+        let before = checks(&cluster, "unverified");
+        cluster
+            .until("a comparison says that one was left out", async || {
+                (checks(&cluster, "unverified") > before).then_some(())
+            })
+            .await;
+
+        let status = cluster.status(others[0]).await.expect("status");
+        let alarm = api::AlarmRequest {
+            action: number::ALARM_ACTIVATE,
+            member_id: status.header.expect("a header").member_id,
+            alarm: number::CORRUPT,
+        };
+        client.alarm(alarm).await.expect("raised");
+        let fenced = cluster.client(others[0]).await;
+        let old = api::RangeRequest {
+            serializable: true,
+            ..get("k")
+        };
+        cluster
+            .until("the member has heard of it", async || {
+                let refusal = fenced.range(old.clone()).await.err()?;
+                assert_eq!(refusal, refusal::corrupt());
+                Some(())
+            })
+            .await;
+        refused(fenced.range(get("k")).await, refusal::corrupt());
+        assert_eq!(value(&client, get("k")).await.as_deref(), Some("v"));
+        refused(client.put(put("k", "w")).await, refusal::corrupt());
+        let off = api::AlarmRequest {
+            action: number::ALARM_DEACTIVATE,
+            ..alarm
+        };
+        client.alarm(off).await.expect("disarmed");
+        client.put(put("k", "w")).await.expect("put");
+        assert_eq!(value(&fenced, get("k")).await.as_deref(), Some("w"));
+    });
+}
