@@ -282,6 +282,22 @@ impl LogState {
         Ok(())
     }
 
+    /// For readers: an installed snapshot in front of where the oldest segment left was opened, behind
+    /// which the writer began anew. What it dropped was in segments that are gone.
+    ///
+    /// # Errors
+    /// [`Broken`]; nothing is changed then.
+    pub(crate) fn begin_anew_at(&mut self, mark: SnapshotMark) -> Result<(), Broken> {
+        let SnapshotMark { index, term, .. } = mark;
+        if index < self.committed {
+            let last = self.last;
+            return Err(Broken::Snapshot { index, term, last });
+        }
+        self.runs.clear();
+        (self.base, self.base_term, self.last) = (index, Some(term), index);
+        Ok(())
+    }
+
     /// Takes a membership, unless a newer one is known.
     pub fn set_membership(&mut self, membership: Membership) {
         if self

@@ -11,7 +11,7 @@ use crate::batch::Flags;
 use crate::damage::{Class, Damage, Finding, Proof, Rule};
 use crate::disk::Disk;
 use crate::error::Error;
-use crate::record::{Entry, HardState, Malformed, Record, Records, Seal};
+use crate::record::{Entry, HardState, Malformed, Origin, Record, Records, Seal};
 use crate::scan::{Batch, Expected, SegmentScan, Step, Stop, Verdict};
 use crate::segment::{FileName, OpenedBecause, SegmentHeader};
 use crate::state::LogState;
@@ -317,6 +317,14 @@ impl Reader {
                     self.state.set_hard_state(hard).map_err(Proof::Broken)?;
                 }
                 Record::Snapshot(mark, membership) => {
+                    // A checkpoint repeats a mark; any other batch tells by its last index whether
+                    // the log went on behind it or began anew.
+                    let base = self.state.first_index() - 1;
+                    let anew = mark.index < base && header.last_index < base;
+                    let repeated = header.flags.has(Flags::CHECKPOINT);
+                    if mark.origin == Origin::Installed && anew && !repeated {
+                        self.state.begin_anew_at(mark).map_err(Proof::Broken)?;
+                    }
                     self.state
                         .set_snapshot(mark, membership)
                         .map_err(Proof::Broken)?;

@@ -302,3 +302,41 @@ proptest! {
         run(&jobs, small(4096, 12));
     }
 }
+
+/// A tail that was never committed, restarts behind it, then a snapshot in front of its end: the
+/// segments with the tail go, and what is left was opened behind an end that is no more. Found by the
+/// simulator.
+#[test]
+fn a_log_that_began_anew_is_read_though_what_it_dropped_was_purged() {
+    for restarts in 1..4 {
+        let disk = MemoryDisk::default();
+        let options = small(512, 40);
+        let mut log = create(&disk, options.clone()).unwrap();
+        let tail: Vec<_> = (1..=7).map(|index| entry(index, 4, 40)).collect();
+        log.append(&tail, Some(hard(4, 5)), true, 1).unwrap();
+        for life in 0..restarts {
+            let found = read(&disk, Floors::default()).unwrap();
+            log = Driver::resume_on(disk.clone(), &found, options.clone(), life, 2).unwrap();
+        }
+        let installed = mark(6, 5, Origin::Installed);
+        log.snapshot_mark(installed, &membership(), 3).unwrap();
+        log.append(&[entry(7, 7, 10)], Some(hard(7, 7)), true, 4)
+            .unwrap();
+        log.append(&[entry(8, 7, 10)], Some(hard(7, 8)), true, 4)
+            .unwrap();
+        log.purge(8).unwrap();
+        let floors = Floors {
+            applied: 8,
+            ..Floors::default()
+        };
+        let found = read(&disk, floors).unwrap();
+        assert_eq!((found.last_index, found.last_term), (8, 7));
+        assert_eq!(found.snapshot, Some(installed));
+        assert_eq!(found.term_of(7), Some(7));
+        // And it goes on, and is read again.
+        let mut log = Driver::resume_on(disk.clone(), &found, options, 9, 5).unwrap();
+        log.append(&[entry(9, 7, 10)], Some(hard(7, 9)), true, 6)
+            .unwrap();
+        assert_eq!(read(&disk, floors).unwrap().last_index, 9);
+    }
+}
