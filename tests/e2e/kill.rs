@@ -192,3 +192,42 @@ fn the_last_answer_before_a_kill_counts() {
         }
     });
 }
+
+/// etcd lost the database's consistency when it was killed while it rewrote it. Killed at any moment of
+/// a rewrite, everything is there afterwards, and a rewrite that is left alone still works.
+#[test]
+fn a_kill_in_the_middle_of_defragment_loses_nothing() {
+    let mut server = Server::start(Options::default().fsync());
+    run_within(Duration::from_secs(120), async {
+        let mut dice = Dice::new(7);
+        for round in 0..3u64 {
+            let connection = Client::connect(server.address()).await;
+            let before = connection.revision().await;
+            for half in 0..2 {
+                let value = |number| format!("{round} {half} {number} {}", "-".repeat(5000));
+                let puts = (0..50).map(|number| put(format!("k{number}"), value(number)).op());
+                connection.txn(then(puts.collect())).await.expect("puts");
+            }
+            let rewriting = tokio::spawn(async move {
+                let _ = connection.defragment(Default::default()).await;
+            });
+            tokio::time::sleep(Duration::from_micros(dice.roll(8_000))).await;
+            server.kill();
+            rewriting.await.expect("does not panic");
+            server.restart();
+            let connection = Client::connect(server.address()).await;
+            assert_eq!(connection.revision().await, before + 2, "round {round}");
+            let found = connection.range(all()).await.expect("range").kvs;
+            assert_eq!(found.len(), 50);
+            for kv in found {
+                let key = std::str::from_utf8(&kv.key).expect("a test's key");
+                let value = format!("{round} 1 {} {}", &key[1..], "-".repeat(5000));
+                assert_eq!(kv.value, value.as_bytes(), "{key} in round {round}");
+            }
+            connection
+                .defragment(Default::default())
+                .await
+                .expect("left alone it works");
+        }
+    });
+}

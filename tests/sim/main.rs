@@ -4,11 +4,12 @@
 //! this package is the better tool: it prints one line per failing seed, which runs it again.
 
 mod planted;
+mod scenarios;
 
 use kvnode_tests::sim::{Counts, Report, run_seed};
 
 /// Fixed seeds of every test run.
-const SEEDS: u64 = 400;
+const SEEDS: u64 = 300;
 
 fn seeds() -> u64 {
     let told = std::env::var("KVNODE_SIM_SEEDS").ok();

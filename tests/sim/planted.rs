@@ -1,4 +1,4 @@
-//! Defects put in on purpose. Each must be found within 500 seeds, or the suite itself is defect.
+//! Defects put in on purpose. Each must be found within 500 seeds, or the suite itself is defective.
 
 use kvnode_tests::sim::{Plan, Plant, run};
 

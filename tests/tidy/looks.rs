@@ -5,10 +5,7 @@ use crate::tree;
 const LINES_MAX: usize = 1000;
 
 /// Files that may be longer, each with its reason.
-const LONG: &[(&str, &str)] = &[(
-    "replica/tests/cluster/world.rs",
-    "one simulated world with its checks; to be split when whole nodes are simulated",
-)];
+const LONG: &[(&str, &str)] = &[];
 
 #[test]
 fn rust_and_toml_are_ascii() {

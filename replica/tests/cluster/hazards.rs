@@ -9,8 +9,9 @@ use kvnode_replica::{
 };
 use kvnode_wal::{Entry, EntryKind, Membership};
 
+use crate::chance::Rng;
 use crate::single::{append, members};
-use crate::world::{Rng, World};
+use crate::world::World;
 
 fn others(world: &World, id: u64) -> Vec<u64> {
     world

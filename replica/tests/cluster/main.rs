@@ -1,5 +1,6 @@
 //! Replicas in a simulated world. Every random run names its seed when it fails.
 
+mod chance;
 mod elections;
 mod hazards;
 mod members;

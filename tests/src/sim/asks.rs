@@ -19,9 +19,14 @@ pub struct Caller {
 pub enum Ask {
     Kv(Request),
     Compact(i64),
-    Grant { id: i64, ttl: i64 },
+    Grant {
+        id: i64,
+        ttl: i64,
+    },
     KeepAlive(i64),
     Revoke(i64),
+    /// Any other command, in its own bytes.
+    Own(Kind, Vec<u8>),
 }
 
 /// What came back.
@@ -35,6 +40,8 @@ pub enum Reply {
     /// Kept alive for so many seconds; 0: there is no such lease.
     Kept(i64),
     Revoked,
+    /// Another command was carried out.
+    Done,
     /// Not done, for sure.
     Refused(Status),
     /// No answer, or one that proves nothing.
@@ -72,6 +79,7 @@ pub fn command(ask: &Ask) -> Option<(Kind, Vec<u8>)> {
             (Kind::Txn, txn.encode_to_vec())
         }
         Ask::Kv(Request::Revoke(id)) | Ask::Revoke(id) => (Kind::LeaseRevoke, revoke(*id)),
+        Ask::Own(kind, message) => (*kind, message.clone()),
         Ask::Kv(Request::Range(_) | Request::Txn(_)) | Ask::KeepAlive(_) => return None,
         Ask::Compact(revision) => {
             let request = api::CompactionRequest {
@@ -112,7 +120,7 @@ pub fn reply(
         Ok(Response::Compaction(_)) => Reply::Compacted,
         Ok(Response::LeaseGrant(answer)) => Reply::Granted { ttl: answer.ttl },
         Ok(Response::LeaseRevoke(_)) => Reply::Revoked,
-        Ok(_) => Reply::Unknown,
+        Ok(_) => Reply::Done,
         Err(status) => Reply::Refused(refusal(&status)),
     }
 }

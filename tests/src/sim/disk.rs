@@ -185,6 +185,11 @@ impl SimDisk {
         self.damage_at(place.0, place.1, damage, other)
     }
 
+    /// Moves the disk's dice on.
+    pub fn roll(&self) -> u64 {
+        self.0.borrow_mut().chance.next()
+    }
+
     fn below(&self, bound: u64) -> usize {
         self.0.borrow_mut().chance.below(bound) as usize
     }

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use kvnode_replica::{Config, Output, Replica, Restored, Write};
+use kvnode_replica::{ConfChange, Config, Output, Replica, Restored, Write};
 use kvnode_store::engine::memory::{MemoryDisk, MemoryView};
 use kvnode_store::lease_clock::LeaseClock;
 use kvnode_store::recent::RecentChanges;
@@ -489,10 +489,13 @@ fn mark(index: u64, term: u64, origin: Origin) -> SnapshotMark {
     }
 }
 
-/// The store's part of an entry: a membership change is the replica's matter.
+/// The store's part of an entry. A membership change carries one as its context.
 pub fn command_of(entry: &Entry) -> bytes::Bytes {
     match entry.kind {
         EntryKind::Normal => entry.payload.clone(),
-        _ => bytes::Bytes::new(),
+        EntryKind::ConfChange => {
+            ConfChange::decode(&entry.payload).map_or_else(|_| Default::default(), |c| c.context)
+        }
+        EntryKind::Empty => bytes::Bytes::new(),
     }
 }

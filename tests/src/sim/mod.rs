@@ -11,7 +11,8 @@
 //! ```
 //!
 //! `member.rs`, `node.rs` and `streams.rs` put the parts together as the node does. Defects are
-//! planted there on purpose ([`Plant`]); a suite that does not find each of them is itself defect.
+//! planted there on purpose ([`Plant`]); a suite that does not find each of them is itself
+//! defective.
 
 mod asks;
 mod chance;
@@ -34,8 +35,8 @@ pub use asks::{Ask, Reply};
 pub use checks::Counts;
 pub use disk::{Damage, Fault};
 pub use member::{Member, Process};
-pub use plan::{MS, Plan, Plant, SECOND, TICK};
-pub use run::{Report, run, run_seed};
+pub use plan::{CALM_NET, MS, Plan, Plant, SECOND, TICK};
+pub use run::{Report, begin, run, run_seed};
 pub use watchers::Watcher;
 pub use watching::check as check_watcher;
 pub use watching::is_complete;

@@ -26,14 +26,20 @@ pub fn run_seed(seed: u64) -> Report {
     run(Plan::of_seed(seed))
 }
 
-/// Runs a plan to its end.
-pub fn run(plan: Plan) -> Report {
-    let seed = plan.seed;
-    let faults = plan.faults;
+/// A world in which everything of the plan is about to happen.
+pub fn begin(plan: Plan) -> World {
     let mut world = World::new(plan);
     world.open_doors();
     world.open_watchers();
     world.after(SECOND, Event::Nemesis);
+    world
+}
+
+/// Runs a plan to its end.
+pub fn run(plan: Plan) -> Report {
+    let seed = plan.seed;
+    let faults = plan.faults;
+    let mut world = begin(plan);
     world.run(faults);
     if world.checks.violation.is_none() {
         world.come_to_rest();
