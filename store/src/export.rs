@@ -1,5 +1,6 @@
 //! A view as a stream of ordered records, for snapshots: first all of [`Space::State`], then all of
-//! [`Space::Hist`], keys ascending in each.
+//! [`Space::Hist`], keys ascending in each. A store may write new values into history as well; they are left
+//! out here, so each value is carried once, and members that are set up differently agree.
 //!
 //! The totals of such a stream say whether two stores hold the same: their hash is a sum over
 //! records, so it does not depend on order, batching, or which engine holds them.
@@ -8,6 +9,8 @@ use bytes::Bytes;
 use xxhash_rust::xxh3::{xxh3_64_with_seed, xxh3_128_with_seed};
 
 use crate::engine::{EngineError, Reader, Scan, Space};
+use crate::revision::Revision;
+use crate::schema::Undo;
 
 /// One key of one space.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -102,6 +105,10 @@ impl<V: Reader> Iterator for Records<'_, V> {
         loop {
             match self.scan.as_mut()?.next() {
                 Some(Ok((key, value))) => {
+                    let value = match (self.space, Revision::from_bytes(&key)) {
+                        (Space::Hist, Some(revision)) => Undo::without_value(revision, value),
+                        _ => value,
+                    };
                     let record = Record {
                         space: self.space,
                         key,

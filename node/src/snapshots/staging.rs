@@ -6,11 +6,12 @@
 //! any end before that, leaves nothing but a half-built directory that the next attempt replaces.
 //!
 //! Bounds: [`PIECES_WAITING`] pieces of at most `CHUNK_BYTES` wait for the thread; a full queue holds the sender back. One
-//! thread works at a time: a later one waits for the end of the one that was cancelled.
+//! thread works at a time, in the order they were started: a later one waits for the end of the one that was cancelled.
 
+use std::cell::Cell;
 use std::io::{self, Read};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -36,6 +37,24 @@ const ANNOUNCEMENT_BYTES_MAX: u32 = 1 << 20;
 /// Starts stagings, one after the other.
 pub(super) struct Staging {
     plan: Plan,
+    /// Closed when the thread started last has ended.
+    last: Cell<Option<Receiver<()>>>,
+}
+
+/// A place in the order of threads that touch what is staged. A lock would not do: a thread started later could get it
+/// first, and wait for bytes while the one before it waits for the lock.
+struct Turn {
+    before: Option<Receiver<()>>,
+    _ends: Sender<()>,
+}
+
+impl Turn {
+    /// Until the thread before has ended; nothing is ever sent.
+    fn wait(&mut self) {
+        if let Some(before) = self.before.take() {
+            let _ = before.recv();
+        }
+    }
 }
 
 /// What a staging has to know.
@@ -45,8 +64,6 @@ struct Plan {
     options: EngineOptions,
     cluster: u64,
     member: u64,
-    /// Held by the thread that may touch what is staged.
-    turn: Arc<Mutex<()>>,
 }
 
 /// A staging under way, as its owner sees it.
@@ -70,9 +87,19 @@ impl Staging {
             options,
             cluster,
             member,
-            turn: Arc::default(),
         };
-        Staging { plan }
+        Staging {
+            plan,
+            last: Cell::default(),
+        }
+    }
+
+    fn turn(&self) -> Turn {
+        let (ends, end) = channel();
+        Turn {
+            before: self.last.replace(Some(end)),
+            _ends: ends,
+        }
     }
 
     /// # Errors
@@ -83,7 +110,7 @@ impl Staging {
             cancelled: Arc::default(),
             announcement: Arc::default(),
         };
-        let plan = self.plan.clone();
+        let (plan, mut turn) = (self.plan.clone(), self.turn());
         let mut source = Source {
             pieces,
             piece: Bytes::new(),
@@ -92,7 +119,7 @@ impl Staging {
         let thread = std::thread::Builder::new()
             .name("kv-snap-stage".into())
             .spawn(move || {
-                let _turn = plan.turn.lock().unwrap_or_else(PoisonError::into_inner);
+                turn.wait();
                 stage(&plan, from, id, &mut source)
             })?;
         let sink = Sink {
@@ -106,11 +133,11 @@ impl Staging {
 
     /// Removes what is staged, on a thread.
     pub fn discard(&self) {
-        let plan = self.plan.clone();
+        let (plan, mut turn) = (self.plan.clone(), self.turn());
         let spawned = std::thread::Builder::new()
             .name("kv-snap-discard".into())
             .spawn(move || {
-                let _turn = plan.turn.lock().unwrap_or_else(PoisonError::into_inner);
+                turn.wait();
                 if let Err(error) = plan.engines.discard_staged() {
                     log::warn!("a staged state was not removed: {error}");
                 }

@@ -128,6 +128,23 @@ impl Undo {
         Some(record.slice_ref(cursor.sized()?))
     }
 
+    /// The record as a store that writes no new values into history has it. One that is no record stays as
+    /// it is.
+    pub(crate) fn without_value(revision: Revision, record: Bytes) -> Bytes {
+        if record.get(1).is_none_or(|flags| flags & HIST_VALUE == 0) {
+            return record;
+        }
+        let Some(Made::Put {
+            value: Some(value), ..
+        }) = Self::parse(revision, &record).map(|undo| undo.made)
+        else {
+            return record;
+        };
+        let mut shorter = record[..record.len() - value.len()].to_vec();
+        shorter[1] &= !HIST_VALUE;
+        shorter.into()
+    }
+
     fn parse(revision: Revision, record: &Bytes) -> Option<Self> {
         let mut cursor = Cursor::new(record);
         flags(cursor.byte()?, 0)?;

@@ -1,10 +1,11 @@
 //! What a store knows when it is opened again.
 
+use kvnode_api::KeyRange;
 use kvnode_store::engine::memory::{Failure, MemoryDisk, MemoryEngine};
 use kvnode_store::engine::{Engine, Persister};
 use kvnode_store::{Committed, Config, Error, Kind, Store};
 
-use super::harness::{Machine, all, entry, fresh, put};
+use super::harness::{Machine, all, entry, fresh, put, with};
 
 fn open(disk: &MemoryDisk) -> Machine {
     Machine::new(MemoryEngine::open(disk), Config::default())
@@ -241,4 +242,42 @@ fn replay_after_a_failed_commit_finds_the_heads_of_before() {
         (1, 6, &b"4"[..])
     );
     assert_eq!(machine.history(2, 10).len(), 5);
+}
+
+#[test]
+fn an_export_carries_each_value_once_whatever_its_store_writes_into_history() {
+    let run = |hist_inline_new_value| {
+        let config = Config {
+            hist_inline_new_value,
+            ..Config::default()
+        };
+        let mut machine = with(config);
+        for number in 0..30 {
+            machine.put(&format!("k{}", number % 7), &format!("value {number}"));
+        }
+        machine.delete("k3", "");
+        machine
+    };
+    let export = |machine: &Machine| {
+        let view = machine.view();
+        let mut records = view.export();
+        let list: Vec<_> = records.by_ref().map(Result::unwrap).collect();
+        (list, *records.totals())
+    };
+    let (lean, fat) = (run(false), run(true));
+    let exported = export(&fat);
+    assert_eq!(exported, export(&lean));
+    let records = exported
+        .0
+        .into_iter()
+        .map(Ok::<_, std::convert::Infallible>);
+    let (engine, _) = kvnode_store::import::into_memory(records).unwrap();
+    let back = Machine::new(engine, Config::default());
+    assert_eq!(back.view().revision(), fat.view().revision());
+    let history = |machine: &Machine| {
+        let view = machine.view();
+        view.history(2, view.revision(), &KeyRange::all(), 1000)
+            .unwrap()
+    };
+    assert_eq!(history(&back).changes, history(&fat).changes);
 }
