@@ -17,13 +17,13 @@ use crate::mailbox::Sender;
 use crate::shared::Shared;
 use crate::snapshots::PersisterSlot;
 
-/// Time between two looks whether a persist is due. A busy store is persisted at each of them, because a large journal
-/// makes single commits stall when it is synced.
+/// Time between two looks whether a persist is due.
 const PERSIST_INTERVAL: Duration = Duration::from_millis(100);
-/// Entries that make a persist due. Below it one a second is enough: each of them delays the syncs of the log that
-/// clients wait for.
-const PERSIST_ENTRIES: u64 = 2000;
-const PERSIST_INTERVAL_MAX: Duration = Duration::from_secs(1);
+/// Entries that make a persist due, and the time after which a store that is written less is persisted. Each persist delays
+/// the syncs of the log that clients wait for, and one of a large journal stalls single commits; after a power cut no
+/// more than this has to be replayed from the log.
+const PERSIST_ENTRIES: u64 = 20_000;
+const PERSIST_INTERVAL_MAX: Duration = Duration::from_secs(5);
 /// Time between two samples of sizes.
 const SAMPLE_INTERVAL: Duration = Duration::from_secs(1);
 /// Time between two full checkpoints of the engine (memtables to tables). The log is only released up to the last one:
