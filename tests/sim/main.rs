@@ -9,7 +9,7 @@ mod scenarios;
 use kvnode_tests::sim::{Counts, Report, run_seed};
 
 /// Fixed seeds of every test run.
-const SEEDS: u64 = 300;
+const SEEDS: u64 = 1500;
 
 fn seeds() -> u64 {
     let told = std::env::var("KVNODE_SIM_SEEDS").ok();

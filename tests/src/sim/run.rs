@@ -4,6 +4,7 @@ use super::asks::Reply;
 use super::chance::fold;
 use super::checks::Counts;
 use super::plan::{Plan, SECOND};
+use super::watchers::Watcher;
 use super::watching;
 use super::world::{Event, World};
 use crate::checker;
@@ -92,22 +93,12 @@ impl World {
         if self.checks.violation.is_some() {
             return;
         }
-        let now = self.membership();
-        for watcher in 0..self.watchers.len() {
-            let (member, session) = (
-                self.watchers[watcher].member,
-                self.watchers[watcher].session,
-            );
-            if !now.voters.contains(&member) && !now.learners.contains(&member) {
-                self.unfollow(watcher);
-                self.after(SECOND, Event::Broken(watcher, session));
-            }
-        }
         // By now the only keepalives are those that were answered.
         let over = self.until(15 * SECOND, |world| world.leases_left() == 0);
         self.demand_by(over, "every lease to be over");
         let agreed = self.until(10 * SECOND, |world| world.agrees());
         self.demand_by(agreed, "all members to agree after the last lease");
+        self.move_watchers();
         let told = self.until(15 * SECOND, |world| {
             let complete = |watcher| watching::is_complete(watcher, &world.checks.changes);
             world.watchers.iter().all(complete)
@@ -126,6 +117,20 @@ impl World {
             });
             self.checks
                 .fail(format!("a watcher was not told of everything: {late:?}"));
+        }
+    }
+
+    /// Whoever watches at a member that is none any more goes elsewhere: it would hear nothing new.
+    fn move_watchers(&mut self) {
+        let now = self.membership();
+        for watcher in 0..self.watchers.len() {
+            let Watcher {
+                member, session, ..
+            } = self.watchers[watcher];
+            if !now.voters.contains(&member) && !now.learners.contains(&member) {
+                self.unfollow(watcher);
+                self.after(SECOND, Event::Broken(watcher, session));
+            }
         }
     }
 
