@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod cluster;
+mod cluster_cases;
 mod crowd;
 mod exclusive;
 mod full_disk;
