@@ -1,5 +1,6 @@
 //! Whole-system tests over process boundaries: crashes, full disks, hostile and slow clients.
 
+mod admin;
 mod bad_input;
 mod cluster;
 mod cluster_cases;

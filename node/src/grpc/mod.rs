@@ -7,7 +7,7 @@ mod kv;
 mod learner;
 mod lease;
 mod maintenance;
-mod snapshot;
+pub mod snapshot;
 mod watch;
 
 use std::rc::Rc;
@@ -203,6 +203,9 @@ impl Service for NodeService {
     }
 
     async fn http(self: Rc<Self>, request: HttpRequest) -> HttpResponse {
+        if request.peer.listener == crate::admin::LISTENER {
+            return crate::admin::answer(&self.core, request).await;
+        }
         crate::health::answer(&self.core, request).await
     }
 }

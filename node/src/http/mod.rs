@@ -37,9 +37,12 @@ pub use face::{
     Call, Closed, HttpBody, HttpRequest, HttpResponse, Peer, Reply, RequestStream, ResponseBody,
     ResponseSink, Service,
 };
-pub use http1::BodyError;
+pub use http1::{BodyError, BrokenOff};
 pub(crate) use listener::Permit;
-pub use listener::{Acceptor, Address, Arrival, Bound, Door, ListenError, Way, bind, door};
+pub use listener::{
+    Acceptor, Address, Arrival, Bound, Door, ListenError, UNIX_PATH_BYTES_MAX, Way, bind,
+    bind_private, door,
+};
 pub use sink::TrySendError;
 
 use crate::rt;
