@@ -1,5 +1,6 @@
 //! Whole-system tests over process boundaries: crashes, full disks, hostile and slow clients.
 
+mod auth_spread;
 mod bad_input;
 mod cluster;
 mod crowd;
@@ -7,7 +8,8 @@ mod exclusive;
 mod full_disk;
 mod kill;
 mod left_behind;
-mod load;
 mod membership;
+mod one_sector;
 mod restart;
 mod slow_watch;
+mod tampered;
