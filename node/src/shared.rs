@@ -10,6 +10,7 @@ use kvnode_api::status::Status;
 use crate::config::Config;
 use crate::departure::Departure;
 use crate::metrics::Metrics;
+use crate::tls::Tls;
 
 /// The etcd API level this server answers as; clients parse it.
 pub const API_VERSION: &str = crate::version::ETCD;
@@ -32,6 +33,7 @@ pub struct Shared {
     pub wal_dir: PathBuf,
     /// Listeners below this number are for clients, the others for health and metrics only.
     pub client_listeners: usize,
+    pub tls: Tls,
     pub data_dir: PathBuf,
     pub metrics: Metrics,
     pub vitals: Vitals,
@@ -81,6 +83,7 @@ impl Shared {
         data_dir: PathBuf,
         wal_dir: PathBuf,
         client_listeners: usize,
+        tls: Tls,
     ) -> Self {
         Shared {
             config,
@@ -89,6 +92,7 @@ impl Shared {
             incarnation,
             wal_dir,
             client_listeners,
+            tls,
             data_dir,
             metrics: Metrics::new(),
             vitals: Vitals::default(),

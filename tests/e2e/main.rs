@@ -11,3 +11,5 @@ mod load;
 mod membership;
 mod restart;
 mod slow_watch;
+mod tls;
+mod tls_peers;

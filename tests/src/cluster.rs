@@ -26,7 +26,7 @@ impl Cluster {
         let entries: Vec<String> = names
             .iter()
             .zip(&ports)
-            .map(|(name, port)| format!("{name}=http://127.0.0.1:{port}"))
+            .map(|(name, port)| format!("{name}={}://127.0.0.1:{port}", options.peer_scheme()))
             .collect();
         let all = entries.join(",");
         // Each member fills its first log segments with zeros before it serves.
