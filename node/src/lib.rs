@@ -40,4 +40,5 @@ mod process;
 mod shared;
 mod slots;
 mod snapshots;
+pub mod tls;
 mod watches;

@@ -6,4 +6,5 @@
 mod etcdctl;
 mod go;
 mod python;
+mod tls;
 mod tool;

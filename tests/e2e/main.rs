@@ -15,3 +15,5 @@ mod one_sector;
 mod restart;
 mod slow_watch;
 mod tampered;
+mod tls;
+mod tls_peers;
