@@ -8,6 +8,7 @@ mod full_disk;
 mod kill;
 mod left_behind;
 mod load;
+mod locks;
 mod membership;
 mod restart;
 mod slow_watch;

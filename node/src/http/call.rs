@@ -323,6 +323,8 @@ async fn plain_http<S: Service>(
             let _ = stream.send_data(Bytes::new(), true);
             link.note_sent(0);
         }
+        // HTTP/2 has no such upgrade, and no service offers one to it.
+        ResponseBody::Upgrade(_) => {}
     }
 }
 

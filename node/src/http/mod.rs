@@ -18,9 +18,11 @@ mod http1;
 mod io;
 mod link;
 mod listener;
+mod local;
 mod pings;
 mod sink;
 mod sniff;
+mod socket;
 mod source;
 #[cfg(test)]
 mod tests;
@@ -37,10 +39,13 @@ pub use face::{
     Call, Closed, HttpBody, HttpRequest, HttpResponse, Peer, Reply, RequestStream, ResponseBody,
     ResponseSink, Service,
 };
+pub(crate) use headers::timeout as grpc_timeout;
 pub use http1::BodyError;
 pub(crate) use listener::Permit;
 pub use listener::{Acceptor, Address, Arrival, Bound, Door, ListenError, Way, bind, door};
+pub use local::{Messages, Slot};
 pub use sink::TrySendError;
+pub use socket::Socket;
 
 use crate::rt;
 use io::Wire;
