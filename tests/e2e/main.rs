@@ -10,6 +10,7 @@ mod exclusive;
 mod full_disk;
 mod kill;
 mod left_behind;
+mod locks;
 mod membership;
 mod one_sector;
 mod restart;

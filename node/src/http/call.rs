@@ -339,6 +339,8 @@ async fn send_pieces(
             Ok(None) => break,
             Err(Gone) => return,
         }
+        // HTTP/2 has no such upgrade, and no service offers one to it.
+        ResponseBody::Upgrade(_) => {}
     }
     let _ = stream.send_data(Bytes::new(), true);
     link.note_sent(0);

@@ -66,6 +66,21 @@ pub struct Call {
 }
 
 impl Call {
+    /// A call that did not come as gRPC; `headers` are its metadata.
+    pub fn new(
+        method: Method,
+        deadline: Option<Instant>,
+        peer: Rc<Peer>,
+        headers: HeaderMap,
+    ) -> Call {
+        Call {
+            method,
+            deadline,
+            peer,
+            headers,
+        }
+    }
+
     /// A metadata value: the first under this lower-case name, as the bytes that came (base64 not
     /// undone for `-bin` names).
     pub fn get(&self, name: &str) -> Option<&[u8]> {
