@@ -10,6 +10,7 @@ mod kill;
 mod left_behind;
 mod membership;
 mod one_sector;
+mod peer_numbers;
 mod restart;
 mod slow_watch;
 mod tampered;

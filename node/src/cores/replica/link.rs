@@ -102,13 +102,15 @@ impl ReplicaCore {
             }
         };
         let peers = Peers::start(identity, listeners, Limits::default(), events);
-        own.link.peers = Some(peers.unwrap_or_else(|error| {
+        let peers = peers.unwrap_or_else(|error| {
             exit::fatal(
                 exit::Code::Failed,
                 format_args!("cannot talk to other members: {error}"),
                 "raise the limits on threads and open files of this user",
             )
-        }));
+        });
+        let _ = own.shared.metrics.peer_traffic.set(peers.traffic());
+        own.link.peers = Some(peers);
     }
 
     /// Closes all connections with other members.
