@@ -13,6 +13,7 @@ mod left_behind;
 mod locks;
 mod membership;
 mod one_sector;
+mod peer_numbers;
 mod restart;
 mod slow_watch;
 mod tampered;

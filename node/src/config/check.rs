@@ -6,8 +6,8 @@ use super::flags::{self, GATES};
 use super::merge::{Notice, Settings, Source, invalid, named};
 use super::urls::{Address, Url};
 use super::{
-    AdminSocket, AuthToken, AutoCompaction, ClusterState, Config, ConfigError, ForceNewCluster, Gateway,
-    Keepalive, Limits, ids, suggest, values,
+    AdminSocket, AuthToken, AutoCompaction, ClusterState, Config, ConfigError, ForceNewCluster,
+    Gateway, Keepalive, Limits, ids, suggest, values,
 };
 use crate::admin;
 use crate::auth::jwt;

@@ -50,13 +50,13 @@ pub fn check(
     core: &Rc<ClientCore>,
     request: &HttpRequest,
     path: &str,
-) -> Result<Allowed, HttpResponse> {
+) -> Result<Allowed, Box<HttpResponse>> {
     let gateway = &core.shared.config.gateway;
     // A page of a stranger's can make its name mean this address, but it cannot have a certificate for it.
     if !request.peer.encrypted {
         let name = host(request);
         if !is_listed(&gateway.host_whitelist, name) {
-            return Err(misdirected(name));
+            return Err(Box::new(misdirected(name)));
         }
     }
     // The holder of a certificate would be somebody on every other way in; here it is not looked at, which would
@@ -67,7 +67,7 @@ pub fn check(
         && core.with_view(|view| view.auth().is_enabled())
     {
         let text = "the gateway does not take a certificate's common name for a user: ask without one, with a token\n";
-        return Err(ResponseBody::text(StatusCode::BAD_REQUEST, text));
+        return Err(Box::new(ResponseBody::text(StatusCode::BAD_REQUEST, text)));
     }
     let origin = if is_listed(&gateway.cors, "*") {
         Some(HeaderValue::from_static("*"))

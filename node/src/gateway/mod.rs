@@ -33,7 +33,7 @@ use kvnode_api::status::{Code, Status};
 use crate::cores::client::ClientCore;
 use crate::grpc::NodeService;
 use crate::health;
-use crate::http::{self as port, Call, HttpRequest, HttpResponse, Peer, ResponseBody};
+use crate::http::{self as port, Call, HttpRequest, HttpResponse, ResponseBody};
 
 /// Bytes of request texts that have arrived in part, over all connections of an executor. Beyond it: "too many requests".
 const ARRIVING_BYTES_MAX: usize = 64 << 20;
@@ -56,7 +56,7 @@ pub async fn answer(service: Rc<NodeService>, mut request: HttpRequest) -> HttpR
     let path = access::path(&request);
     let allowed = match access::check(core, &request, &path) {
         Ok(allowed) => allowed,
-        Err(refusal) => return refusal,
+        Err(refusal) => return *refusal,
     };
     let response = if request.method == Method::OPTIONS {
         ResponseBody::text(StatusCode::OK, "")

@@ -27,7 +27,8 @@ use crate::auth::Asker;
 use crate::cores::client::ClientCore;
 use crate::gateway::{self, Gateway};
 use crate::http::{
-    Call, HttpRequest, HttpResponse, Reply, RequestStream, ResponseBody, ResponseSink, Service,
+    Call, HttpRequest, HttpResponse, Reply, RequestStream, ResponseBody, ResponseSink, Role,
+    Service,
 };
 use crate::snapshots::PersisterSlot;
 
@@ -60,8 +61,7 @@ impl NodeService {
 
     /// Checks that hold for every RPC, in etcd's order.
     fn gate(&self, call: &Call, message: &Bytes) -> Result<(), Status> {
-        if call.peer.listener >= self.core.shared.client_listeners || !call.peer.role.serves_grpc()
-        {
+        if !call.peer.role.serves_grpc() {
             return Err(not_served(call.method));
         }
         if self.core.shared.vitals.stopping.load(Ordering::Relaxed) {
@@ -269,7 +269,7 @@ impl Service for NodeService {
     }
 
     async fn http(self: Rc<Self>, request: HttpRequest) -> HttpResponse {
-        if request.peer.listener == crate::admin::LISTENER {
+        if request.peer.role == Role::Admin {
             return crate::admin::answer(&self.core, request).await;
         }
         if !request.peer.role.serves_metrics() {

@@ -74,18 +74,26 @@ pub fn known() -> impl Iterator<Item = &'static str> {
         .chain(TLS13.iter().copied())
 }
 
-/// The name to keep for a suite, `None` if it stands for TLS 1.3 and changes nothing.
-///
-/// # Errors
-/// Nobody here knows it.
-pub fn check(name: &str) -> Result<Option<&'static str>, ()> {
+/// What a suite's name comes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Suite {
+    /// To be offered in TLS 1.2, under this name.
+    Chosen(&'static str),
+    /// Of TLS 1.3, where all are always on.
+    Always,
+    /// Nobody here knows it.
+    Unknown,
+}
+
+/// Looks a suite up by its IANA name, or by the one it had before.
+pub fn check(name: &str) -> Suite {
     if TLS13.contains(&name) {
-        return Ok(None);
+        return Suite::Always;
     }
     let old = OLD_NAMES.iter().find(|(old, _)| *old == name);
     let name = old.map_or(name, |(_, now)| now);
     let suite = TLS12.iter().find(|(known, _)| *known == name);
-    suite.map(|(known, _)| Some(*known)).ok_or(())
+    suite.map_or(Suite::Unknown, |(known, _)| Suite::Chosen(known))
 }
 
 impl Offer {
@@ -126,13 +134,13 @@ mod tests {
                 .iter()
                 .any(|one| one.suite() == *suite);
             assert!(has, "{name}");
-            assert_eq!(check(name), Ok(Some(*name)));
+            assert_eq!(check(name), Suite::Chosen(name));
         }
         for (old, now) in OLD_NAMES {
-            assert_eq!(check(old), Ok(Some(*now)));
+            assert_eq!(check(old), Suite::Chosen(now));
         }
-        assert_eq!(check("TLS_AES_128_GCM_SHA256"), Ok(None));
-        assert_eq!(check("TLS_RSA_WITH_RC4_128_SHA"), Err(()));
+        assert_eq!(check("TLS_AES_128_GCM_SHA256"), Suite::Always);
+        assert_eq!(check("TLS_RSA_WITH_RC4_128_SHA"), Suite::Unknown);
     }
 
     #[test]
