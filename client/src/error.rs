@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use kvnode_api::Status;
+use kvnode_api::{ResponseHeader, Status};
 
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -30,10 +30,17 @@ pub enum Error {
     TooLarge { bytes: usize, limit: usize },
     /// The history a watcher still needs is gone.
     #[error("etcdserver: mvcc: required revision has been compacted")]
-    Compacted { compact_revision: i64 },
+    Compacted {
+        /// The oldest revision that can still be watched from.
+        compact_revision: i64,
+        header: Option<ResponseHeader>,
+    },
     /// The server ended a watcher.
     #[error("{reason}")]
-    WatchCanceled { reason: String },
+    WatchCanceled {
+        reason: String,
+        header: Option<ResponseHeader>,
+    },
     /// The lease of a session ended, and with it whatever was held.
     #[error("session expired")]
     SessionExpired,

@@ -123,6 +123,7 @@ impl Watcher {
                     Err(Failure::Status(status)) => {
                         return Err(Error::WatchCanceled {
                             reason: status.message.into_owned(),
+                            header: None,
                         });
                     }
                     Err(Failure::NotSent(reason) | Failure::Broken(reason)) => {
@@ -176,6 +177,7 @@ impl Watcher {
         if answer.compact_revision != 0 {
             return Err(Error::Compacted {
                 compact_revision: answer.compact_revision,
+                header: answer.header,
             });
         }
         let token_is_old = [Status::invalid_auth_token(), Status::auth_old_revision()]
@@ -189,7 +191,10 @@ impl Watcher {
             "" => "etcdserver: mvcc: required revision is a future revision".to_owned(),
             reason => reason.to_owned(),
         };
-        Err(Error::WatchCanceled { reason })
+        Err(Error::WatchCanceled {
+            reason,
+            header: answer.header,
+        })
     }
 
     /// The error if it ends the watcher; otherwise waits before the next try.

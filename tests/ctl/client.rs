@@ -177,7 +177,7 @@ fn a_watch_from_before_the_compaction_ends_with_its_revision() {
         });
         let error = watcher.next().await.expect_err("history is gone");
         assert!(
-            matches!(error, Error::Compacted { compact_revision } if compact_revision == revision),
+            matches!(error, Error::Compacted { compact_revision, .. } if compact_revision == revision),
             "{error:?}"
         );
     });

@@ -25,7 +25,7 @@ pub fn subject() -> &'static Subject {
             given(PathBuf::from("etcd"))
         }
         None => Subject {
-            path: built(),
+            path: built("kvnode"),
             kind: Kind::Kvnode,
         },
     })
@@ -77,14 +77,19 @@ fn given(path: PathBuf) -> Subject {
     Subject { path, kind }
 }
 
-fn built() -> PathBuf {
+/// Another program of the workspace, built (a no-op when fresh) into the same target directory.
+pub fn tool(name: &'static str) -> PathBuf {
+    built(name)
+}
+
+fn built(name: &str) -> PathBuf {
     let target = target_directory();
     let executable = std::env::current_exe().expect("a process knows its own path");
     let profile = executable
         .ancestors()
         .nth(2)
         .expect("as in target_directory");
-    let binary = profile.join("kvnode");
+    let binary = profile.join(name);
     let Some(cargo) = std::env::var_os("CARGO") else {
         assert!(
             binary.exists(),
@@ -103,7 +108,7 @@ fn built() -> PathBuf {
             "--quiet",
             "--workspace",
             "--bin",
-            "kvnode",
+            name,
             "--target-dir",
         ])
         .arg(target);
@@ -113,7 +118,7 @@ fn built() -> PathBuf {
     let output = command.output().expect("cargo runs");
     assert!(
         output.status.success(),
-        "building kvnode failed:\n{}",
+        "building {name} failed:\n{}",
         String::from_utf8_lossy(&output.stderr)
     );
     binary

@@ -1,0 +1,187 @@
+//! What went wrong: `Error: <text>` as etcdctl says it, then what was tried where and what to type next.
+
+use std::process::ExitCode;
+
+use kvnode_client::Error;
+use kvnode_client::api::Status;
+
+/// etcdctl's exit codes.
+pub mod code {
+    /// The server said no, time-out, nobody reached, unknown command or flag.
+    pub const ERROR: u8 = 1;
+    /// No client could be made; any failure of `lease timetolive`, `list`, `keep-alive`.
+    pub const BAD_CONNECTION: u8 = 2;
+    /// Bad input on stdin.
+    pub const INVALID_INPUT: u8 = 3;
+    /// A format or flag value that is not supported.
+    pub const BAD_FEATURE: u8 = 4;
+    /// The server ended a watch; a snapshot could not be saved.
+    pub const INTERRUPTED: u8 = 5;
+    /// Wrong number or form of arguments, flags that contradict each other.
+    pub const BAD_ARGS: u8 = 128;
+}
+
+/// Why a command could not do its work.
+#[derive(Debug)]
+pub struct Failure {
+    code: u8,
+    text: String,
+    tried: Vec<String>,
+    next: String,
+}
+
+pub type Result<T> = std::result::Result<T, Failure>;
+
+impl Failure {
+    pub fn new(code: u8, text: impl Into<String>) -> Failure {
+        Failure {
+            code,
+            text: text.into(),
+            tried: Vec::new(),
+            next: String::new(),
+        }
+    }
+
+    /// Wrong arguments; `usage` names the command whose help tells more.
+    pub fn usage(text: impl Into<String>, usage: &str) -> Failure {
+        Failure::new(code::BAD_ARGS, text).next(format!("kvctl {usage} --help"))
+    }
+
+    /// Everything was said already.
+    pub fn silent(code: u8) -> Failure {
+        Failure::new(code, "")
+    }
+
+    /// The command to type next.
+    pub fn next(mut self, command: impl Into<String>) -> Failure {
+        self.next = command.into();
+        self
+    }
+
+    pub fn with_code(mut self, code: u8) -> Failure {
+        self.code = code;
+        self
+    }
+
+    /// The text inside another one, at the place of `{}`.
+    pub fn inside(mut self, frame: &str) -> Failure {
+        self.text = frame.replacen("{}", &self.text, 1);
+        self
+    }
+
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    pub fn report(&self) -> ExitCode {
+        if !self.text.is_empty() {
+            eprintln!("Error: {}", self.text);
+            for line in &self.tried {
+                eprintln!("tried: {line}");
+            }
+            if !self.next.is_empty() {
+                eprintln!("next:  {}", self.next);
+            }
+        }
+        ExitCode::from(self.code)
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Failure {
+        let next = match &error {
+            Error::Unreachable { .. } => {
+                "systemctl status kvnode   # on the hosts above, or name others by --endpoints"
+            }
+            Error::Deadline { .. } => "kvctl endpoint status --cluster --write-out=table",
+            Error::Broken { .. } => "kvctl get KEY   # whether the write took place is not known",
+            Error::Compacted { .. } => {
+                "kvctl endpoint status --write-out=json   # the revision to begin at"
+            }
+            Error::Status { status, .. } => next_for(status),
+            _ => "",
+        };
+        Failure {
+            code: code::ERROR,
+            text: text(&error),
+            tried: error.attempts(),
+            next: next.to_owned(),
+        }
+    }
+}
+
+/// As etcdctl prints it: the server's own text if it is one of the protocol's, else the whole gRPC error.
+pub fn text(error: &Error) -> String {
+    match error.status() {
+        Some(status) if !is_protocol_text(&status.message) => status.to_cancel_reason(),
+        _ => error.to_string(),
+    }
+}
+
+fn is_protocol_text(text: &str) -> bool {
+    text.starts_with("etcdserver: ") || Status::ALL.iter().any(|(_, known)| known.message == text)
+}
+
+fn next_for(status: &Status) -> &'static str {
+    let table: [(Status, &str); 22] = [
+        (
+            Status::no_space(),
+            "kvctl alarm list   # then compact, defrag, and: kvctl alarm disarm",
+        ),
+        (Status::corrupt(), "kvctl alarm list"),
+        (
+            Status::compacted(),
+            "kvctl endpoint status --write-out=json   # newer revisions can be read",
+        ),
+        (
+            Status::future_revision(),
+            "kvctl endpoint status --write-out=json   # the revision now",
+        ),
+        (Status::lease_not_found(), "kvctl lease list"),
+        (Status::lease_exists(), "kvctl lease list"),
+        (Status::member_not_found(), "kvctl member list"),
+        (Status::member_exists(), "kvctl member list"),
+        (Status::peer_urls_exist(), "kvctl member list"),
+        (
+            Status::learner_not_ready(),
+            "kvctl endpoint status --cluster --write-out=table",
+        ),
+        (Status::not_enough_started_members(), "kvctl member list"),
+        (
+            Status::unhealthy_cluster(),
+            "kvctl endpoint health --cluster",
+        ),
+        (Status::user_not_found(), "kvctl user list"),
+        (Status::user_exists(), "kvctl user list"),
+        (Status::role_not_found(), "kvctl role list"),
+        (Status::role_exists(), "kvctl role list"),
+        (
+            Status::user_empty(),
+            "kvctl --user NAME ...   # authentication is on",
+        ),
+        (Status::auth_failed(), "kvctl --user NAME:PASSWORD ..."),
+        (
+            Status::permission_denied(),
+            "kvctl --user root user get NAME --detail",
+        ),
+        (Status::root_user_missing(), "kvctl user add root"),
+        (
+            Status::no_leader(),
+            "kvctl endpoint status --cluster --write-out=table",
+        ),
+        (
+            Status::request_too_large(),
+            "kvnode --help   # --max-request-bytes",
+        ),
+    ];
+    let known = table
+        .iter()
+        .find(|(known, _)| known.message == status.message);
+    match known {
+        Some((_, next)) => next,
+        None if status.message.contains("timed out") => {
+            "kvctl endpoint status --cluster --write-out=table"
+        }
+        None => "",
+    }
+}

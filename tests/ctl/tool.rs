@@ -1,0 +1,164 @@
+//! Running command-line programs with a limit.
+
+use std::io::{BufRead as _, BufReader, Read, Write as _};
+use std::path::PathBuf;
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::{OnceLock, mpsc};
+use std::time::Duration;
+
+use kvnode_tests::build;
+use kvnode_tests::server::wait;
+
+/// The workspace's kvctl, built once per test process.
+pub fn kvctl() -> PathBuf {
+    static KVCTL: OnceLock<PathBuf> = OnceLock::new();
+    KVCTL.get_or_init(|| build::tool("kvctl")).clone()
+}
+
+/// What a program did.
+#[derive(Debug)]
+pub struct Ran {
+    /// Its exit code; -1 if a signal ended it.
+    pub code: i32,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Ran {
+    /// Demands success and returns what was printed.
+    #[track_caller]
+    pub fn ok(self) -> String {
+        assert_eq!(self.code, 0, "{}{}", self.stdout, self.stderr);
+        self.stdout
+    }
+
+    /// Demands this exit code and this in the complaint.
+    #[track_caller]
+    pub fn fails(&self, code: i32, text: &str) {
+        assert!(
+            self.code == code && self.stderr.contains(text),
+            "expected {code} and {text:?}: {self:?}"
+        );
+    }
+}
+
+/// Runs a program to its end; panics when it takes longer than the limit.
+pub fn run(mut command: Command, input: &str, limit: Duration) -> Ran {
+    command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut child = command
+        .spawn()
+        .unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    let mut stdin = child.stdin.take().expect("piped");
+    // A program that reads nothing may be gone before it could.
+    let _ = stdin.write_all(input.as_bytes());
+    drop(stdin);
+    let stdout = collect(child.stdout.take().expect("piped"));
+    let stderr = collect(child.stderr.take().expect("piped"));
+    let Some(status) = wait(&mut child, limit) else {
+        let _ = child.kill();
+        let _ = child.wait();
+        panic!("{command:?} did not end within {limit:?}");
+    };
+    Ran {
+        code: status.code().unwrap_or(-1),
+        stdout: stdout.join().expect("readers do not panic"),
+        stderr: stderr.join().expect("readers do not panic"),
+    }
+}
+
+fn collect(mut from: impl Read + Send + 'static) -> std::thread::JoinHandle<String> {
+    std::thread::spawn(move || {
+        let mut bytes = Vec::new();
+        let _ = from.read_to_end(&mut bytes);
+        String::from_utf8_lossy(&bytes).into_owned()
+    })
+}
+
+/// A program that goes on while the test looks at its lines; killed when the test is done with it.
+pub struct Running {
+    child: Child,
+    pub stdin: Option<ChildStdin>,
+    lines: mpsc::Receiver<String>,
+    limit: Duration,
+}
+
+impl Running {
+    pub fn start(mut command: Command, limit: Duration) -> Running {
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::inherit());
+        let mut child = command
+            .spawn()
+            .unwrap_or_else(|error| panic!("{command:?}: {error}"));
+        let output = BufReader::new(child.stdout.take().expect("piped"));
+        let (sender, lines) = mpsc::channel();
+        std::thread::spawn(move || {
+            for line in output.lines().map_while(Result::ok) {
+                if sender.send(line).is_err() {
+                    return;
+                }
+            }
+        });
+        Running {
+            stdin: child.stdin.take(),
+            child,
+            lines,
+            limit,
+        }
+    }
+
+    /// Demands these lines, in this order, to come next.
+    #[track_caller]
+    pub fn expect(&self, lines: &[&str]) {
+        for expected in lines {
+            assert_eq!(self.line(), *expected);
+        }
+    }
+
+    /// The next line.
+    #[track_caller]
+    pub fn line(&self) -> String {
+        self.lines
+            .recv_timeout(self.limit)
+            .expect("another line in time")
+    }
+
+    /// Whether nothing was printed since the last look.
+    pub fn is_silent(&self) -> bool {
+        self.lines.try_recv().is_err()
+    }
+
+    /// SIGINT, as Ctrl-C sends it; then the exit code.
+    pub fn interrupt(mut self) -> i32 {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::INT).expect("our own child");
+        self.end()
+    }
+
+    /// Waits for its own end.
+    pub fn end(&mut self) -> i32 {
+        let status = wait(&mut self.child, self.limit).expect("it ends in time");
+        status.code().unwrap_or(-1)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Says why a test does nothing, or fails where doing nothing is not allowed.
+pub fn skip(tool: &str, why: &str) {
+    let required = std::env::var("KVNODE_TEST_REQUIRE").unwrap_or_default();
+    assert!(
+        !required.split(',').any(|name| name == tool),
+        "{tool} is required: {why}"
+    );
+    println!("skipped: {tool}: {why}");
+}

@@ -1,0 +1,568 @@
+//! etcd's tutorials, done with kvctl alone.
+
+use std::io::Write as _;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use kvnode_tests::server::free_port;
+use kvnode_tests::{Options, Server, build};
+
+use crate::tool::{self, Ran, Running};
+
+/// Longest wait for one command or line.
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// kvctl with the variables of nobody.
+fn kvctl(endpoint: &str, line: &str) -> Command {
+    let mut command = Command::new(tool::kvctl());
+    command
+        .env_clear()
+        .env("PATH", std::env::var_os("PATH").unwrap_or_default());
+    command
+        .arg("--endpoints")
+        .arg(endpoint)
+        .args(line.split_whitespace());
+    command
+}
+
+/// Looks again and again until it is so; panics when it takes too long.
+#[track_caller]
+fn eventually(mut so: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !so() {
+        assert!(begun.elapsed() < LIMIT, "it never came to that");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+struct Tour {
+    server: Server,
+    endpoint: String,
+}
+
+impl Tour {
+    fn new() -> Tour {
+        let server = Server::start(Options::default());
+        let endpoint = server.address().to_string();
+        Tour { server, endpoint }
+    }
+
+    fn command(&self, line: &str) -> Command {
+        let mut command = kvctl(&self.endpoint, line);
+        command.current_dir(self.server.home());
+        command
+    }
+
+    fn run(&self, line: &str) -> Ran {
+        tool::run(self.command(line), "", LIMIT)
+    }
+
+    fn ok(&self, line: &str) -> String {
+        self.run(line).ok()
+    }
+
+    fn start(&self, line: &str) -> Running {
+        Running::start(self.command(line), LIMIT)
+    }
+
+    fn lease(&self, ttl: u32) -> String {
+        let granted = self.ok(&format!("lease grant {ttl}"));
+        granted
+            .split(' ')
+            .nth(1)
+            .expect("lease <id> granted")
+            .to_owned()
+    }
+}
+
+#[test]
+fn keys_are_read_by_prefix_limit_revision_order_and_count() {
+    let tour = Tour::new();
+    for (key, value) in [
+        ("foo", "bar"),
+        ("foo1", "bar1"),
+        ("foo2", "bar2"),
+        ("foo3", "bar3"),
+    ] {
+        assert_eq!(tour.ok(&format!("put {key} {value}")), "OK\n");
+    }
+    assert_eq!(tour.ok("get foo"), "foo\nbar\n");
+    assert_eq!(
+        tour.ok("get foo --hex"),
+        "\\x66\\x6f\\x6f\n\\x62\\x61\\x72\n"
+    );
+    assert_eq!(tour.ok("get foo --print-value-only"), "bar\n");
+    assert_eq!(
+        tour.ok("get foo foo3"),
+        "foo\nbar\nfoo1\nbar1\nfoo2\nbar2\n"
+    );
+    assert_eq!(
+        tour.ok("get --prefix --limit=2 foo"),
+        "foo\nbar\nfoo1\nbar1\n"
+    );
+    assert_eq!(
+        tour.ok("get --from-key foo2 --keys-only"),
+        "foo2\n\nfoo3\n\n"
+    );
+    assert_eq!(
+        tour.ok("get --prefix foo --order=DESCEND --limit=1"),
+        "foo3\nbar3\n"
+    );
+    tour.ok("put foo bar_new");
+    assert_eq!(tour.ok("get foo --rev=2"), "foo\nbar\n");
+    assert_eq!(tour.ok("get --prefix foo --count-only"), "4\n");
+    let fields = tour.ok("get --prefix foo --count-only -w fields");
+    assert!(
+        fields.ends_with("\"More\" : false\n\"Count\" : 4\n"),
+        "{fields}"
+    );
+    // In pages or at once, by RangeStream or not: the same answer.
+    for form in ["simple", "json", "fields"] {
+        let whole = tour.ok(&format!("get --prefix foo -w {form} --page-size 0"));
+        assert_eq!(
+            tour.ok(&format!("get --prefix foo -w {form} --page-size 1")),
+            whole
+        );
+        assert_eq!(
+            tour.ok(&format!("get --prefix foo -w {form} --page-size 2")),
+            whole
+        );
+        assert_eq!(
+            tour.ok(&format!("get --prefix foo -w {form} --stream")),
+            whole
+        );
+    }
+    assert_eq!(tour.ok("del --prefix foo --dry-run"), "4\n");
+    assert_eq!(tour.ok("del foo --prev-kv"), "1\nfoo\nbar_new\n");
+    assert_eq!(tour.ok("del foo1 foo2 --range"), "1\n");
+    assert_eq!(tour.ok("del --prefix foo"), "2\n");
+    let value = tool::run(tour.command("put from-stdin"), "several\nlines", LIMIT);
+    assert_eq!(value.ok(), "OK\n");
+    assert_eq!(
+        tour.ok("get from-stdin --print-value-only"),
+        "several\nlines\n"
+    );
+}
+
+#[test]
+fn watches_print_run_programs_and_take_commands() {
+    let tour = Tour::new();
+    tour.ok("put w0 before");
+    let watch = tour.start("watch --prefix w --rev=2 --prev-kv");
+    watch.expect(&["PUT", "w0", "before"]);
+    tour.ok("put w1 one");
+    watch.expect(&["PUT", "w1", "one"]);
+    tour.ok("put other unseen");
+    tour.ok("put w1 two");
+    watch.expect(&["PUT", "w1", "one", "w1", "two"]);
+    tour.ok("del w1");
+    watch.expect(&["DELETE", "w1", "two", "w1", ""]);
+
+    assert_eq!(
+        tour.ok("watch --prefix w --rev=2 --max-events 2"),
+        "PUT\nw0\nbefore\nPUT\nw1\none\n"
+    );
+    assert_eq!(tour.ok("watch w1 --rev=3 --until-rev 3"), "PUT\nw1\none\n");
+    assert_eq!(tour.ok("watch nothing --timeout 100ms"), "");
+
+    let mut program = tour.command("watch w1 --rev=3 --max-events 1 --");
+    program.args([
+        "sh",
+        "-c",
+        "echo $ETCD_WATCH_REVISION $ETCD_WATCH_EVENT_TYPE $ETCD_WATCH_KEY $ETCD_WATCH_VALUE",
+    ]);
+    let printed = tool::run(program, "", LIMIT).ok();
+    let (event, program) = printed.split_at("PUT\nw1\none\n".len());
+    assert_eq!(event, "PUT\nw1\none\n");
+    assert!(program.ends_with(" \"PUT\" \"w1\" \"one\"\n"), "{program}");
+    tour.run("watch w1 --rev=3 -- false").fails(1, "error");
+
+    let mut typed = tour.start("watch -i");
+    let mut stdin = typed.stdin.take().expect("piped");
+    writeln!(stdin, "watch w0 --rev 2").expect("it reads");
+    typed.expect(&["PUT", "w0", "before"]);
+    writeln!(stdin, "progress").expect("it reads");
+    assert!(typed.line().starts_with("progress notify: "));
+    drop(stdin);
+    assert_eq!(typed.end(), 3, "the end of its input is an error, as ever");
+
+    tour.ok("compaction 4");
+    tour.run("watch w0 --rev=2")
+        .fails(5, "watch is canceled by the server");
+}
+
+#[test]
+fn a_watch_resumes_when_the_server_comes_back() {
+    let mut tour = Tour::new();
+    let watch = tour.start("watch k");
+    // Until the watch is there, writes may come before it.
+    eventually(|| {
+        tour.ok("put k early");
+        !watch.is_silent()
+    });
+    tour.server.stop();
+    tour.server.restart();
+    tour.ok("put k late");
+    eventually(|| watch.line() == "late");
+}
+
+#[test]
+fn leases_hold_keys_until_they_are_revoked() {
+    let tour = Tour::new();
+    let lease = tour.lease(600);
+    assert_eq!(tour.ok(&format!("put foo bar --lease={lease}")), "OK\n");
+    assert_eq!(tour.ok("lease list"), format!("found 1 leases\n{lease}\n"));
+    let shown = tour.ok(&format!("lease timetolive --keys {lease}"));
+    assert!(shown.ends_with(", attached keys([foo])\n"), "{shown}");
+    let keeper = tour.start(&format!("lease keep-alive {lease}"));
+    keeper.expect(&[&format!("lease {lease} keepalived with TTL(600)")]);
+    assert_eq!(
+        tour.ok(&format!("lease revoke {lease}")),
+        format!("lease {lease} revoked\n")
+    );
+    assert_eq!(tour.ok("get foo"), "");
+    assert_eq!(
+        tour.ok(&format!("lease timetolive {lease}")),
+        format!("lease {lease} already expired\n")
+    );
+    tour.run(&format!("lease keep-alive {lease} --once"))
+        .fails(2, "requested lease not found");
+    let short = tour.lease(2);
+    let mut gone = tour.start(&format!("lease keep-alive {short}"));
+    gone.expect(&[&format!("lease {short} keepalived with TTL(2)")]);
+    tour.ok(&format!("lease revoke {short}"));
+    gone.expect(&[&format!("lease {short} expired or revoked.")]);
+    assert_eq!(gone.end(), 0);
+}
+
+#[test]
+fn a_lock_passes_from_one_terminal_to_the_other() {
+    let tour = Tour::new();
+    let first = tour.start("lock mutex1");
+    let key = first.line();
+    assert!(key.starts_with("mutex1/"), "{key}");
+    first.expect(&[""]);
+    let second = tour.start("lock mutex1");
+    // It queued up: its key is there, and it has printed nothing.
+    let waiting = || tour.ok("get --prefix mutex1/ --count-only");
+    eventually(|| waiting() == "2\n");
+    assert!(second.is_silent(), "both hold the lock");
+    assert_eq!(first.interrupt(), 0);
+    assert!(second.line().starts_with("mutex1/"));
+    assert_eq!(second.interrupt(), 0);
+    assert_eq!(waiting(), "0\n");
+    let mut program = tour.command("lock mutex1 --ttl 60 --");
+    program.args(["sh", "-c", "echo $ETCD_LOCK_KEY; exit 9"]);
+    let ran = tool::run(program, "", LIMIT);
+    assert_eq!(ran.code, 9, "{ran:?}");
+    assert!(ran.stdout.starts_with("mutex1/"), "{ran:?}");
+}
+
+#[test]
+fn an_election_has_one_leader_at_a_time() {
+    let tour = Tour::new();
+    let observer = tour.start("elect -l one");
+    let first = tour.start("elect one p1");
+    let key = first.line();
+    first.expect(&["p1"]);
+    observer.expect(&[&key, "p1"]);
+    let second = tour.start("elect one p2");
+    eventually(|| tour.ok("get --prefix one/ --count-only") == "2\n");
+    assert!(second.is_silent(), "two lead");
+    assert_eq!(first.interrupt(), 0);
+    let key = second.line();
+    second.expect(&["p2"]);
+    observer.expect(&[&key, "p2"]);
+    assert_eq!(observer.interrupt(), 0);
+}
+
+#[test]
+fn members_and_endpoints_are_shown() {
+    let tour = Tour::new();
+    let line = tour.ok("member list");
+    assert!(
+        line.contains(", started, test, ") && line.ends_with(", false\n"),
+        "{line}"
+    );
+    let table = tour.ok("member list -w table");
+    assert_eq!(table.lines().count(), 5);
+    assert!(
+        table.contains(" ID ") && table.contains(" IS LEARNER "),
+        "{table}"
+    );
+    let health = tour.ok("endpoint health");
+    assert!(
+        health.starts_with(&format!(
+            "{} is healthy: successfully committed proposal: took = ",
+            tour.endpoint
+        )),
+        "{health}"
+    );
+    let cluster = tour.ok("endpoint health --cluster");
+    assert!(cluster.starts_with(&tour.server.url()), "{cluster}");
+    let status = tour.ok("endpoint status");
+    assert_eq!(status.split(", ").count(), 16, "{status}");
+    assert!(
+        tour.ok("endpoint hashkv")
+            .contains(&format!("{}, ", tour.endpoint))
+    );
+    let dead = format!("127.0.0.1:{}", free_port());
+    let both = format!("{},{dead}", tour.endpoint);
+    let half = tool::run(
+        kvctl(&both, "endpoint health --dial-timeout 300ms"),
+        "",
+        LIMIT,
+    );
+    half.fails(1, "Error: unhealthy cluster\nnext:  ");
+    assert!(
+        half.stderr.contains(&format!("{dead} is unhealthy")),
+        "{half:?}"
+    );
+    assert!(half.stdout.starts_with(&tour.endpoint), "{half:?}");
+    assert!(
+        tour.ok("defrag")
+            .starts_with("Finished defragmenting etcd member[")
+    );
+    assert_eq!(tour.ok("alarm list"), "");
+}
+
+#[test]
+fn a_snapshot_is_saved_whole_and_known_to_kvutil() {
+    let tour = Tour::new();
+    tour.ok("put k v");
+    let saved = tour.ok("snapshot save backup.db");
+    assert!(
+        saved.starts_with("Snapshot saved at backup.db\n"),
+        "{saved}"
+    );
+    let file = tour.server.home().join("backup.db");
+    let bytes = std::fs::read(&file).expect("the file");
+    assert_eq!(bytes.len() % 512, 32);
+    assert!(!tour.server.home().join("backup.db.part").exists());
+    let mut status = Command::new(build::tool("kvutil"));
+    status.args(["snapshot", "status"]).arg(&file);
+    let shown = tool::run(status, "", LIMIT).ok();
+    assert!(!shown.is_empty());
+    tour.run("snapshot save missing/backup.db")
+        .fails(5, "missing/backup.db.part");
+    let dead = format!("127.0.0.1:{}", free_port());
+    let mut nobody = kvctl(&dead, "snapshot save other.db --dial-timeout 200ms");
+    nobody.current_dir(tour.server.home());
+    tool::run(nobody, "", LIMIT).fails(5, &format!("tried: {dead}: "));
+    assert!(!tour.server.home().join("other.db.part").exists());
+}
+
+#[test]
+fn variables_stand_in_for_flags_and_flags_win() {
+    let tour = Tour::new();
+    let run = |variables: &[(&str, &str)], line: &str| {
+        let mut command = Command::new(tool::kvctl());
+        command
+            .env_clear()
+            .envs(variables.iter().copied())
+            .args(line.split_whitespace());
+        tool::run(command, "", LIMIT)
+    };
+    let endpoint = tour.endpoint.as_str();
+    assert_eq!(
+        run(
+            &[("ETCDCTL_ENDPOINTS", endpoint), ("ETCDCTL_API", "3")],
+            "put k v"
+        )
+        .ok(),
+        "OK\n"
+    );
+    let json = run(
+        &[
+            ("KVCTL_ENDPOINTS", endpoint),
+            ("ETCDCTL_ENDPOINTS", "127.0.0.1:1"),
+            ("ETCDCTL_WRITE_OUT", "json"),
+        ],
+        "get k",
+    );
+    assert!(json.ok().starts_with("{\"header\":"));
+    let both = run(
+        &[("ETCDCTL_ENDPOINTS", "127.0.0.1:1")],
+        &format!("--endpoints {endpoint} get k"),
+    );
+    assert_eq!(both.ok(), "k\nv\n");
+    let watched = run(
+        &[("ETCDCTL_ENDPOINTS", endpoint), ("ETCDCTL_WATCH_KEY", "k")],
+        "watch --rev 1 --max-events 1",
+    );
+    assert_eq!(watched.ok(), "PUT\nk\nv\n");
+    run(
+        &[("ETCDCTL_HEX", "maybe"), ("ETCDCTL_ENDPOINTS", endpoint)],
+        "get k",
+    )
+    .fails(1, "--hex");
+}
+
+#[test]
+fn a_form_that_cannot_be_shown_is_refused_before_anything_is_done() {
+    let tour = Tour::new();
+    tour.run("put k v -w table").fails(
+        4,
+        "Error: table not supported as output format\nnext:  --write-out=",
+    );
+    tour.run("put k v -w bogus")
+        .fails(4, "Error: unsupported output format");
+    assert_eq!(tour.ok("get k"), "");
+}
+
+#[test]
+fn errors_name_the_endpoint_the_reason_and_the_next_command() {
+    let tour = Tour::new();
+    let dead = format!("127.0.0.1:{}", free_port());
+    let nobody = tool::run(kvctl(&dead, "put k v --dial-timeout 200ms"), "", LIMIT);
+    nobody.fails(1, &format!("tried: {dead}: "));
+    assert!(
+        nobody.stderr.contains("refused") && nobody.stderr.contains("next:  "),
+        "{nobody:?}"
+    );
+    assert!(nobody.stderr.starts_with("Error: "), "{nobody:?}");
+    let future = tour.run("get k --rev=99");
+    future.fails(
+        1,
+        "Error: etcdserver: mvcc: required revision is a future revision\n",
+    );
+    assert!(
+        future.stderr.contains(&format!("tried: {}", tour.endpoint)),
+        "{future:?}"
+    );
+    tour.run("lease revoke 1234")
+        .fails(1, "next:  kvctl lease list");
+    tour.run("get").fails(128, "next:  kvctl get --help");
+    tool::run(kvctl("nonsense", "get k"), "", LIMIT).fails(128, "missing port");
+}
+
+#[test]
+fn keys_are_mirrored_with_another_prefix() {
+    let source = Tour::new();
+    let target = Tour::new();
+    source.ok("put a/1 one");
+    source.ok("put b/1 unseen");
+    let mirror = source.start(&format!(
+        "make-mirror --prefix a/ --dest-prefix c/ {}",
+        target.endpoint
+    ));
+    eventually(|| target.ok("get c/1") == "c/1\none\n");
+    source.ok("put a/2 two");
+    source.ok("del a/1");
+    eventually(|| target.ok("get --prefix c/") == "c/2\ntwo\n");
+    assert_eq!(target.ok("get --prefix b/"), "");
+    drop(mirror);
+}
+
+#[test]
+fn space_is_shown_by_prefix() {
+    let tour = Tour::new();
+    for line in ["put a/1 12345", "put a/1 12345", "put a/2 1", "put b/1 1"] {
+        tour.ok(line);
+    }
+    let json = tour.ok("du -w json");
+    assert!(
+        json.contains("{\"keys\":2,\"bytes\":12,\"versions\":3,\"prefix\":\"a/\"}"),
+        "{json}"
+    );
+    let simple = tour.ok("du a/");
+    assert!(
+        simple.contains("2 keys") && simple.contains("total"),
+        "{simple}"
+    );
+}
+
+#[test]
+fn the_performance_check_judges_and_cleans_up() {
+    let tour = Tour::new();
+    let ran = tour.run("check perf --duration 1 --auto-compact");
+    let verdict = ran.stdout.lines().last().expect("a verdict");
+    // How fast this machine is today is not the test's affair.
+    assert_eq!(
+        (verdict, ran.code),
+        if ran.code == 0 {
+            ("PASS", 0)
+        } else {
+            ("FAIL", 1)
+        },
+        "{ran:?}"
+    );
+    assert!(
+        ran.stdout.contains("Throughput") && ran.stderr.contains("latency: 50% "),
+        "{ran:?}"
+    );
+    assert_eq!(
+        tour.ok("get --prefix /etcdctl-check-perf/ --count-only"),
+        "0\n"
+    );
+    tour.ok("put /etcdctl-check-perf/x x");
+    tour.run("check perf").fails(3, "has keys");
+}
+
+#[test]
+fn a_member_is_replaced_in_one_step() {
+    let tour = Tour::new();
+    let peer_port = free_port();
+    let client_port = free_port();
+    let url = format!("http://127.0.0.1:{peer_port}");
+    let old = tour
+        .ok("member list")
+        .split(", ")
+        .next()
+        .expect("an id")
+        .to_owned();
+    let mut replacing = tour.start(&format!("member replace {old} new --peer-urls {url}"));
+    assert!(replacing.line().contains("added as learner"));
+    replacing.expect(&["ETCD_NAME=\"new\""]);
+    let cluster = replacing.line();
+    let cluster = cluster
+        .strip_prefix("ETCD_INITIAL_CLUSTER=\"")
+        .and_then(|rest| rest.strip_suffix('"'));
+    let options = Options::default()
+        .client_port(client_port)
+        .member("new", peer_port, cluster.expect("the founding"))
+        .arg("--initial-cluster-state=existing");
+    let _new = Server::start(options);
+    replacing.expect(&[
+        &format!("ETCD_INITIAL_ADVERTISE_PEER_URLS=\"{url}\""),
+        "ETCD_INITIAL_CLUSTER_STATE=\"existing\"",
+    ]);
+    assert!(replacing.line().ends_with("has caught up and votes"));
+    assert!(replacing.line().contains("removed: replaced by"));
+    assert_eq!(replacing.end(), 0);
+    let left = tool::run(
+        kvctl(&format!("127.0.0.1:{client_port}"), "member list"),
+        "",
+        LIMIT,
+    )
+    .ok();
+    assert_eq!(left.lines().count(), 1, "{left}");
+    assert!(left.contains(", started, new, "), "{left}");
+}
+
+#[test]
+fn help_completions_and_the_manual_come_from_one_definition() {
+    let run = |line: &str| tool::run(kvctl("127.0.0.1:1", line), "", LIMIT);
+    assert!(run("get --help").ok().contains("--keys-only"));
+    assert!(
+        run("lease").ok().contains("keep-alive"),
+        "a family alone shows its help"
+    );
+    for shell in ["bash", "zsh", "fish", "powershell"] {
+        assert!(
+            run(&format!("completion {shell}")).ok().contains("kvctl"),
+            "{shell}"
+        );
+    }
+    assert!(run("options").ok().contains("--command-timeout"));
+    let version = run("version").ok();
+    assert!(version.contains("\nAPI version: 3."), "{version}");
+    let mut man = Command::new(tool::kvctl());
+    man.arg("man");
+    let page = tool::run(man, "", LIMIT).ok();
+    assert!(
+        page.contains(".TH") && page.contains("keep\\-alive"),
+        "{}",
+        &page[..200]
+    );
+}
