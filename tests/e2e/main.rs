@@ -10,4 +10,5 @@ mod left_behind;
 mod load;
 mod membership;
 mod restart;
+mod restore;
 mod slow_watch;

@@ -25,10 +25,16 @@ pub fn subject() -> &'static Subject {
             given(PathBuf::from("etcd"))
         }
         None => Subject {
-            path: built(),
+            path: built("kvnode"),
             kind: Kind::Kvnode,
         },
     })
+}
+
+/// The offline tool, built like our server.
+pub fn tool() -> &'static Path {
+    static TOOL: OnceLock<PathBuf> = OnceLock::new();
+    TOOL.get_or_init(|| built("kvutil"))
 }
 
 /// `<target>/tmp/kvnode-tests`: where test data lives; removed runs of dead processes are cleared away.
@@ -77,14 +83,15 @@ fn given(path: PathBuf) -> Subject {
     Subject { path, kind }
 }
 
-fn built() -> PathBuf {
+/// A binary of ours that is named as its package.
+fn built(package: &str) -> PathBuf {
     let target = target_directory();
     let executable = std::env::current_exe().expect("a process knows its own path");
     let profile = executable
         .ancestors()
         .nth(2)
         .expect("as in target_directory");
-    let binary = profile.join("kvnode");
+    let binary = profile.join(package);
     let Some(cargo) = std::env::var_os("CARGO") else {
         assert!(
             binary.exists(),
@@ -101,9 +108,9 @@ fn built() -> PathBuf {
             "build",
             "--quiet",
             "--package",
-            "kvnode",
+            package,
             "--bin",
-            "kvnode",
+            package,
             "--target-dir",
         ])
         .arg(target);
@@ -113,7 +120,7 @@ fn built() -> PathBuf {
     let output = command.output().expect("cargo runs");
     assert!(
         output.status.success(),
-        "building kvnode failed:\n{}",
+        "building {package} failed:\n{}",
         String::from_utf8_lossy(&output.stderr)
     );
     binary

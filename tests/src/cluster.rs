@@ -43,6 +43,12 @@ impl Cluster {
         cluster
     }
 
+    /// Of members that were begun; waits until each of them serves.
+    pub fn of(mut members: Vec<Server>) -> Cluster {
+        members.iter_mut().for_each(Server::wait_until_serving);
+        Cluster { members }
+    }
+
     /// Takes in a server that has joined; its number.
     pub fn push(&mut self, server: Server) -> usize {
         self.members.push(server);
