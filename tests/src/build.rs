@@ -104,11 +104,11 @@ fn built(package: &str) -> PathBuf {
     let mut command = Command::new(cargo);
     command
         .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+        // The whole workspace's features, as the tests themselves are built with: nothing is built twice.
         .args([
             "build",
             "--quiet",
-            "--package",
-            package,
+            "--workspace",
             "--bin",
             package,
             "--target-dir",
