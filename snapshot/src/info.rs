@@ -26,6 +26,8 @@ pub struct Info {
     pub program: String,
     /// Version of the records inside.
     pub schema: u32,
+    /// What was chosen of the state, in words; empty: all of it. At most 4096 bytes are kept.
+    pub selection: String,
 }
 
 impl Info {
@@ -46,6 +48,10 @@ impl Info {
         }
         let program = self.program.as_bytes();
         put_field(&mut body, 8, &program[..program.len().min(256)]);
+        if !self.selection.is_empty() {
+            let selection = self.selection.as_bytes();
+            put_field(&mut body, 10, &selection[..selection.len().min(4096)]);
+        }
         let mut header = Vec::with_capacity(HEADER_HEAD_BYTES + body.len() + CRC_BYTES);
         header.extend_from_slice(&MAGIC);
         header.extend_from_slice(&MAJOR.to_le_bytes());
@@ -78,6 +84,7 @@ impl Info {
                 6 => info.compact_revision = number()?.cast_signed(),
                 7 => info.created_unix_ms = number()?,
                 8 => info.program = String::from_utf8_lossy(value).into_owned(),
+                10 => info.selection = String::from_utf8_lossy(value).into_owned(),
                 9 => info.schema = u32::try_from(number()?).unwrap_or(u32::MAX),
                 _ => {}
             }
@@ -141,7 +148,7 @@ pub(crate) fn fill(source: &mut impl Read, buffer: &mut [u8], place: Place) -> R
 
 /// Values are shorter than 65 536 bytes.
 pub(crate) fn put_field(out: &mut Vec<u8>, tag: u16, value: &[u8]) {
-    let bytes = u16::try_from(value.len()).expect("fields are numbers, or cut to 256 bytes");
+    let bytes = u16::try_from(value.len()).expect("fields are numbers, or cut to 4096 bytes");
     out.extend_from_slice(&tag.to_le_bytes());
     out.extend_from_slice(&bytes.to_le_bytes());
     out.extend_from_slice(value);

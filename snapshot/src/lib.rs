@@ -12,7 +12,7 @@
 //! field   = tag u16 | bytes u16 | value                       unknown tags are skipped
 //!           1 cluster id u64 | 2 member id u64 | 3 raft index u64 | 4 raft term u64 | 5 revision i64
 //!           | 6 compact revision i64, -1 for never | 7 written at, unix milliseconds u64 | 8 program and version, UTF-8
-//!           | 9 version of the records inside u64;  one that is missing is zero or empty, "not said"
+//!           | 9 version of the records inside u64 | 10 what was chosen of the state, UTF-8; missing: all of it;  one that is missing is zero or empty, "not said"
 //!
 //! chunk   = head | head crc u32 over the head | stored bytes | crc u32 over the chunk's bytes before it
 //! head    = magic "KVSC" | section u8 | codec u8 | zero u16 | sequence u32 | records u32 | raw bytes u32
@@ -50,6 +50,7 @@
 //! packed and checked side by side. Heads have a CRC of their own, so a file without its end is readable up to there. The
 //! footer lets single keys be read without unpacking the rest. The crate frames chunks and does not know whose they are.
 
+mod ahead;
 mod chunk;
 mod error;
 mod footer;
@@ -61,6 +62,7 @@ mod stream;
 mod verify;
 mod writer;
 
+pub use ahead::{Ahead, digests, read_chunk};
 pub use chunk::Records;
 pub use error::{Damage, Error, Place};
 pub use info::{ChunkInfo, Info, SectionTotals};

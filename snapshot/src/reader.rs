@@ -105,18 +105,7 @@ impl<R: Read + Seek> Snapshot<R> {
         self.source.seek(SeekFrom::Start(listed.offset))?;
         let mut bytes = vec![0; listed.total_bytes()];
         fill(&mut self.source, &mut bytes, place)?;
-        let bytes = Bytes::from(bytes);
-        let head = bytes.slice(..listed.head_bytes());
-        let unnamed = |error| match error {
-            Error::Damaged { damage, .. } => Error::damaged(place, damage),
-            other => other,
-        };
-        let found = parse_head(&head, listed.offset).map_err(unnamed)?;
-        if found != *listed {
-            let damage = Damage::Shape("its head does not agree with the footer");
-            return Err(Error::damaged(place, damage));
-        }
-        unpack(listed, &head, bytes.slice(head.len()..))
+        unpack_listed(listed, &Bytes::from(bytes))
     }
 
     /// The value of one key, unpacking at most one chunk.
@@ -155,6 +144,22 @@ impl<R: Read + Seek> Snapshot<R> {
         (self.footer.chunks)
             .partition_point(|chunk| (chunk.section, &chunk.last_key[..]) < (section, key))
     }
+}
+
+/// The records of a chunk that the footer lists, from all of its bytes.
+pub(crate) fn unpack_listed(listed: &ChunkInfo, bytes: &Bytes) -> Result<Records, Error> {
+    let place = listed.place();
+    let head = bytes.slice(..listed.head_bytes());
+    let unnamed = |error| match error {
+        Error::Damaged { damage, .. } => Error::damaged(place, damage),
+        other => other,
+    };
+    let found = parse_head(&head, listed.offset).map_err(unnamed)?;
+    if found != *listed {
+        let damage = Damage::Shape("its head does not agree with the footer");
+        return Err(Error::damaged(place, damage));
+    }
+    unpack(listed, &head, bytes.slice(head.len()..))
 }
 
 /// A chunk that could not be read, and what it took with it.

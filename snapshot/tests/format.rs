@@ -17,6 +17,7 @@ fn info() -> Info {
         created_unix_ms: 1_700_000_000_000,
         program: "kvnode test".into(),
         schema: 1,
+        selection: String::new(),
     }
 }
 

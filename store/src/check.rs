@@ -46,9 +46,18 @@ pub fn structure<V: Reader>(
         },
         None => Meta::default(),
     };
+    // A part of a state has no history at its compact revision; where there is any, all of it has to be.
+    let edge = meta.compact_revision.max(FIRST_REVISION);
+    let (from, to) = (Revision::new(edge, 0), Revision::new(edge + 1, 0));
+    let edge_told = reader
+        .scan(Space::Hist, &from.to_bytes(), Some(&to.to_bytes()), false)
+        .next()
+        .transpose()?
+        .is_some();
     let mut pass = Pass {
         reader,
         meta,
+        told_from: if edge_told { edge } else { edge + 1 },
         seen: Seen::default(),
         live_bytes: 0,
         problem: &mut problem,
@@ -78,6 +87,8 @@ pub fn structure<V: Reader>(
 struct Pass<'a, V> {
     reader: &'a V,
     meta: Meta,
+    /// First revision of which history has to have every change.
+    told_from: i64,
     seen: Seen,
     live_bytes: u64,
     problem: &'a mut dyn FnMut(String),
@@ -163,7 +174,7 @@ impl<V: Reader> Pass<'_, V> {
                     ));
                 }
             }
-            if at.main >= self.readable_from() {
+            if at.main >= self.told_from {
                 self.head_change(&key, &head)?;
             }
         }
@@ -306,13 +317,11 @@ impl<V: Reader> Pass<'_, V> {
                         undo.total
                     ));
                 }
-            } else if self.seen.changes == 1
-                && (at.sub != 0 || at.main > from.main.max(FIRST_REVISION + 1))
-            {
+            } else if self.seen.changes == 1 && (at.sub != 0 || at.main > from.main + 1) {
                 (self.problem)(format!("history begins at revision {}.{}", at.main, at.sub));
             }
             last = Some((at, undo.total));
-            if let Some(previous) = previous.filter(|head| head.modified.main >= from.main) {
+            if let Some(previous) = previous.filter(|head| head.modified.main >= self.told_from) {
                 self.head_change(&undo.key, &previous)?;
             }
         }

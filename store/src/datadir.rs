@@ -20,7 +20,8 @@
 //! * A data directory and its log carry the same random instance id. One without the other, or
 //!   with somebody else's, is refused with both values: a log lost to a missing mount must not make
 //!   a member forget what it voted for.
-//! * Opening repairs nothing but the permission bits, and says so.
+//! * Opening repairs nothing but the permission bits, and says so; and it drops a `SPENT` whose repair was interrupted
+//!   before it took effect.
 
 #![expect(
     clippy::disallowed_types,
@@ -32,6 +33,7 @@ mod engines;
 mod error;
 mod identity;
 mod lock;
+mod place;
 mod reading;
 pub mod replace;
 #[cfg(test)]
@@ -47,6 +49,7 @@ pub use error::Error;
 pub use identity::Identity;
 use identity::Role;
 pub use lock::{Holder, Lock, Program, utc};
+pub use place::{BESIDE_SUFFIX, Placing};
 pub use reading::{Reading, holder, recorded_wal_dir};
 
 pub const IDENTITY_FILE: &str = "IDENTITY";
@@ -190,13 +193,25 @@ impl Creation {
         identity: Identity,
         program: &Program,
     ) -> Result<Self, Error> {
+        Self::begin_beside(root, wal_dir.zip(wal_dir), identity, program)
+    }
+
+    /// As [`Creation::begin`], for a log directory that is made at the first of two places and will be at the second.
+    fn begin_beside(
+        root: &Path,
+        wal_dir: Option<(&Path, &Path)>,
+        identity: Identity,
+        program: &Program,
+    ) -> Result<Self, Error> {
         make_directory(root)?;
         let lock = Lock::exclusive(root, program)?;
         let root = absolute(root)?;
+        let named = wal_dir.map(|(_, named)| absolute_new(named)).transpose()?;
         let wal_dir = wal_dir
-            .map(absolute_new)
+            .map(|(built, _)| absolute_new(built))
             .transpose()?
             .filter(|path| *path != root);
+        let named = named.filter(|_| wal_dir.is_some());
         let mut notes = Vec::new();
         tighten(&root, &mut notes)?;
         let wal_lock = match &wal_dir {
@@ -210,7 +225,7 @@ impl Creation {
             }
         };
         clear_for_creation(&root)?;
-        let recorded = wal_dir.as_deref();
+        let recorded = named.as_deref();
         write_new(
             &root.join(PENDING_FILE),
             &identity::encode(Role::Data, &identity, recorded)?,
@@ -282,15 +297,21 @@ impl DataDir {
         let mut notes = Vec::new();
         let (identity, recorded) =
             identity::read(&root.join(IDENTITY_FILE), Role::Data, &mut notes)?;
-        if let Ok(why) = fs::read_to_string(root.join(SPENT_FILE)) {
-            return Err(Error::Spent {
-                path: root,
-                member_id: identity.member_id,
-                why: why.trim().to_owned(),
-            });
-        }
+        let spent = fs::read_to_string(root.join(SPENT_FILE)).ok();
         let configured = wal_dir.map(absolute_new).transpose()?;
-        let (wal_parent, wal_lock) = match find_wal(&root, &identity, recorded, configured)? {
+        let found = find_wal(&root, &identity, recorded, configured);
+        if let Some(why) = spent {
+            let elsewhere = found.as_ref().ok().and_then(Option::as_deref);
+            let parents = std::iter::once(root.as_path()).chain(elsewhere);
+            if !replace::void_spent(&root, parents)? {
+                return Err(Error::Spent {
+                    path: root,
+                    member_id: identity.member_id,
+                    why: why.trim().to_owned(),
+                });
+            }
+        }
+        let (wal_parent, wal_lock) = match found? {
             None => (root.clone(), None),
             Some(elsewhere) => {
                 let wal_lock = Lock::exclusive(&elsewhere, program)?;

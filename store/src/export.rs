@@ -53,6 +53,19 @@ impl Totals {
             .wrapping_add(xxh3_128_with_seed(&record.value, seed));
     }
 
+    /// Takes over the totals of records that are not among these.
+    pub fn merge(&mut self, other: &Totals) {
+        for (mine, theirs) in [
+            (&mut self.state, &other.state),
+            (&mut self.hist, &other.hist),
+        ] {
+            mine.records += theirs.records;
+            mine.key_bytes += theirs.key_bytes;
+            mine.value_bytes += theirs.value_bytes;
+            mine.hash = mine.hash.wrapping_add(theirs.hash);
+        }
+    }
+
     pub fn of(&self, space: Space) -> &SpaceTotals {
         match space {
             Space::State => &self.state,

@@ -88,7 +88,7 @@ fn versions<V: Reader>(reader: &V, revision: i64, compacted: i64) -> Result<Sum,
     Ok(sum)
 }
 
-fn put_digest(key: &[u8], modified: Revision, version: &Version) -> Digest {
+pub(crate) fn put_digest(key: &[u8], modified: Revision, version: &Version) -> Digest {
     let mut digest = Digest::new(1);
     digest.revision(modified);
     digest.word(version.create_revision.cast_unsigned());
@@ -99,19 +99,31 @@ fn put_digest(key: &[u8], modified: Revision, version: &Version) -> Digest {
     digest
 }
 
-#[derive(Default)]
-struct Sum {
-    count: u64,
+/// The hash of a set, member by member.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Sum {
+    pub count: u64,
     sum: u64,
 }
 
 impl Sum {
-    fn add(&mut self, digest: Digest) {
-        self.count += 1;
-        self.sum = self.sum.wrapping_add(digest.finish());
+    pub fn add(&mut self, digest: Digest) {
+        self.add_finished(digest.finish());
     }
 
-    fn finish(&self) -> u32 {
+    /// For a digest that goes into several sums.
+    pub fn add_finished(&mut self, digest: u64) {
+        self.count += 1;
+        self.sum = self.sum.wrapping_add(digest);
+    }
+
+    /// Takes over the members of a set that has none of these.
+    pub fn merge(&mut self, other: Sum) {
+        self.count += other.count;
+        self.sum = self.sum.wrapping_add(other.sum);
+    }
+
+    pub fn finish(&self) -> u32 {
         let crc = crc32c(0, b"key");
         if self.count == 0 {
             return crc;
@@ -124,28 +136,28 @@ impl Sum {
 /// A 64-bit hash over words: state starts as the kind; each word is xored in, then the state is
 /// multiplied by an odd constant and its upper half xored onto its lower one. The end mixes twice
 /// more, so that sums of digests do not cancel. Not meant against an adversary.
-struct Digest(u64);
+pub(crate) struct Digest(u64);
 
 impl Digest {
     const FACTOR: u64 = 0x9E37_79B9_7F4A_7C15;
 
-    fn new(kind: u64) -> Self {
+    pub fn new(kind: u64) -> Self {
         let mut digest = Digest(0);
         digest.word(kind);
         digest
     }
 
-    fn word(&mut self, word: u64) {
+    pub fn word(&mut self, word: u64) {
         let mixed = (self.0 ^ word).wrapping_mul(Self::FACTOR);
         self.0 = mixed ^ (mixed >> 32);
     }
 
-    fn revision(&mut self, revision: Revision) {
+    pub fn revision(&mut self, revision: Revision) {
         self.word(revision.main.cast_unsigned());
         self.word(u64::from(revision.sub));
     }
 
-    fn bytes(&mut self, bytes: &[u8]) {
+    pub fn bytes(&mut self, bytes: &[u8]) {
         self.word(bytes.len() as u64);
         let (words, rest) = bytes.as_chunks::<8>();
         for word in words {
@@ -158,7 +170,7 @@ impl Digest {
         }
     }
 
-    fn finish(mut self) -> u64 {
+    pub fn finish(mut self) -> u64 {
         self.word(0);
         self.word(0);
         self.0

@@ -21,6 +21,7 @@
 mod alarm;
 mod answer;
 mod apply;
+pub mod audit;
 pub mod auth;
 mod chain;
 mod change;
@@ -46,8 +47,10 @@ mod pages;
 pub mod quota;
 mod range;
 pub mod recent;
+pub mod remake;
 mod revision;
 pub mod schema;
+pub mod select;
 mod source;
 mod store;
 mod txn;

@@ -15,6 +15,7 @@ mod membership;
 mod one_sector;
 mod peer_numbers;
 mod restart;
+mod restore;
 mod slow_watch;
 mod tampered;
 mod tls;

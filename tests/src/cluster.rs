@@ -54,6 +54,12 @@ impl Cluster {
         cluster
     }
 
+    /// Of members that were begun; waits until each of them serves.
+    pub fn of(mut members: Vec<Server>) -> Cluster {
+        members.iter_mut().for_each(Server::wait_until_serving);
+        Cluster { members }
+    }
+
     /// Puts a server into the place of one that is gone for good.
     pub fn replace(&mut self, number: usize, server: Server) {
         self.members[number] = server;

@@ -87,7 +87,7 @@ pub const CRATES: &[Crate] = &[
     },
     Crate {
         directory: "util",
-        role: "the offline shell: no runtime, no raft, no sockets",
+        role: "the offline shell: no runtime, no raft, no sockets but a node's own admin socket",
         may_use: &[
             "kvnode-api",
             "kvnode-wal",
@@ -100,6 +100,7 @@ pub const CRATES: &[Crate] = &[
             "rustix",
             "serde",
             "serde_json",
+            "sha1",
             "signal-hook",
         ],
     },

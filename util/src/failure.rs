@@ -73,6 +73,10 @@ impl Failure {
         self
     }
 
+    pub fn code(&self) -> Code {
+        self.code
+    }
+
     pub fn what(&self) -> &str {
         &self.what
     }

@@ -5,11 +5,16 @@ mod cli;
 mod commands;
 mod decode;
 mod failure;
+mod keys;
+mod kvs;
+mod live;
 mod log;
 mod output;
+mod part;
 mod process;
 mod progress;
 mod replay;
+mod restore;
 mod shell;
 mod source;
 mod span;
@@ -36,7 +41,9 @@ fn main() -> ExitCode {
         scratch: cli.scratch_dir.unwrap_or_else(std::env::temp_dir),
         quiet: cli.quiet,
     };
-    match run(&cli.command, &shell) {
+    let done = run(&cli.command, &shell);
+    process::wait_if_interrupted();
+    match done {
         Ok(outcome) => outcome.exit_code(),
         Err(failure) => failure.report(),
     }

@@ -91,6 +91,10 @@ impl Output {
         Ok(count)
     }
 
+    pub fn is_table(&self) -> bool {
+        self.form == Form::Table
+    }
+
     /// Whether people read it, rather than programs.
     pub fn is_simple(&self) -> bool {
         self.form == Form::Simple

@@ -1,7 +1,11 @@
 //! What can be told of another process, and what is to be cleaned up when this one is interrupted.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// How often a directory is removed in which files may still appear.
+const REMOVE_TRIES: usize = 100;
 
 /// The systemd unit a process belongs to.
 pub fn service(pid: u32) -> Option<String> {
@@ -16,7 +20,7 @@ pub fn service(pid: u32) -> Option<String> {
     text.lines().find_map(unit)
 }
 
-/// Directories to remove when the process is told to stop. Whoever makes one of them live takes it off the
+/// Files and directories to remove when the process is told to stop. Whoever makes one of them live takes it off the
 /// list under the lock, so that an interruption finds either the list or the finished work.
 static UNFINISHED: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
 
@@ -24,8 +28,32 @@ pub fn unfinished() -> MutexGuard<'static, Vec<PathBuf>> {
     UNFINISHED.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A directory on the list until dropped.
+/// Set before anything is removed: whoever fails from then on fails because of it, and has nothing to report.
+static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+
+/// A path on the list until dropped.
 pub struct Guarded(PathBuf);
+
+/// As [`guard`], removed before all others.
+pub fn guard_first(path: PathBuf) -> Guarded {
+    unfinished().insert(0, path.clone());
+    Guarded(path)
+}
+
+/// Takes all of them off the list at one moment.
+pub fn release(guards: Vec<Guarded>) {
+    let mut list = unfinished();
+    list.retain(|path| guards.iter().all(|guarded| guarded.0 != *path));
+    drop(list);
+    drop(guards);
+}
+
+/// To be called before the process ends by itself: an interruption under way ends it instead, once it has cleaned up.
+pub fn wait_if_interrupted() {
+    while INTERRUPTED.load(Ordering::Acquire) {
+        std::thread::park();
+    }
+}
 
 pub fn guard(path: PathBuf) -> Guarded {
     unfinished().push(path.clone());
@@ -49,13 +77,34 @@ pub fn clean_up_on_signals() {
     let _ = thread.spawn(move || {
         if let Some(signal) = signals.forever().next() {
             let paths = unfinished();
-            for path in paths.iter() {
-                let _ = std::fs::remove_dir_all(path);
-            }
+            INTERRUPTED.store(true, Ordering::Release);
+            paths.iter().for_each(|path| remove(path));
             eprintln!("interrupted; nothing was changed");
             std::process::exit(128 + signal);
         }
     });
+}
+
+/// The other threads go on meanwhile: what they work in loses its name first, so that they find no place to write to.
+fn remove(path: &Path) {
+    let is_dir = std::fs::symlink_metadata(path).is_ok_and(|meta| meta.is_dir());
+    if !is_dir {
+        let _ = std::fs::remove_file(path);
+        return;
+    }
+    let mut away = path.as_os_str().to_owned();
+    away.push(format!(".dropped-{}", std::process::id()));
+    let away = PathBuf::from(away);
+    let path = match std::fs::rename(path, &away) {
+        Ok(()) => away,
+        Err(_) => path.to_path_buf(),
+    };
+    for _ in 0..REMOVE_TRIES {
+        match std::fs::remove_dir_all(&path) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {}
+            _ => return,
+        }
+    }
 }
 
 /// Unix milliseconds.

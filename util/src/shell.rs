@@ -92,23 +92,6 @@ impl Shell {
             None => kvnode_store::datadir::peek(data_dir)
                 .and_then(|_| kvnode_store::datadir::recorded_wal_dir(data_dir))?,
         };
-        let spent = data_dir.join(kvnode_store::datadir::SPENT_FILE).exists();
-        if spent {
-            return Err(
-                kvnode_store::datadir::DataDir::open(data_dir, wal_dir, &program())
-                    .err()
-                    .map_or_else(
-                        || {
-                            Failure::new(
-                                Code::Refused,
-                                "the directory's identity is used up",
-                                "kvutil data undo --help",
-                            )
-                        },
-                        Failure::from,
-                    ),
-            );
-        }
         // A log that went missing between two renames has to come back before the directory opens.
         for parent in [Some(data_dir), wal_dir, recorded.as_deref()]
             .into_iter()
@@ -116,7 +99,7 @@ impl Shell {
         {
             if parent.join("quarantine").is_dir() {
                 let lock = kvnode_store::datadir::Lock::exclusive(parent, &program())?;
-                for line in replace::settle(parent)? {
+                for line in replace::settle(parent, data_dir)? {
                     self.note(&line);
                 }
                 drop(lock);

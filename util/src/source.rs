@@ -50,6 +50,17 @@ pub struct SourceArgs {
 }
 
 impl SourceArgs {
+    /// A source by its path alone.
+    pub fn of(path: &Path) -> Self {
+        SourceArgs {
+            source: Some(path.to_path_buf()),
+            data_dir: None,
+            wal_dir: None,
+            no_log: false,
+            lease_ttl_min: 2,
+        }
+    }
+
     pub fn path(&self) -> PathBuf {
         self.data_dir
             .clone()

@@ -194,3 +194,98 @@ fn a_kill_at_any_moment_leaves_the_old_tree_or_the_new_one_whole() {
     );
     assert!(old > 0);
 }
+
+/// `KVNODE_KILLS=200 cargo test -p kvutil --test kill` for the long form of this one as well.
+#[test]
+fn a_kill_of_a_save_or_a_restore_leaves_nothing_or_the_whole_and_the_next_run_ends_well() {
+    let kills = std::env::var("KVNODE_KILLS").ok();
+    let kills: u64 = kills.and_then(|text| text.parse().ok()).unwrap_or(10);
+    let root = tempfile::tempdir().expect("a directory");
+    let at = |name: &str| root.path().join(name).to_str().expect("plain").to_owned();
+    let shape = Shape {
+        entries: 300,
+        applied: 300,
+        value_bytes: 4000,
+        ..Shape::default()
+    };
+    data_directory(Path::new(&at("data")), &shape);
+    let data = ["--data-dir".to_owned(), at("data")];
+    let words = |words: &[&str]| {
+        words
+            .iter()
+            .map(|word| (*word).to_owned())
+            .collect::<Vec<_>>()
+    };
+    let base = kvutil(&["snapshot", "save", &at("base.kvs"), &data[0], &data[1]]);
+    assert_eq!(code(&base), 0, "{}", stderr(&base));
+    let save = [words(&["snapshot", "save", &at("out.kvs")]), data.to_vec()].concat();
+    let restore = words(&[
+        "snapshot",
+        "restore",
+        &at("base.kvs"),
+        "--single",
+        "n1",
+        "--data-dir",
+        &at("to"),
+        "--wal-dir",
+        &at("to-wal"),
+    ]);
+    let mut seed = 0xBAD5EED;
+    let (mut nothing, mut whole) = (0, 0);
+    for (name, words) in [("save", &save), ("restore", &restore)] {
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        let clear = || {
+            for left in ["out.kvs", "out.kvs.part"] {
+                let _ = std::fs::remove_file(at(left));
+            }
+            for left in ["to", "to-wal", "to.kvutil-restore", "to-wal.kvutil-restore"] {
+                let _ = std::fs::remove_dir_all(at(left));
+            }
+        };
+        let is_whole = || match name {
+            "save" => code(&kvutil(&["snapshot", "verify", &at("out.kvs")])) == 0,
+            _ => {
+                code(&kvutil(&["snapshot", "diff", &at("base.kvs"), &at("to")])) == 0
+                    && code(&kvutil(&["data", "check", "--data-dir", &at("to")])) == 0
+            }
+        };
+        let result = if name == "save" {
+            at("out.kvs")
+        } else {
+            at("to")
+        };
+        let started = Instant::now();
+        let run = kvutil(&words);
+        assert_eq!(code(&run), 0, "{name}: {}", stderr(&run));
+        let takes = started.elapsed().as_micros() as u64;
+        for round in 0..kills / 2 {
+            clear();
+            let micros = next(&mut seed) % (takes * 11 / 10).max(1);
+            let mut child = Command::new(env!("CARGO_BIN_EXE_kvutil"))
+                .args(&words)
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .spawn()
+                .expect("kvutil starts");
+            // The moment is the point of the test, not a way to wait for something.
+            std::thread::sleep(Duration::from_micros(micros));
+            let _ = child.kill();
+            let _ = child.wait();
+            let what = format!("{name} round {round}, killed after {micros} us");
+            if Path::new(&result).exists() {
+                assert!(is_whole(), "{what}: neither nothing nor the whole");
+                whole += 1;
+                continue;
+            }
+            nothing += 1;
+            let again = kvutil(&words);
+            assert_eq!(code(&again), 0, "{what}: {}", stderr(&again));
+            assert!(is_whole(), "{what}: after another run");
+            for left in ["out.kvs.part", "to.kvutil-restore", "to-wal.kvutil-restore"] {
+                assert!(!Path::new(&at(left)).exists(), "{what}: {left} is left");
+            }
+        }
+    }
+    eprintln!("{nothing} left nothing, {whole} the whole");
+    assert!(nothing > 0);
+}

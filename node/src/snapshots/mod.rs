@@ -342,6 +342,7 @@ pub fn describe(shared: &Shared, view: &View) -> Info {
         created_unix_ms: shared.unix_ms(),
         program: concat!("kvnode ", env!("CARGO_PKG_VERSION")).into(),
         schema: u32::from(kvnode_store::schema::SCHEMA_VERSION),
+        selection: String::new(),
     }
 }
 

@@ -26,7 +26,7 @@ use rustix::fs::{CWD, RenameFlags, renameat_with};
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
 use super::lock::utc;
-use super::{Error, QUARANTINE_DIR, make_directory, sync_directory};
+use super::{Error, QUARANTINE_DIR, SPENT_FILE, make_directory, sync_directory};
 
 const INTENT: &str = "INTENT";
 const DONE: &str = "DONE";
@@ -40,6 +40,8 @@ pub struct Replacement {
     operation: String,
     now_ms: u64,
     committed: bool,
+    /// The mark made for it.
+    spent: Option<PathBuf>,
 }
 
 /// How far a replacement came.
@@ -96,6 +98,7 @@ impl Replacement {
                         operation: operation.to_owned(),
                         now_ms,
                         committed: false,
+                        spent: None,
                     });
                 }
                 Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
@@ -120,6 +123,19 @@ impl Replacement {
             .file_name()
             .map(|name| name.to_string_lossy().into_owned())
             .unwrap_or_default()
+    }
+
+    /// Marks the identity of the data directory `root` as used up by this replacement, durably. A crash before the exchange
+    /// leaves a mark that is known to mean nothing ([`void_spent`]).
+    ///
+    /// # Errors
+    /// The file system's.
+    pub fn mark_spent(&mut self, root: &Path, why: &str) -> Result<(), Error> {
+        let path = root.join(SPENT_FILE);
+        self.spent = Some(path.clone());
+        let text = format!("{}; {}\n", why.replace('\n', " "), self.id());
+        write_synced(&path, &text)?;
+        sync_directory(root)
     }
 
     /// Puts the tree `name`, complete and durable, in the place of `live`, which lies beside the quarantine.
@@ -166,7 +182,10 @@ impl Replacement {
 impl Drop for Replacement {
     fn drop(&mut self) {
         if !self.committed {
-            // What is left of it is found and dropped by the next one.
+            // What is left of it is found and dropped by the next one; the mark first, it is known by the rest.
+            if let Some(spent) = &self.spent {
+                let _ = fs::remove_file(spent);
+            }
             let _ = fs::remove_dir_all(&self.home);
         }
     }
@@ -194,12 +213,13 @@ pub fn list(parent: &Path) -> Result<Vec<Kept>, Error> {
     Ok(all)
 }
 
-/// After a crash: goes through with replacements that had begun to move and removes those that had not.
+/// After a crash: goes through with replacements in `parent` that had begun to move and removes those that had not, with what
+/// they had marked in the data directory `root`.
 /// Returns what it did, one line each.
 ///
 /// # Errors
 /// The file system's.
-pub fn settle(parent: &Path) -> Result<Vec<String>, Error> {
+pub fn settle(parent: &Path, root: &Path) -> Result<Vec<String>, Error> {
     let mut did = Vec::new();
     for kept in list(parent)? {
         let tree = kept.path.join(&kept.tree);
@@ -216,6 +236,11 @@ pub fn settle(parent: &Path) -> Result<Vec<String>, Error> {
             finish(&kept.path, &kept.live)?;
             did.push(format!("finished {}, which had been interrupted", kept.id));
         } else if kept.state == State::Unfinished {
+            // While its directory is there it is known that the mark means nothing.
+            let marked = root.join(SPENT_FILE).exists();
+            if marked && void_spent(root, std::iter::once(parent))? {
+                did.push(format!("{} gave nothing up: removed SPENT", kept.id));
+            }
             fs::remove_dir_all(&kept.path)
                 .map_err(|e| Error::io("remove", kept.path.clone(), e))?;
             did.push(format!("dropped {}, which had been interrupted", kept.id));
@@ -224,6 +249,45 @@ pub fn settle(parent: &Path) -> Result<Vec<String>, Error> {
         }
     }
     Ok(did)
+}
+
+/// Removes the mark of a spent identity if the repair that made it was interrupted before the exchange, so that nothing was
+/// given up. `parents` are where its replacement may be. Whoever calls holds the data directory's lock.
+///
+/// # Errors
+/// The file system's.
+pub fn void_spent<'a>(root: &Path, parents: impl Iterator<Item = &'a Path>) -> Result<bool, Error> {
+    let path = root.join(SPENT_FILE);
+    let text = match fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(true),
+        Err(e) => return Err(Error::io("read", path, e)),
+    };
+    // The last words name the replacement; a mark that was itself cut short was never followed by an exchange, but who
+    // wrote it is not known then.
+    let Some(id) = text.trim_end().rsplit("; ").next().filter(|id| is_id(id)) else {
+        return Ok(false);
+    };
+    for parent in parents {
+        let home = parent.join(QUARANTINE_DIR).join(id);
+        // One that had begun to move is gone through with later.
+        let untouched = |kept: &Kept| {
+            let old = with_suffix(&home.join(&kept.tree), OLD_SUFFIX);
+            kept.state == State::Unfinished && (kept.tree.is_empty() || !old.exists())
+        };
+        if home.is_dir() && read(&home)?.as_ref().is_some_and(untouched) {
+            fs::remove_file(&path).map_err(|e| Error::io("remove", &path, e))?;
+            sync_directory(root)?;
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+fn is_id(id: &str) -> bool {
+    id.split_once('-')
+        .is_some_and(|(stamp, _)| stamp.ends_with('Z') || stamp.contains("Z."))
+        && !id.contains('/')
 }
 
 /// Whether the live tree is still what the replacement made of it.
@@ -456,7 +520,7 @@ mod tests {
         let kept = replacement.commit("wal", &live, "a note").unwrap();
         assert_eq!((says(&live).as_str(), kept.state), ("new", State::Done));
         assert!(is_untouched(&kept).unwrap());
-        assert!(settle(root.path()).unwrap().is_empty());
+        assert!(settle(root.path(), root.path()).unwrap().is_empty());
         let listed = list(root.path()).unwrap();
         assert_eq!(listed, std::slice::from_ref(&kept));
         assert_eq!(
@@ -480,7 +544,7 @@ mod tests {
         let (_, replacement) = prepared(root.path());
         std::mem::forget(replacement);
         assert_eq!(list(root.path()).unwrap()[0].state, State::Unfinished);
-        assert_eq!(settle(root.path()).unwrap().len(), 1);
+        assert_eq!(settle(root.path(), root.path()).unwrap().len(), 1);
         assert_eq!(
             (says(&live).as_str(), list(root.path()).unwrap().len()),
             ("old", 0)
@@ -523,7 +587,7 @@ mod tests {
             if steps > 2 {
                 rename(&old, &tree).unwrap();
             }
-            settle(root.path()).unwrap();
+            settle(root.path(), root.path()).unwrap();
             assert_eq!(says(&live), "new", "{steps}");
             let kept = list(root.path()).unwrap().remove(0);
             assert_eq!(kept.state, State::Done);

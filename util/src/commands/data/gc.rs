@@ -46,7 +46,7 @@ pub fn run(args: &Args, shell: &Shell) -> Result<Outcome> {
     for parent in &parents {
         if args.apply {
             locks.push(Lock::exclusive(parent, &program())?);
-            for text in replace::settle(parent)? {
+            for text in replace::settle(parent, &args.data.data_dir)? {
                 shell.note(&text);
             }
         }

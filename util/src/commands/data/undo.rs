@@ -48,11 +48,13 @@ pub fn run(args: &Args, shell: &Shell) -> Result<Outcome> {
     let mut all = Vec::new();
     let mut undone = Vec::new();
     let mut locks = Vec::new();
+    let mut settled = false;
     if !args.list {
         for parent in &parents {
             locks.push(Lock::exclusive(parent, &program())?);
-            for line in replace::settle(parent)? {
+            for line in replace::settle(parent, &args.data.data_dir)? {
                 shell.note(&line);
+                settled = true;
             }
         }
     }
@@ -60,18 +62,15 @@ pub fn run(args: &Args, shell: &Shell) -> Result<Outcome> {
         all.extend(replace::list(parent)?);
     }
     all.sort_by(|a, b| a.id.cmp(&b.id));
-    if !args.list {
-        let newest = all
-            .iter()
-            .rev()
-            .find(|kept| kept.state == State::Done)
-            .ok_or_else(|| {
-                Failure::new(
-                    Code::Failed,
-                    format!("{shown}: nothing to take back"),
-                    format!("kvutil data undo --list --data-dir {shown}"),
-                )
-            })?;
+    let newest = all.iter().rev().find(|kept| kept.state == State::Done);
+    if newest.is_none() && !args.list && !settled {
+        return Err(Failure::new(
+            Code::Failed,
+            format!("{shown}: nothing to take back"),
+            format!("kvutil data undo --list --data-dir {shown}"),
+        ));
+    }
+    if let Some(newest) = newest.filter(|_| !args.list) {
         // One command may have replaced several trees; what came last goes first.
         let command = |kept: &Kept| {
             (

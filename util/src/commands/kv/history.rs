@@ -43,6 +43,17 @@ struct Row {
     value: Option<String>,
 }
 
+/// All of one key, with values.
+pub fn of_key(source: SourceArgs, key: &str, shell: &Shell) -> Result<Outcome> {
+    let args = Args {
+        source,
+        key: Some(key.to_owned()),
+        prefix: None,
+        values: true,
+    };
+    run(&args, shell)
+}
+
 pub fn run(args: &Args, shell: &Shell) -> Result<Outcome> {
     let source = args.source.open(shell)?;
     let range = match (&args.key, &args.prefix) {

@@ -3,7 +3,7 @@
 mod count;
 mod du;
 mod get;
-mod history;
+pub mod history;
 mod leases;
 mod scan;
 
@@ -39,19 +39,19 @@ pub fn run(command: &Command, shell: &Shell) -> Result<Outcome> {
 
 /// A pair as printed.
 #[derive(Serialize)]
-struct Pair {
-    key: String,
-    create_revision: i64,
-    mod_revision: i64,
-    version: i64,
-    lease: String,
-    value_bytes: usize,
+pub struct Pair {
+    pub key: String,
+    pub create_revision: i64,
+    pub mod_revision: i64,
+    pub version: i64,
+    pub lease: String,
+    pub value_bytes: usize,
     /// Only if asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
-    value: Option<String>,
+    pub value: Option<String>,
 }
 
-fn pair(kv: &KeyValue, values: bool) -> Pair {
+pub fn pair(kv: &KeyValue, values: bool) -> Pair {
     Pair {
         key: show(&kv.key),
         create_revision: kv.create_revision,
@@ -68,7 +68,7 @@ fn pair(kv: &KeyValue, values: bool) -> Pair {
 }
 
 /// All keys that start with `prefix`; all keys for an empty one.
-fn prefix_range(prefix: &str) -> KeyRange {
+pub fn prefix_range(prefix: &str) -> KeyRange {
     let start = Bytes::copy_from_slice(prefix.as_bytes());
     if prefix.is_empty() {
         return KeyRange::From(start);

@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use kvnode_store::datadir::{SPENT_FILE, replace};
+use kvnode_store::datadir::replace;
 use kvnode_wal::recover::Floors;
 use kvnode_wal::repair::{self, Choice, Request};
 use kvnode_wal::{SyncMethod, dir};
@@ -142,7 +142,7 @@ pub fn run(args: &Args, shell: &Shell) -> Result<Outcome> {
         let parent = wal.parent().unwrap_or(&wal).to_path_buf();
         let used = dir_bytes(&wal);
         shell.need_space(&parent, used, &format!("df -h {}", parent.display()))?;
-        let swap = Swap::begin(&parent, "wal-repair", process::now_ms())?;
+        let mut swap = Swap::begin(&parent, "wal-repair", process::now_ms())?;
         let request = Request {
             identity,
             floors,
@@ -170,10 +170,9 @@ pub fn run(args: &Args, shell: &Shell) -> Result<Outcome> {
         })?;
         if built.spent {
             // Before the exchange: a crash in between leaves a member that refuses, not one that lies.
+            // Interrupted there, it is known by its replacement that nothing was exchanged, and it is void.
             let why = format!("a repair gave up entries ({})", built.done.join("; "));
-            let path = data_dir.join(SPENT_FILE);
-            std::fs::write(&path, format!("{why}; {}\n", swap.id()))
-                .map_err(|e| Failure::io("write", &path, &e))?;
+            swap.mark_spent(data_dir, &why)?;
             repaired.identity_spent = true;
         }
         let kept = swap.commit("wal", &wal, &built.done.join("; "))?;

@@ -1,0 +1,499 @@
+//! `kvutil snapshot save`: a `.kvs` file of a stopped node's data directory, or of a running node through its own socket.
+
+use std::io::{self, BufWriter, Read, Write};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use kvnode_snapshot::{Info, Options, Writer};
+use kvnode_store::View;
+use kvnode_store::engine::fjall::FjallView;
+use kvnode_store::schema::SCHEMA_VERSION;
+use kvnode_store::select::Selection;
+use serde::Serialize;
+
+use super::Packing;
+use crate::failure::{Code, Failure, Outcome, Result};
+use crate::kvs::{Kvs, short};
+use crate::live;
+use crate::output::human;
+use crate::part::Part;
+use crate::process;
+use crate::progress::Progress;
+use crate::shell::Shell;
+use crate::source::{Source, SourceArgs};
+
+/// Save the state of a data directory as a snapshot file
+///
+/// Of a stopped node, with what its log has committed beyond its store; or with --live of the node that runs on it, through the
+/// socket in the directory. The file is written as OUT.part with mode 0600, synced, read back and checked, then gets its
+/// name. With --prefix, --rev or --history latest the result is a part of the state, without its past. `-` writes to stdout,
+/// unchecked. Examples: kvutil snapshot save /backup/monday.kvs --data-dir /var/lib/kvnode; kvutil snapshot save - --live
+/// --data-dir /var/lib/kvnode | ssh host 'cat > monday.kvs'. Exit codes: 5 a node runs on it (--live), 6 no space, 7 OUT exists.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Where to; `-` for stdout
+    #[arg(allow_hyphen_values = true)]
+    out: PathBuf,
+    #[command(flatten)]
+    source: DataDir,
+    /// Ask the running node, through the socket in its data directory
+    #[arg(long)]
+    live: bool,
+    /// Replace OUT if it is there
+    #[arg(long)]
+    overwrite: bool,
+    /// Only keys that start with this
+    #[arg(long, default_value = "")]
+    prefix: String,
+    /// The keys as they were at this revision, without leases; 0 is now
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(i64).range(0..))]
+    rev: i64,
+    /// How much of the past
+    #[arg(long, value_enum, default_value_t = History::Full)]
+    history: History,
+    #[command(flatten)]
+    packing: Packing,
+    /// How the file is checked before it gets its name
+    #[arg(long, value_enum, default_value_t = Verify::Checksums)]
+    verify: Verify,
+    /// Online, from one of these: see `kvctl snapshot save`
+    #[arg(long, hide = true)]
+    endpoints: Option<String>,
+}
+
+#[derive(Debug, clap::Args)]
+struct DataDir {
+    /// The node's data directory
+    #[arg(long, required_unless_present = "endpoints")]
+    data_dir: Option<PathBuf>,
+    /// Where the log is, if it was moved since the directory was made
+    #[arg(long)]
+    wal_dir: Option<PathBuf>,
+    /// Save the store as it lies on the disk, without what its log has committed beyond it
+    #[arg(long)]
+    no_log: bool,
+    /// Shortest lease the node grants, in seconds: needed where the log is applied
+    #[arg(long, default_value_t = 2, value_name = "SECONDS")]
+    lease_ttl_min: i64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum History {
+    /// All that can still be read: from the compact revision on
+    Full,
+    /// The same: what compaction has hidden is never saved
+    Compacted,
+    /// None: the newest value of each key
+    Latest,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Verify {
+    /// Every byte, every record's contradictions
+    Structure,
+    /// Every byte
+    Checksums,
+    /// Not at all
+    None,
+}
+
+/// What was saved.
+#[derive(Serialize)]
+pub struct Saved {
+    pub schema: &'static str,
+    pub path: String,
+    pub revision: i64,
+    pub compact_revision: i64,
+    pub keys: u64,
+    pub size: u64,
+    /// Of the records.
+    pub raw_bytes: u64,
+    pub sha256: String,
+    pub cluster_id: String,
+    pub member_id: String,
+    /// Empty: all of the state.
+    pub selection: String,
+    pub source: &'static str,
+    pub verified: &'static str,
+    pub zstd_level: Option<i32>,
+    pub frames: u64,
+    pub seconds: f64,
+}
+
+pub fn run(args: &Args, shell: &Shell) -> Result<Outcome> {
+    let out = args.out.display();
+    if let Some(endpoints) = &args.endpoints {
+        return Err(Failure::new(
+            Code::Refused,
+            "--endpoints: this tool asks no node over the network",
+            format!("kvctl --endpoints {endpoints} snapshot save {out}"),
+        )
+        .hint("beside the node: --live --data-dir DIR"));
+    }
+    let to_stdout = args.out == Path::new("-");
+    let directory = args.source.data_dir.clone().unwrap_or_default();
+    let data_dir = directory.display();
+    if args.live && (!args.prefix.is_empty() || args.rev != 0 || args.history == History::Latest) {
+        return Err(Failure::new(
+            Code::Refused,
+            "--live saves all of the state: --prefix, --rev and --history latest need a stopped node",
+            format!("kvutil snapshot save full.kvs --live --data-dir {data_dir}"),
+        )
+        .hint("take the part from the file afterwards, with `kvutil snapshot extract`"));
+    }
+    if args.live {
+        return save_live(args, to_stdout, shell);
+    }
+    let source = SourceArgs {
+        source: None,
+        data_dir: Some(directory.clone()),
+        wal_dir: args.source.wal_dir.clone(),
+        no_log: args.source.no_log,
+        lease_ttl_min: args.source.lease_ttl_min,
+    };
+    let again = format!("kvutil snapshot save {out} --data-dir {data_dir} --overwrite");
+    let part = match to_stdout {
+        true => None,
+        false => Some(Part::create(&args.out, args.overwrite, &again)?),
+    };
+    let started = Instant::now();
+    let source = source.open(shell).map_err(|failure| match failure.code() {
+        Code::Locked => failure
+            .hint("--live asks the node itself, without a pause; or stop it first")
+            .then(format!(
+                "kvutil snapshot save {out} --live --data-dir {data_dir}"
+            )),
+        _ => failure,
+    })?;
+    if source.kind != "data-dir" {
+        return Err(Failure::new(
+            Code::Usage,
+            format!("{data_dir} is a snapshot already"),
+            format!("kvutil snapshot convert {data_dir} {out}"),
+        ));
+    }
+    let chosen = Chosen {
+        prefix: &args.prefix,
+        revision: args.rev,
+        latest: args.history == History::Latest,
+    };
+    let stats = source.view.stats();
+    if !to_stdout {
+        let need = (stats.live_bytes + stats.history_bytes) / 2;
+        let place = args.out.parent().unwrap_or(Path::new("."));
+        shell.need_space(place, need, &format!("df -h {}", place.display()))?;
+    }
+    let from = From {
+        cluster_id: source.cluster_id,
+        member_id: source.member_id,
+    };
+    let options = args.packing.options();
+    let Some(part) = part else {
+        let written = write(
+            &source.view,
+            &from,
+            &chosen,
+            options,
+            io::stdout().lock(),
+            shell,
+        );
+        written.map_err(|e| e.at(Path::new("stdout")))?;
+        return Ok(Outcome::Fine);
+    };
+    let file = BufWriter::with_capacity(1 << 20, part.file());
+    write(&source.view, &from, &chosen, options, file, shell).map_err(|e| e.at(part.path()))?;
+    drop::<Source>(source);
+    finish(part, args, "data-dir", started, shell)
+}
+
+/// What makes a failure: the reading of a store or the writing of a file.
+pub enum Failed {
+    Read(Failure),
+    Write(io::Error),
+}
+
+impl Failed {
+    pub fn at(self, path: &Path) -> Failure {
+        match self {
+            Failed::Read(failure) => failure,
+            Failed::Write(error) if path == Path::new("stdout") => {
+                Failure::io("write", path, &error)
+                    .then("kvutil snapshot save FILE --data-dir DIR")
+                    .hint("whoever was to take the snapshot did not take all of it")
+            }
+            Failed::Write(error) => Failure::io("write", path, &error),
+        }
+    }
+}
+
+impl std::convert::From<kvnode_store::Error> for Failed {
+    fn from(error: kvnode_store::Error) -> Self {
+        Failed::Read(error.into())
+    }
+}
+
+impl std::convert::From<kvnode_snapshot::Error> for Failed {
+    fn from(error: kvnode_snapshot::Error) -> Self {
+        match error {
+            kvnode_snapshot::Error::Io(error) => Failed::Write(error),
+            other => Failed::Read(other.into()),
+        }
+    }
+}
+
+/// Whose state it is.
+pub struct From {
+    pub cluster_id: u64,
+    pub member_id: u64,
+}
+
+/// Which part of the state.
+pub struct Chosen<'a> {
+    pub prefix: &'a str,
+    pub revision: i64,
+    pub latest: bool,
+}
+
+impl Chosen<'_> {
+    fn is_all(&self) -> bool {
+        self.prefix.is_empty() && self.revision == 0 && !self.latest
+    }
+
+    /// In words, for the file's header.
+    fn text(&self, revision: i64) -> String {
+        let mut parts = Vec::new();
+        if !self.prefix.is_empty() {
+            parts.push(format!("prefix {:?}", self.prefix));
+        }
+        if self.revision != 0 {
+            parts.push(format!("as of revision {revision}, without leases"));
+        }
+        if !self.is_all() {
+            parts.push("without history".into());
+        }
+        parts.join(", ")
+    }
+}
+
+/// Packs a view into `out`. Returns the file's bytes.
+pub fn write(
+    view: &View<FjallView>,
+    from: &From,
+    chosen: &Chosen<'_>,
+    options: Options,
+    out: impl Write,
+    shell: &Shell,
+) -> std::result::Result<u64, Failed> {
+    let mut info = Info {
+        cluster_id: from.cluster_id,
+        member_id: from.member_id,
+        raft_index: view.applied_index(),
+        raft_term: view.applied_term(),
+        revision: view.revision(),
+        compact_revision: view.compact_revision(),
+        created_unix_ms: process::now_ms(),
+        program: concat!("kvutil ", env!("CARGO_PKG_VERSION")).into(),
+        schema: u32::from(SCHEMA_VERSION),
+        selection: String::new(),
+    };
+    if chosen.is_all() {
+        let stats = view.stats();
+        let mut progress = shell
+            .progress
+            .bytes("reading", stats.live_bytes + stats.history_bytes);
+        let mut writer = Writer::new(out, &info, options)?;
+        let mut records = view.export();
+        for record in &mut records {
+            let record = record.map_err(|error| Failed::Read(error.into()))?;
+            writer.push(record.space as u8, &record.key, &record.value)?;
+            count(&mut progress, record.key.len() + record.value.len());
+        }
+        let hash = records.totals().hash();
+        let (totals, _) = writer.finish(hash)?;
+        return Ok(totals.file_bytes);
+    }
+    let selection = Selection {
+        prefix: chosen.prefix.as_bytes().to_vec().into(),
+        revision: chosen.revision,
+    };
+    let selected = view
+        .select(&selection)
+        .map_err(|status| Failed::Read(status.into()))?;
+    info.revision = selected.meta().revision;
+    info.compact_revision = selected.meta().compact_revision;
+    info.selection = chosen.text(info.revision);
+    let mut progress = shell.progress.bytes("reading", selected.bytes());
+    let mut writer = Writer::new(out, &info, options)?;
+    let mut totals = kvnode_store::export::Totals::default();
+    selected.each(|record| {
+        totals.add(&record);
+        count(&mut progress, record.key.len() + record.value.len());
+        writer
+            .push(record.space as u8, &record.key, &record.value)
+            .map_err(Failed::from)
+    })?;
+    let (written, _) = writer.finish(totals.hash())?;
+    Ok(written.file_bytes)
+}
+
+/// A record's share of what a store counts for it.
+fn count(progress: &mut Progress, bytes: usize) {
+    progress.add(bytes as u64);
+}
+
+fn save_live(args: &Args, to_stdout: bool, shell: &Shell) -> Result<Outcome> {
+    let started = Instant::now();
+    let directory = args.source.data_dir.clone().unwrap_or_default();
+    let (out, data_dir) = (args.out.display(), directory.display());
+    let body = live::snapshot(&directory)?;
+    let mut progress = shell.progress.bytes("receiving", 0);
+    if to_stdout {
+        pass_on(body, io::stdout().lock(), &mut progress).map_err(|e| e.at(Path::new("stdout")))?;
+        return Ok(Outcome::Fine);
+    }
+    let again = format!("kvutil snapshot save {out} --live --data-dir {data_dir} --overwrite");
+    let part = Part::create(&args.out, args.overwrite, &again)?;
+    pass_on(body, part.file(), &mut progress).map_err(|e| e.at(part.path()))?;
+    drop(progress);
+    finish(part, args, "live", started, shell)
+}
+
+fn pass_on(
+    mut from: impl Read,
+    mut to: impl Write,
+    progress: &mut Progress,
+) -> std::result::Result<(), Failed> {
+    let mut buffer = vec![0; 256 << 10];
+    loop {
+        let read = match from.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(read) => read,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+            Err(e) => {
+                return Err(Failed::Read(
+                    Failure::new(
+                        Code::Failed,
+                        format!("receiving the snapshot: {e}"),
+                        "kvutil snapshot save OUT --live --data-dir DIR",
+                    )
+                    .hint("nothing was saved; the node's log says why it stopped"),
+                ));
+            }
+        };
+        to.write_all(&buffer[..read]).map_err(Failed::Write)?;
+        progress.add(read as u64);
+    }
+    to.flush().map_err(Failed::Write)
+}
+
+/// Syncs, checks, names, and tells.
+fn finish(
+    part: Part,
+    args: &Args,
+    source: &'static str,
+    started: Instant,
+    shell: &Shell,
+) -> Result<Outcome> {
+    part.sync()?;
+    let threads = args.packing.threads.count();
+    let described = describe(part.path(), args.verify, threads, shell)?;
+    let path = part.commit()?;
+    let saved = Saved {
+        schema: "kvutil.snapshot.save.1",
+        path: path.display().to_string(),
+        source,
+        zstd_level: (source == "data-dir").then_some(args.packing.options().level),
+        seconds: started.elapsed().as_secs_f64(),
+        ..described
+    };
+    shell.output.print(&saved, |saved| screen(saved));
+    Ok(Outcome::Fine)
+}
+
+/// Checks a file that was just written and says what it holds.
+pub fn describe(path: &Path, verify: Verify, threads: usize, shell: &Shell) -> Result<Saved> {
+    let kvs = Kvs::open(path)?;
+    let meta = kvs.meta()?;
+    let wrong = |what: String| {
+        Failure::new(
+            Code::Io,
+            format!("{} does not read back: {what}", path.display()),
+            "kvutil disk probe --help",
+        )
+        .hint("nothing was saved; the device may be failing")
+    };
+    let mut sha256 = kvs.digest_told()?;
+    let verified = match verify {
+        Verify::None => "none",
+        Verify::Checksums => {
+            let checked = kvs.check(threads, shell, |_, _| (), |()| ())?;
+            if !checked.is_sound() {
+                return Err(wrong("its bytes are not those written".into()));
+            }
+            sha256 = checked.sha256;
+            "checksums"
+        }
+        Verify::Structure => {
+            let (checked, problems, _) = super::verify::structure(&kvs, &meta, threads, shell)?;
+            if let Some(problem) = problems.first() {
+                return Err(wrong(problem.clone()));
+            }
+            if !checked.is_sound() {
+                return Err(wrong("its bytes are not those written".into()));
+            }
+            sha256 = checked.sha256;
+            "structure"
+        }
+    };
+    Ok(Saved {
+        schema: "",
+        path: String::new(),
+        revision: meta.revision,
+        compact_revision: meta.compact_revision,
+        keys: meta.key_count,
+        size: kvs.file_bytes,
+        raw_bytes: kvs.raw_bytes(),
+        sha256,
+        cluster_id: format!("{:x}", kvs.info.cluster_id),
+        member_id: format!("{:x}", kvs.info.member_id),
+        selection: kvs.info.selection.clone(),
+        source: "",
+        verified,
+        zstd_level: None,
+        frames: kvs.chunks.len() as u64,
+        seconds: 0.0,
+    })
+}
+
+fn screen(saved: &Saved) -> String {
+    let mut text = format!(
+        "state      cluster {}, member {}, {}",
+        saved.cluster_id,
+        saved.member_id,
+        if saved.source == "live" {
+            "from the running node"
+        } else {
+            "stopped"
+        }
+    );
+    if !saved.selection.is_empty() {
+        text.push_str(&format!("\npart       {}", saved.selection));
+    }
+    let ratio = saved.raw_bytes as f64 / saved.size.max(1) as f64;
+    text.push_str(&format!(
+        "\nwritten    {}  ({ratio:.1}x)\nverified   {}, {} frames, sha256 {}\nsaved      {}   revision {}   keys {}   took {:.1}s",
+        human(saved.size),
+        match saved.verified {
+            "none" => "not read back",
+            "structure" => "re-read, structure checked",
+            _ => "re-read",
+        },
+        saved.frames,
+        short(&saved.sha256),
+        saved.path,
+        saved.revision,
+        saved.keys,
+        saved.seconds
+    ));
+    text
+}

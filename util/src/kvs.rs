@@ -1,0 +1,285 @@
+//! A `.kvs` file as commands use it: opened, read by several threads, checked as a whole.
+
+use std::fs::File;
+use std::io::BufReader;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use kvnode_snapshot::{
+    Ahead, ChunkInfo, Error, Info, Lost, Records, SectionTotals, Snapshot, digests,
+};
+use kvnode_store::engine::Space;
+use kvnode_store::export::Record;
+use kvnode_store::schema::{META_KEY, Meta, SCHEMA_VERSION};
+
+use crate::failure::{Code, Failure, Result};
+use crate::shell::Shell;
+
+pub struct Kvs {
+    pub path: PathBuf,
+    pub file: Arc<File>,
+    pub info: Info,
+    pub chunks: Arc<[ChunkInfo]>,
+    pub sections: Vec<SectionTotals>,
+    pub file_bytes: u64,
+    pub logical_hash: u128,
+}
+
+/// What reading every byte came to.
+pub struct Checked {
+    pub digest_matches: bool,
+    /// Of the bytes as they are, hexadecimal.
+    pub sha256: String,
+    pub sha256_told: String,
+    pub records: u64,
+    pub lost: Vec<Lost>,
+}
+
+impl Checked {
+    pub fn is_sound(&self) -> bool {
+        self.digest_matches && self.lost.is_empty()
+    }
+}
+
+impl Kvs {
+    /// Reads header and footer.
+    pub fn open(path: &Path) -> Result<Self> {
+        let file = open_file(path)?;
+        let snapshot = Snapshot::open(BufReader::new(&file)).map_err(|e| unreadable(path, &e))?;
+        Ok(Kvs {
+            path: path.to_path_buf(),
+            info: snapshot.info().clone(),
+            chunks: snapshot.chunks().into(),
+            sections: snapshot.sections().to_vec(),
+            file_bytes: snapshot.file_bytes(),
+            logical_hash: snapshot.logical_hash(),
+            file: Arc::new(file),
+        })
+    }
+
+    pub fn shown(&self) -> String {
+        self.path.display().to_string()
+    }
+
+    /// The digest it ends with, hexadecimal.
+    pub fn digest_told(&self) -> Result<String> {
+        use std::os::unix::fs::FileExt as _;
+        let mut digest = [0; kvnode_snapshot::DIGEST_BYTES];
+        let at = self.file_bytes - digest.len() as u64;
+        self.file
+            .read_exact_at(&mut digest, at)
+            .map_err(|e| Failure::io("read", &self.path, &e))?;
+        Ok(hex(&digest))
+    }
+
+    /// For single keys.
+    pub fn snapshot(&self) -> Result<Snapshot<BufReader<&File>>> {
+        Snapshot::open(BufReader::new(&*self.file)).map_err(|e| unreadable(&self.path, &e))
+    }
+
+    pub fn raw_bytes(&self) -> u64 {
+        self.sections.iter().map(|section| section.raw_bytes).sum()
+    }
+
+    /// The numbers of the store that it is of; read from one chunk.
+    pub fn meta(&self) -> Result<Meta> {
+        let schema = self.info.schema;
+        if schema != 0 && schema != u32::from(SCHEMA_VERSION) {
+            return Err(Failure::new(
+                Code::Version,
+                format!(
+                    "{}: records of schema {schema}, this program reads {SCHEMA_VERSION}",
+                    self.shown()
+                ),
+                "kvutil version",
+            )
+            .hint("use the kvutil that came with the program that wrote it"));
+        }
+        let record = self
+            .snapshot()?
+            .get(Space::State as u8, &META_KEY)
+            .map_err(|e| unreadable(&self.path, &e))?;
+        let record = record.ok_or_else(|| {
+            Failure::new(
+                Code::Damage,
+                format!("{} has no record of its own numbers", self.shown()),
+                format!("kvutil snapshot verify {}", self.shown()),
+            )
+        })?;
+        Ok(Meta::decode(&record)?)
+    }
+
+    /// All records in order.
+    pub fn records(
+        &self,
+        threads: usize,
+    ) -> Result<impl Iterator<Item = std::result::Result<Record, Error>> + use<>> {
+        let ahead = Ahead::new(
+            Arc::clone(&self.file),
+            Arc::clone(&self.chunks),
+            threads,
+            |chunk, records| (chunk.section, records),
+        )
+        .map_err(|e| Failure::io("read", &self.path, &e))?;
+        Ok(ahead.flat_map(|(section, records)| {
+            let (records, error) = match records {
+                Ok(records) => (Some(as_records(section, records)), None),
+                Err(error) => (None, Some(Err(error))),
+            };
+            records.into_iter().flatten().map(Ok).chain(error)
+        }))
+    }
+
+    /// The records of a space with keys from `from` (inclusive) to `to` (exclusive), in order; other frames are not read.
+    pub fn range(
+        &self,
+        space: Space,
+        from: Vec<u8>,
+        to: Vec<u8>,
+        threads: usize,
+    ) -> Result<impl Iterator<Item = std::result::Result<Record, Error>> + use<>> {
+        let holds = |chunk: &&ChunkInfo| {
+            chunk.section == space as u8 && chunk.last_key >= from && chunk.first_key < to
+        };
+        let chunks: Arc<[ChunkInfo]> = self.chunks.iter().filter(holds).cloned().collect();
+        let part = Kvs {
+            path: self.path.clone(),
+            file: Arc::clone(&self.file),
+            info: self.info.clone(),
+            chunks,
+            sections: Vec::new(),
+            file_bytes: self.file_bytes,
+            logical_hash: 0,
+        };
+        let inside = move |record: &std::result::Result<Record, Error>| {
+            record
+                .as_ref()
+                .map_or(true, |record| record.key >= from && record.key < to)
+        };
+        Ok(part.records(threads)?.filter(inside))
+    }
+
+    /// Reads every byte: all for the digest, and each chunk by itself. `inspect` sees the chunks that are whole, on several
+    /// threads; `gather` what it made of them, in order.
+    pub fn check<T: Send + 'static>(
+        &self,
+        threads: usize,
+        shell: &Shell,
+        inspect: impl Fn(u8, Records) -> T + Send + Sync + 'static,
+        mut gather: impl FnMut(T),
+    ) -> Result<Checked> {
+        let failed = |e| Failure::io("read", &self.path, &e);
+        let mut progress = shell.progress.bytes("verifying", 2 * self.file_bytes);
+        let hashed = Arc::new(AtomicU64::new(0));
+        let (file, seen) = (Arc::clone(&self.file), Arc::clone(&hashed));
+        let hashing = std::thread::Builder::new()
+            .name("kvs-digest".into())
+            .spawn(move || digests(&file, |bytes| seen.store(bytes, Ordering::Relaxed)))
+            .map_err(failed)?;
+        let ahead = Ahead::new(
+            Arc::clone(&self.file),
+            Arc::clone(&self.chunks),
+            threads,
+            move |chunk, records| {
+                records.map(|records| (records.len(), inspect(chunk.section, records)))
+            },
+        )
+        .map_err(failed)?;
+        let (mut records, mut chunks, mut done, mut lost) = (0, 0, 0, Vec::new());
+        for (chunk, made) in self.chunks.iter().zip(ahead) {
+            match made {
+                Ok((count, made)) => {
+                    records += count as u64;
+                    gather(made);
+                }
+                Err(error @ Error::Damaged { .. }) => lost.push(Lost {
+                    section: chunk.section,
+                    first_key: chunk.first_key.clone(),
+                    last_key: chunk.last_key.clone(),
+                    records: chunk.records,
+                    error,
+                }),
+                Err(error) => return Err(unreadable(&self.path, &error)),
+            }
+            chunks += 1;
+            done += chunk.total_bytes() as u64;
+            progress.set(done + hashed.load(Ordering::Relaxed));
+        }
+        let digests = hashing
+            .join()
+            .map_err(|_| gone(&self.path))?
+            .map_err(|e| unreadable(&self.path, &e))?;
+        if chunks != self.chunks.len() as u64 {
+            return Err(gone(&self.path));
+        }
+        Ok(Checked {
+            digest_matches: digests.0 == digests.1,
+            sha256: hex(&digests.1),
+            sha256_told: hex(&digests.0),
+            records,
+            lost,
+        })
+    }
+}
+
+/// What a section's records are to the store; none for a section it does not know.
+pub fn as_records(section: u8, records: Records) -> impl Iterator<Item = Record> {
+    let space = Space::ALL.into_iter().find(|space| *space as u8 == section);
+    records.filter_map(move |(key, value)| space.map(|space| Record { space, key, value }))
+}
+
+pub fn open_file(path: &Path) -> Result<File> {
+    let file = File::open(path).map_err(|e| Failure::io("open", path, &e))?;
+    if file.metadata().is_ok_and(|meta| meta.is_dir()) {
+        return Err(Failure::new(
+            Code::Failed,
+            format!("{} is a directory, a .kvs file is wanted", path.display()),
+            format!("kvutil data info --data-dir {}", path.display()),
+        ));
+    }
+    Ok(file)
+}
+
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// `4be1..09c7`: enough to compare by eye.
+pub fn short(hex: &str) -> String {
+    match (hex.get(..4), hex.get(hex.len().saturating_sub(4)..)) {
+        (Some(head), Some(tail)) if hex.len() > 8 => format!("{head}..{tail}"),
+        _ => hex.to_owned(),
+    }
+}
+
+fn gone(path: &Path) -> Failure {
+    Failure::new(
+        Code::Failed,
+        format!("a thread that read {} is gone", path.display()),
+        "kvutil version",
+    )
+}
+
+/// Why a file cannot be opened or read.
+pub fn unreadable(path: &Path, error: &Error) -> Failure {
+    let shown = path.display();
+    match error {
+        Error::Damaged { .. } => Failure::new(
+            Code::Damage,
+            format!("{shown}: {error}"),
+            format!("kvutil snapshot verify {shown}"),
+        )
+        .hint("`verify` tells what of it is good"),
+        Error::Version { .. } | Error::Features { .. } => {
+            Failure::new(Code::Version, format!("{shown}: {error}"), "kvutil version")
+                .hint("use the kvutil that came with the program that wrote it")
+        }
+        Error::Io(error) => Failure::io("read", path, error),
+        _ => Failure::new(
+            Code::Failed,
+            format!("{shown}: {error}"),
+            format!("ls -la {shown}"),
+        ),
+    }
+}

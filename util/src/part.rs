@@ -1,0 +1,108 @@
+//! A file that gets its name when it is whole: written as `NAME.part` with mode 0600, synced, checked by whoever writes it,
+//! then renamed. An interruption takes the part away; one that a crash left is written over by the next run.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+
+use crate::failure::{Code, Failure, Result};
+use crate::process::{self, Guarded};
+
+pub struct Part {
+    target: PathBuf,
+    path: PathBuf,
+    file: File,
+    committed: bool,
+    guards: Vec<Guarded>,
+}
+
+impl Part {
+    /// `again` is the command to type if something is there already.
+    pub fn create(target: &Path, overwrite: bool, again: &str) -> Result<Self> {
+        let target = std::path::absolute(target).map_err(|e| Failure::io("resolve", target, &e))?;
+        if target.is_dir() {
+            return Err(Failure::new(
+                Code::Failed,
+                format!("{} is a directory", target.display()),
+                format!("ls -la {}", target.display()),
+            ));
+        }
+        if !overwrite && target.symlink_metadata().is_ok() {
+            return Err(
+                Failure::new(Code::Refused, format!("{} exists", target.display()), again)
+                    .hint("name another file, or give --overwrite"),
+            );
+        }
+        let mut path = target.clone().into_os_string();
+        path.push(".part");
+        let path = PathBuf::from(path);
+        let nofollow = rustix::fs::OFlags::NOFOLLOW.bits();
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .custom_flags(i32::try_from(nofollow).unwrap_or(0))
+            .open(&path)
+            .map_err(|e| Failure::io("create", &path, &e))?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                return Err(Failure::new(
+                    Code::Locked,
+                    format!("{} is being written by another process", path.display()),
+                    format!("fuser -v {}", path.display()),
+                ));
+            }
+            Err(TryLockError::Error(e)) => return Err(Failure::io("lock", &path, &e)),
+        }
+        let guards = vec![process::guard(path.clone())];
+        let mode = std::fs::Permissions::from_mode(0o600);
+        file.set_permissions(mode)
+            .and_then(|()| file.set_len(0))
+            .map_err(|e| Failure::io("write", &path, &e))?;
+        Ok(Part {
+            target,
+            path,
+            file,
+            committed: false,
+            guards,
+        })
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+
+    pub fn sync(&self) -> Result<()> {
+        self.file
+            .sync_all()
+            .map_err(|e| Failure::io("sync", &self.path, &e))
+    }
+
+    /// Gives it its name, durably.
+    pub fn commit(mut self) -> Result<PathBuf> {
+        process::release(std::mem::take(&mut self.guards));
+        std::fs::rename(&self.path, &self.target)
+            .map_err(|e| Failure::io("rename", &self.path, &e))?;
+        self.committed = true;
+        let parent = self.target.parent().unwrap_or(Path::new("/"));
+        File::open(parent)
+            .and_then(|directory| directory.sync_all())
+            .map_err(|e| Failure::io("sync", parent, &e))?;
+        Ok(self.target.clone())
+    }
+}
+
+impl Drop for Part {
+    fn drop(&mut self) {
+        if !self.committed {
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}
