@@ -309,7 +309,7 @@ fn reopen(config: &Config, incarnation: u64, open_files: u64) -> Result<Opened, 
     };
     let forced = match config.force_new_cluster {
         None => None,
-        Some(forced) => force::plan(forced, &identity, view.members(), &restored)?,
+        Some(forced) => force::plan(config, forced, &identity, view.members(), &restored)?,
     };
     let mut log = Log::resume(
         &data.wal(),

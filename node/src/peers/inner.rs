@@ -18,10 +18,13 @@ use super::{Identity, Limits, PeerEvent};
 use crate::mailbox::Sender;
 use crate::memberlist;
 use crate::rt;
+use crate::tls::Live;
 
 pub(super) struct Inner {
     pub identity: Identity,
     pub limits: Limits,
+    /// To accept and to call with, where urls are https.
+    pub tls: Option<Arc<Live>>,
     pub message_limits: kvnode_replica::Limits,
     events: Box<dyn Fn(Vec<PeerEvent>)>,
     /// Members we know and strangers that are connected; a handful, so it is searched in order.
@@ -52,12 +55,14 @@ impl Inner {
     pub(super) fn new(
         identity: Identity,
         limits: Limits,
+        tls: Option<Arc<Live>>,
         events: Box<dyn Fn(Vec<PeerEvent>)>,
         buffer_bytes: usize,
         mail: Sender<PeerEvent>,
     ) -> Rc<Inner> {
         Rc::new(Inner {
             identity,
+            tls,
             message_limits: kvnode_replica::Limits::default(),
             events,
             remotes: RefCell::new(Vec::new()),

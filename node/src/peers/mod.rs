@@ -21,7 +21,7 @@ mod lanes;
 mod limits;
 mod link;
 mod look;
-mod said;
+pub(crate) mod said;
 mod snapshot;
 mod stream;
 #[cfg(test)]
@@ -45,6 +45,7 @@ use crate::http::{self, Acceptor, Bound};
 use crate::mailbox;
 use crate::memberlist;
 use crate::rt;
+use crate::tls::Live;
 use inner::{Inner, Remote};
 use lanes::Item;
 use wire::Farewell;
@@ -67,7 +68,7 @@ pub struct Identity {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PeerAddress {
     pub member: u64,
-    /// `http://host:port`, tried in turn.
+    /// `http://host:port` or `https://host:port`, tried in turn.
     pub urls: Vec<String>,
 }
 
@@ -125,20 +126,30 @@ impl Peers {
         limits: Limits,
         events: impl Fn(Vec<PeerEvent>) + 'static,
     ) -> io::Result<Peers> {
+        let bound: io::Result<_> = listeners.into_iter().map(Bound::from_listener).collect();
+        Peers::start_with(identity, bound?, limits, None, events)
+    }
+
+    /// As [`Peers::start`], with listeners that may speak TLS, and members that may be called so.
+    ///
+    /// # Errors
+    /// No thread or descriptor to be had.
+    pub(crate) fn start_with(
+        identity: Identity,
+        listeners: Vec<Bound>,
+        limits: Limits,
+        tls: Option<Arc<Live>>,
+        events: impl Fn(Vec<PeerEvent>) + 'static,
+    ) -> io::Result<Peers> {
         // A few per snapshot, and only few of those run.
         let (mail, letters) = mailbox::by_admission();
         let connections_max = limits.connections_max;
         let events = Box::new(events);
-        let inner = Inner::new(identity, limits, events, wire::READ_BYTES, mail);
+        let inner = Inner::new(identity, limits, tls, events, wire::READ_BYTES, mail);
         let mut acceptor = None;
         if !listeners.is_empty() {
-            let bound = listeners.into_iter().map(Bound::from_listener);
             let (way, door) = http::door(0);
-            acceptor = Some(Acceptor::start(
-                bound.collect::<io::Result<_>>()?,
-                vec![way],
-                connections_max,
-            )?);
+            acceptor = Some(Acceptor::start(listeners, vec![way], connections_max)?);
             rt::spawn_local(accept::run(Rc::clone(&inner), door));
         }
         rt::spawn_local(tell_unreachable(Rc::clone(&inner)));

@@ -353,7 +353,10 @@ impl Driver<'_> {
                 }
                 self.wire.lanes.borrow_mut().gather(&mut self.out);
                 if self.out.is_empty() {
-                    return Ok(Poll::Ready(()));
+                    return match self.stream.poll_flush(cx) {
+                        Poll::Ready(flushed) => Ok(Poll::Ready(flushed?)),
+                        Poll::Pending => Ok(Poll::Pending),
+                    };
                 }
             }
             match self.stream.poll_write(cx, &self.out) {

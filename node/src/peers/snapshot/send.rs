@@ -63,6 +63,7 @@ pub(crate) fn send(
             first: 0,
             hello: Hello::new(identity, remote.member, Purpose::Snapshot),
             limits: inner.limits.clone(),
+            tls: inner.tls.clone(),
         },
         back_off: BackOff::new(
             inner.limits.back_off_min,
