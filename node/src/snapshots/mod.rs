@@ -17,6 +17,7 @@
 //!   another snapshot. The view that is sent pins the engine's old versions: disk, not memory.
 
 mod install;
+mod meek;
 mod source;
 mod staging;
 #[cfg(test)]

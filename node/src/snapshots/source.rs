@@ -14,6 +14,7 @@ use bytes::{Bytes, BytesMut};
 use kvnode_replica::Message;
 use kvnode_snapshot::{Info, Options, Writer};
 
+use super::meek::give_way;
 use crate::cores::View;
 use crate::peers::SnapshotSource;
 
@@ -65,6 +66,7 @@ impl StateSource {
         std::thread::Builder::new()
             .name("kv-snap-pack".into())
             .spawn(move || {
+                give_way();
                 let mut out = Pieces {
                     sender,
                     piece: Vec::with_capacity(PIECE_BYTES),

@@ -26,6 +26,7 @@ use kvnode_store::export::{Record, Totals};
 use kvnode_store::import::{ImportError, into_fjall};
 use kvnode_store::schema::{META_KEY, Meta, SCHEMA_VERSION};
 
+use super::meek::give_way;
 use crate::peers::{SnapshotId, SnapshotSink};
 
 /// Pieces between the transport and the staging thread: 2 MiB.
@@ -120,6 +121,7 @@ impl Staging {
             .name("kv-snap-stage".into())
             .spawn(move || {
                 turn.wait();
+                give_way();
                 stage(&plan, from, id, &mut source)
             })?;
         let sink = Sink {
