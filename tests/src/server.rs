@@ -68,6 +68,7 @@ pub struct Options {
     member: Option<Member>,
     tls_clients: bool,
     tls_peers: bool,
+    announced_peer_port: Option<u16>,
 }
 
 /// A server's place in a cluster.
@@ -139,6 +140,12 @@ impl Options {
             peer_port,
             initial_cluster: initial_cluster.into(),
         });
+        self
+    }
+
+    /// What it says of its peer port is this one, wherever it listens itself: something lies in between.
+    pub fn announce_peer_port(mut self, port: u16) -> Self {
+        self.announced_peer_port = Some(port);
         self
     }
 
@@ -355,6 +362,14 @@ impl Server {
         format!("{}://{}", scheme(self.options.tls_peers), self.peer)
     }
 
+    /// What other members are told; differs from [`Server::peer_url`] where something lies in between.
+    pub fn announced_peer_url(&self) -> String {
+        match self.options.announced_peer_port {
+            Some(port) => format!("{}://127.0.0.1:{port}", scheme(self.options.tls_peers)),
+            None => self.peer_url(),
+        }
+    }
+
     pub fn data_dir(&self) -> &Path {
         &self.data_dir
     }
@@ -441,7 +456,10 @@ impl Server {
             .arg(format!("--listen-client-urls={}", self.url()))
             .arg(format!("--advertise-client-urls={}", self.url()))
             .arg(format!("--listen-peer-urls={}", self.peer_url()))
-            .arg(format!("--initial-advertise-peer-urls={}", self.peer_url()))
+            .arg(format!(
+                "--initial-advertise-peer-urls={}",
+                self.announced_peer_url()
+            ))
             .arg(format!("--initial-cluster={initial_cluster}"))
             .args(&self.options.arguments);
         if self.options.tls_clients {

@@ -7,7 +7,7 @@ mod kv;
 mod learner;
 mod lease;
 mod maintenance;
-mod snapshot;
+pub mod snapshot;
 mod watch;
 
 use std::rc::Rc;
@@ -210,6 +210,9 @@ impl Service for NodeService {
         if !request.peer.role.serves_metrics() {
             let text = "this port serves gRPC only; HTTP is on --listen-client-http-urls\n";
             return ResponseBody::text(StatusCode::NOT_FOUND, text);
+        }
+        if request.peer.listener == crate::admin::LISTENER {
+            return crate::admin::answer(&self.core, request).await;
         }
         crate::health::answer(&self.core, request).await
     }

@@ -151,7 +151,14 @@ pub enum ResponseBody {
     Full(Bytes),
     /// Pieces as they come; each is sent before the next is asked for.
     Stream(Pin<Box<dyn Stream<Item = Bytes>>>),
+    /// As `Stream`, but may break off: the client then sees the connection (or the stream) end before the body does.
+    Fallible(Pin<Box<dyn Stream<Item = Result<Bytes, BrokenOff>>>>),
 }
+
+/// An answer cannot be completed. The reason is for the log; the client sees an incomplete body.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the answer broke off: {0}")]
+pub struct BrokenOff(pub String);
 
 impl ResponseBody {
     /// An answer of this status, content type and body.
@@ -319,12 +326,12 @@ struct Outgoing {
 
 impl Body for Outgoing {
     type Data = Bytes;
-    type Error = Infallible;
+    type Error = BrokenOff;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
         match &mut self.body {
             ResponseBody::Full(bytes) if bytes.is_empty() => Poll::Ready(None),
             ResponseBody::Full(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
@@ -332,6 +339,10 @@ impl Body for Outgoing {
                 .as_mut()
                 .poll_next(cx)
                 .map(|piece| piece.map(|piece| Ok(Frame::data(piece)))),
+            ResponseBody::Fallible(pieces) => pieces
+                .as_mut()
+                .poll_next(cx)
+                .map(|piece| piece.map(|piece| piece.map(Frame::data))),
         }
     }
 
@@ -342,7 +353,7 @@ impl Body for Outgoing {
     fn size_hint(&self) -> SizeHint {
         match &self.body {
             ResponseBody::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            ResponseBody::Stream(_) => SizeHint::default(),
+            ResponseBody::Stream(_) | ResponseBody::Fallible(_) => SizeHint::default(),
         }
     }
 }

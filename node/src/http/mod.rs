@@ -39,10 +39,11 @@ pub use face::{
     Call, Closed, HttpBody, HttpRequest, HttpResponse, Peer, Reply, RequestStream, ResponseBody,
     ResponseSink, Role, Service,
 };
-pub use http1::BodyError;
+pub use http1::{BodyError, BrokenOff};
 pub(crate) use listener::Permit;
 pub use listener::{
-    Acceptor, Address, Arrival, Bound, Door, ListenError, Way, bind, bind_sharing, door,
+    Acceptor, Address, Arrival, Bound, Door, ListenError, UNIX_PATH_BYTES_MAX, Way, bind,
+    bind_private, bind_sharing, door,
 };
 pub use sink::TrySendError;
 

@@ -20,6 +20,7 @@ use super::context::{self, Moment, Pair};
 use super::files::FileError;
 use crate::config::security::{Side, TlsSide};
 use crate::config::{Address, Config, Security, Url};
+use crate::reload::Hooks;
 
 /// How often files are looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -30,7 +31,7 @@ const DAY: i64 = 86_400;
 const WARN_BEFORE: i64 = 30 * DAY;
 
 /// Both sides' files.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Tls {
     pub(crate) client: Arc<Live>,
     pub(crate) peer: Arc<Live>,
@@ -90,11 +91,11 @@ impl Tls {
         Ok(())
     }
 
-    /// Starts to look at the files, if there are any.
+    /// Starts to look at the files, if there are any; a reload reads them at once.
     ///
     /// # Errors
     /// No thread to be had.
-    pub(crate) fn watch(&self) -> io::Result<Watcher> {
+    pub(crate) fn watch(&self, hooks: &Hooks) -> io::Result<Watcher> {
         let sides: Vec<Arc<Live>> = [&self.client, &self.peer]
             .into_iter()
             .filter(|live| live.is_used())
@@ -102,6 +103,10 @@ impl Tls {
             .collect();
         if sides.is_empty() {
             return Ok(Watcher(None));
+        }
+        for live in sides.iter().cloned() {
+            let reread = move |_: &Config| live.reload(live.stamps()).map(Some);
+            hooks.add("TLS", Box::new(reread));
         }
         let (sender, words) = mpsc::channel();
         let thread = std::thread::Builder::new()
@@ -125,17 +130,13 @@ pub(crate) fn calls(config: &Config) -> Result<Arc<ClientConfig>, String> {
 
 /// The thread that looks at the files.
 #[derive(Debug)]
-pub(crate) struct Watcher(Option<(mpsc::Sender<()>, JoinHandle<()>)>);
+pub(crate) struct Watcher(Option<(mpsc::Sender<Never>, JoinHandle<()>)>);
+
+/// The thread ends when its sender does; nothing is ever sent.
+#[derive(Debug)]
+enum Never {}
 
 impl Watcher {
-    /// Has all files read again now, changed or not.
-    pub(crate) fn reload(&self) {
-        if let Some((sender, _)) = &self.0 {
-            // Fails only if the thread has panicked.
-            let _ = sender.send(());
-        }
-    }
-
     pub(crate) fn stop(self) {
         if let Some((sender, thread)) = self.0 {
             drop(sender);
@@ -146,7 +147,7 @@ impl Watcher {
     }
 }
 
-fn watch(sides: &[Arc<Live>], words: &mpsc::Receiver<()>) {
+fn watch(sides: &[Arc<Live>], words: &mpsc::Receiver<Never>) {
     let mut before: Vec<Stamps> = sides.iter().map(|live| live.stamps()).collect();
     let mut told_at = None;
     loop {
@@ -159,20 +160,16 @@ fn watch(sides: &[Arc<Live>], words: &mpsc::Receiver<()>) {
             }
         }
         match words.recv_timeout(LOOK_EVERY) {
-            Ok(()) => {
-                for live in sides {
-                    live.reload(live.stamps());
-                }
-            }
             Err(mpsc::RecvTimeoutError::Timeout) => {
                 for (live, before) in sides.iter().zip(&mut before) {
                     let stamps = live.stamps();
                     if stamps == *before && stamps != *live.seen() {
-                        live.reload(stamps.clone());
+                        live.reload_and_tell(stamps.clone());
                     }
                     *before = stamps;
                 }
             }
+            Ok(never) => match never {},
             Err(mpsc::RecvTimeoutError::Disconnected) => return,
         }
     }
@@ -306,7 +303,8 @@ impl Live {
         Ok(())
     }
 
-    fn reload(&self, stamps: Stamps) {
+    /// Reads all files anew; the line to tell, or why the earlier ones stay in use.
+    fn reload(&self, stamps: Stamps) -> Result<String, String> {
         let listener = self.listener();
         *self.seen() = stamps;
         match context::read(&self.security, self.side, &self.pair(), unix_now()) {
@@ -318,18 +316,27 @@ impl Live {
                         served.names.not_after_text
                     )
                 });
-                log::info!("TLS files of the {listener} side are taken over{about}");
                 *locked(&self.moment) = Arc::new(moment);
                 self.reloads.fetch_add(1, Ordering::Relaxed);
                 self.warn(unix_now());
+                Ok(format!(
+                    "files of the {listener} side are taken over{about}"
+                ))
             }
             Err(error) => {
                 self.reload_failures.fetch_add(1, Ordering::Relaxed);
-                log::error!(
-                    "TLS files of the {listener} side have changed and are not taken over, the earlier ones stay in use: {error}; {}",
+                Err(format!(
+                    "files of the {listener} side are not taken over, the earlier ones stay in use: {error}; {}",
                     error.hint
-                );
+                ))
             }
+        }
+    }
+
+    fn reload_and_tell(&self, stamps: Stamps) {
+        match self.reload(stamps) {
+            Ok(told) => log::info!("TLS: {told}"),
+            Err(error) => log::error!("TLS: {error}"),
         }
     }
 
@@ -339,7 +346,7 @@ impl Live {
             return;
         };
         match auto::ensure(&directory, &self.wish, now) {
-            Ok((_, true)) => self.reload(self.stamps()),
+            Ok((_, true)) => self.reload_and_tell(self.stamps()),
             Ok((_, false)) => {}
             Err(error) => log::error!(
                 "cannot renew the self-signed certificate in {}: {error}",

@@ -244,7 +244,6 @@ fn what_this_version_lacks_is_refused_and_never_ignored() {
         &["--enable-log-rotation"],
         &["--memory-mlock"],
         &["--enable-grpc-gateway"],
-        &["--admin-socket=a.sock"],
         &["--slow-disk-warn=p99=1ms"],
         &["--max-range-bytes=1MiB"],
     ] {
