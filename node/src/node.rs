@@ -353,8 +353,7 @@ impl Node {
             incarnation,
             data.root().to_path_buf(),
             data.wal(),
-            client_listeners,
-            tls,
+            (client_listeners, tls),
         ));
         shared
             .vitals

@@ -95,8 +95,7 @@ impl Shared {
         incarnation: u64,
         data_dir: PathBuf,
         wal_dir: PathBuf,
-        client_listeners: usize,
-        tls: Tls,
+        (client_listeners, tls): (usize, Tls),
     ) -> Self {
         Shared {
             live: Live::new(&config),

@@ -74,18 +74,24 @@ pub fn known() -> impl Iterator<Item = &'static str> {
         .chain(TLS13.iter().copied())
 }
 
-/// The name to keep for a suite, `None` if it stands for TLS 1.3 and changes nothing.
-///
-/// # Errors
-/// Nobody here knows it.
-pub fn check(name: &str) -> Result<Option<&'static str>, ()> {
+/// What a name of a suite comes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Named {
+    /// This one of TLS 1.2, under its present name.
+    Choice(&'static str),
+    /// One of TLS 1.3: always on.
+    Fixed,
+}
+
+/// What the name stands for; `None` if this server has no such suite.
+pub fn check(name: &str) -> Option<Named> {
     if TLS13.contains(&name) {
-        return Ok(None);
+        return Some(Named::Fixed);
     }
     let old = OLD_NAMES.iter().find(|(old, _)| *old == name);
     let name = old.map_or(name, |(_, now)| now);
     let suite = TLS12.iter().find(|(known, _)| *known == name);
-    suite.map(|(known, _)| Some(*known)).ok_or(())
+    suite.map(|(known, _)| Named::Choice(known))
 }
 
 impl Offer {
@@ -126,13 +132,13 @@ mod tests {
                 .iter()
                 .any(|one| one.suite() == *suite);
             assert!(has, "{name}");
-            assert_eq!(check(name), Ok(Some(*name)));
+            assert_eq!(check(name), Some(Named::Choice(name)));
         }
         for (old, now) in OLD_NAMES {
-            assert_eq!(check(old), Ok(Some(*now)));
+            assert_eq!(check(old), Some(Named::Choice(now)));
         }
-        assert_eq!(check("TLS_AES_128_GCM_SHA256"), Ok(None));
-        assert_eq!(check("TLS_RSA_WITH_RC4_128_SHA"), Err(()));
+        assert_eq!(check("TLS_AES_128_GCM_SHA256"), Some(Named::Fixed));
+        assert_eq!(check("TLS_RSA_WITH_RC4_128_SHA"), None);
     }
 
     #[test]
