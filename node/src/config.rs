@@ -125,6 +125,9 @@ pub struct Config {
     /// Work factor of password hashes, 4 to 31.
     pub bcrypt_cost: u32,
 
+    /// The HTTP side of the client listeners.
+    pub gateway: Gateway,
+
     /// Level, form and outputs of the log.
     pub log: logging::Settings,
     /// Log an applied entry that took longer; `Duration::MAX` is off.
@@ -188,6 +191,17 @@ pub struct Limits {
     pub request_bytes_max: usize,
     /// Open HTTP/2 streams per connection.
     pub concurrent_streams_max: u32,
+}
+
+/// Who may use the HTTP side of the client listeners.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Gateway {
+    /// Serve `/v3/...`.
+    pub enabled: bool,
+    /// Origins whose pages may read answers; none, or `*`, is all.
+    pub cors: Vec<String>,
+    /// Names in the Host header that are answered without TLS; none, or `*`, is all.
+    pub host_whitelist: Vec<String>,
 }
 
 /// HTTP/2 ping policy of the client listeners.

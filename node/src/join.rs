@@ -52,7 +52,9 @@ pub fn join(config: &Config) -> Result<Joined, Exit> {
             "list all members, as `etcdctl member add` prints them; or found a cluster with --initial-cluster-state=new",
         ));
     }
-    let answers = ask::all(config, &others, MEMBERS_LIMIT);
+    let answers = ask::until(config, &others, MEMBERS_LIMIT, |url, told| {
+        may_join(config, url, told).is_ok()
+    });
     // One that lags behind may not know of this member yet: any that does will do.
     let mut refused = None;
     let mut silent = String::new();

@@ -71,7 +71,7 @@ pub fn run(config: Config, reload: Reload) -> Result<(), Exit> {
         let hint = error.hint.clone();
         Exit::new(Code::Usage, error.what, hint)
     })?;
-    let (listeners, client_listeners) = listen(&config)?;
+    let listeners = listen(&config)?;
     let peer_listeners = listen_for_peers(&config)?;
     notify.busy("opening the data directory", START_EXTENSION);
     let mut opened = open::open(&config, machine.open_files)?;
@@ -82,11 +82,11 @@ pub fn run(config: Config, reload: Reload) -> Result<(), Exit> {
         config.initial_cluster = members;
     }
     let recovered_index = opened.committed_index;
-    let limits = (client_listeners, machine.open_files);
-    let (mut node, shared) = Node::start(config, opened, limits, peer_listeners, tls)?;
+    let (mut node, shared) = Node::start(config, opened, machine.open_files, peer_listeners, tls)?;
+    shared.reload_hooks.add("TLS files", shared.tls.reloader());
     node.take_reloads(reload);
     node.open_admin_socket()?;
-    let tls_files = shared.tls.watch(&shared.reload_hooks).map_err(|error| {
+    let tls_files = shared.tls.watch().map_err(|error| {
         Exit::new(
             Code::Failed,
             format!("threads: {error}"),
@@ -174,13 +174,12 @@ fn connections_max(machine: &Machine) -> usize {
 }
 
 /// All listening sockets: those for clients first, HTTP's own after gRPC's, and how many of them there are.
-fn listen(config: &Config) -> Result<(Vec<Bound>, usize), Exit> {
+fn listen(config: &Config) -> Result<Vec<Bound>, Exit> {
     let clients = match config.listen_client_http_urls.is_empty() {
         true => Role::Clients,
         false => Role::Grpc,
     };
     let mut all = Vec::new();
-    let mut count = 0;
     for (urls, flag, role) in [
         (&config.listen_client_urls, "--listen-client-urls", clients),
         (
@@ -199,11 +198,8 @@ fn listen(config: &Config) -> Result<(Vec<Bound>, usize), Exit> {
             let bound = bind_all(url, flag, share)?.into_iter();
             all.extend(bound.map(|bound| bound.serving(role, url.scheme.is_tls())));
         }
-        if role != Role::Metrics {
-            count = all.len();
-        }
     }
-    Ok((all, count))
+    Ok(all)
 }
 
 /// The listening sockets for other members.
@@ -326,7 +322,7 @@ impl Node {
     fn start(
         config: Config,
         opened: Opened,
-        (client_listeners, open_files): (usize, u64),
+        open_files: u64,
         peer_listeners: Vec<Bound>,
         tls: Tls,
     ) -> Result<(Node, Arc<Shared>), Exit> {
@@ -353,7 +349,7 @@ impl Node {
             incarnation,
             data.root().to_path_buf(),
             data.wal(),
-            (client_listeners, tls),
+            tls,
         ));
         shared
             .vitals
@@ -522,12 +518,7 @@ impl Node {
             }
         };
         log::info!("admin socket on {}", path.display());
-        let acceptor = Acceptor::start_numbered(
-            admin::LISTENER,
-            vec![bound],
-            self.ways.clone(),
-            admin::CONNECTIONS_MAX,
-        );
+        let acceptor = Acceptor::start(vec![bound], self.ways.clone(), admin::CONNECTIONS_MAX);
         self.admin = Some(acceptor.map_err(|error| {
             Exit::new(
                 Code::Failed,

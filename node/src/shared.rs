@@ -34,8 +34,6 @@ pub struct Shared {
     /// Random per start: results of an earlier life's proposals find no waiter.
     pub incarnation: u64,
     pub wal_dir: PathBuf,
-    /// Listeners below this number are for clients, the others for health and metrics only.
-    pub client_listeners: usize,
     pub tls: Tls,
     pub data_dir: PathBuf,
     pub metrics: Metrics,
@@ -95,7 +93,7 @@ impl Shared {
         incarnation: u64,
         data_dir: PathBuf,
         wal_dir: PathBuf,
-        (client_listeners, tls): (usize, Tls),
+        tls: Tls,
     ) -> Self {
         Shared {
             live: Live::new(&config),
@@ -106,7 +104,6 @@ impl Shared {
             member_id,
             incarnation,
             wal_dir,
-            client_listeners,
             tls,
             data_dir,
             metrics: Metrics::new(),

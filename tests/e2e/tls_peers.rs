@@ -100,7 +100,7 @@ fn a_member_of_another_authority_never_joins() {
                 .member(format!("m{number}"), ports[number], &all),
         )
     };
-    let mut members = vec![begin(&ours, 0), begin(&ours, 1)];
+    let mut members = [begin(&ours, 0), begin(&ours, 1)];
     let mut stranger = begin(&theirs, 2);
     members.iter_mut().for_each(Server::wait_until_serving);
     let begun = Instant::now();

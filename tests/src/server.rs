@@ -66,9 +66,9 @@ pub struct Options {
     data_dir: Option<PathBuf>,
     client_port: Option<u16>,
     member: Option<Member>,
+    announced_peer_port: Option<u16>,
     tls_clients: bool,
     tls_peers: bool,
-    announced_peer_port: Option<u16>,
 }
 
 /// A server's place in a cluster.

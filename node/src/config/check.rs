@@ -7,7 +7,7 @@ use super::merge::{Notice, Settings, Source, invalid, named};
 use super::urls::{Address, Url};
 use super::{
     AdminSocket, AuthToken, AutoCompaction, ClusterState, Config, ConfigError, ForceNewCluster,
-    Keepalive, Limits, ids, suggest, values,
+    Gateway, Keepalive, Limits, ids, suggest, values,
 };
 use crate::admin;
 use crate::auth::jwt;
@@ -122,6 +122,11 @@ pub fn build(settings: &Settings, notices: &mut Vec<Notice>) -> Result<Config, C
         auth_token: read.auth_token()?,
         auth_token_ttl: Duration::from_secs(read.whole("auth-token-ttl")?),
         bcrypt_cost: read.whole_u32("bcrypt-cost")?,
+        gateway: Gateway {
+            enabled: read.bool("enable-grpc-gateway")?,
+            cors: read.words("cors"),
+            host_whitelist: read.words("host-whitelist"),
+        },
         log: read.log()?,
         warning_apply_duration: read.threshold("warning-apply-duration")?,
         cores: read.cores()?,
@@ -262,6 +267,11 @@ impl<'a> Read<'a> {
 
     pub(super) fn bool(&self, name: &str) -> Result<bool, ConfigError> {
         self.parse(name, values::parse_bool)
+    }
+
+    fn words(&self, name: &str) -> Vec<String> {
+        let words = values::split_list(self.text(name));
+        words.into_iter().map(str::to_owned).collect()
     }
 
     fn whole(&self, name: &str) -> Result<u64, ConfigError> {

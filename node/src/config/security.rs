@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use super::check::Read;
 use super::merge::{Notice, named};
 use super::{ConfigError, Scheme, Url, values};
-use crate::tls::suites::{self, Named, Offer, Version};
+use crate::tls::suites::{self, Offer, Suite, Version};
 
 /// Whose listeners.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -315,12 +315,12 @@ impl Read<'_> {
         for item in values::split_list(self.text(name)) {
             any = true;
             match suites::check(item) {
-                Some(Named::Choice(suite)) => wanted.push(suite.to_owned()),
-                Some(Named::Fixed) => {
+                Suite::Chosen(suite) => wanted.push(suite.to_owned()),
+                Suite::Always => {
                     let text = format!("{name}: {item} is always on where TLS 1.3 is");
                     self.notices.push(Notice::info(text));
                 }
-                None => {
+                Suite::Unknown => {
                     let why = format!("{item:?} is none of the suites this server has");
                     let known: Vec<&str> = suites::known().collect();
                     let hint = format!("known are {}", known.join(", "));

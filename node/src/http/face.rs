@@ -66,6 +66,21 @@ pub struct Call {
 }
 
 impl Call {
+    /// A call that did not come as gRPC; `headers` are its metadata.
+    pub fn new(
+        method: Method,
+        deadline: Option<Instant>,
+        peer: Rc<Peer>,
+        headers: HeaderMap,
+    ) -> Call {
+        Call {
+            method,
+            deadline,
+            peer,
+            headers,
+        }
+    }
+
     /// A metadata value: the first under this lower-case name, as the bytes that came (base64 not
     /// undone for `-bin` names).
     pub fn get(&self, name: &str) -> Option<&[u8]> {
@@ -92,9 +107,7 @@ impl Call {
 pub struct Peer {
     /// Its address; `None` on a unix socket.
     pub address: Option<SocketAddr>,
-    /// Which of the acceptor's listeners it came to, in the order they were given.
-    pub listener: usize,
-    /// What that listener is for.
+    /// What the listener it came to is for.
     pub role: Role,
     /// Whether that listener speaks TLS.
     pub encrypted: bool,
@@ -116,6 +129,8 @@ pub enum Role {
     Http,
     /// Metrics and health alone.
     Metrics,
+    /// The operator of this machine.
+    Admin,
 }
 
 impl Role {
@@ -130,6 +145,6 @@ impl Role {
 
     /// Metrics and health.
     pub fn serves_metrics(self) -> bool {
-        self != Role::Grpc
+        !matches!(self, Role::Grpc | Role::Admin)
     }
 }

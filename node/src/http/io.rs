@@ -224,7 +224,7 @@ impl Wire {
     }
 
     /// Reads at most `limit` bytes and gives them to `take`.
-    fn poll_read_with(
+    pub(super) fn poll_read_with(
         &self,
         cx: &mut Context<'_>,
         limit: usize,
@@ -288,7 +288,7 @@ impl Wire {
         });
     }
 
-    fn poll_write(&self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    pub(super) fn poll_write(&self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         if self.begins_to_gather(bytes) || !self.gathered.borrow().is_empty() {
             if self.gathered.borrow().bytes.len() + bytes.len() > GATHER_BYTES {
                 std::task::ready!(self.poll_flush(cx))?;

@@ -309,27 +309,10 @@ impl Acceptor {
         ways: Vec<Way>,
         connections_max: usize,
     ) -> io::Result<Acceptor> {
-        Acceptor::start_numbered(0, listeners, ways, connections_max)
-    }
-
-    /// As [`Acceptor::start`]; [`Peer::listener`] counts from `first_listener`.
-    ///
-    /// # Errors
-    /// As [`Acceptor::start`].
-    ///
-    /// # Panics
-    /// As [`Acceptor::start`].
-    pub fn start_numbered(
-        first_listener: usize,
-        listeners: Vec<Bound>,
-        ways: Vec<Way>,
-        connections_max: usize,
-    ) -> io::Result<Acceptor> {
         assert!(!ways.is_empty(), "somebody must take the connections");
         let (waker, woken) = UnixStream::pair()?;
         let total = Arc::new(AtomicUsize::new(0));
         let work = Work {
-            first_listener,
             listeners,
             ways,
             connections_max: connections_max.max(1),
@@ -371,7 +354,6 @@ fn reserve() -> io::Result<File> {
 }
 
 struct Work {
-    first_listener: usize,
     listeners: Vec<Bound>,
     ways: Vec<Way>,
     connections_max: usize,
@@ -492,7 +474,6 @@ impl Work {
         self.serial += 1;
         let peer = Peer {
             address,
-            listener: self.first_listener.saturating_add(listener),
             role: bound.role,
             encrypted: bound.encrypted,
             holder: None,

@@ -19,9 +19,11 @@ mod http1;
 mod io;
 mod link;
 mod listener;
+mod local;
 mod pings;
 mod sink;
 mod sniff;
+mod socket;
 mod source;
 #[cfg(test)]
 mod tests;
@@ -39,13 +41,16 @@ pub use face::{
     Call, Closed, HttpBody, HttpRequest, HttpResponse, Peer, Reply, RequestStream, ResponseBody,
     ResponseSink, Role, Service,
 };
+pub(crate) use headers::timeout as grpc_timeout;
 pub use http1::{BodyError, BrokenOff};
 pub(crate) use listener::Permit;
 pub use listener::{
     Acceptor, Address, Arrival, Bound, Door, ListenError, UNIX_PATH_BYTES_MAX, Way, bind,
     bind_private, bind_sharing, door,
 };
+pub use local::{Messages, Slot};
 pub use sink::TrySendError;
+pub use socket::Socket;
 
 use crate::rt;
 use crate::tls::{self, HandshakeError, Live, Stream};

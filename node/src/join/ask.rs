@@ -15,6 +15,17 @@ const ANSWER_BYTES_MAX: u64 = 1 << 20;
 /// Asks all of them at once and waits for `limit` at the most; in the order of `urls`. A thread that
 /// hangs in a name look-up is left to itself.
 pub fn all(config: &Config, urls: &[Url], limit: Duration) -> Vec<(Url, Result<Told, String>)> {
+    until(config, urls, limit, |_, _| false)
+}
+
+/// As [`all`], but no longer than until an answer is `enough`: nobody need wait for a member that
+/// hangs when another one has said all there is to know.
+pub fn until(
+    config: &Config,
+    urls: &[Url],
+    limit: Duration,
+    enough: impl Fn(&Url, &Told) -> bool,
+) -> Vec<(Url, Result<Told, String>)> {
     let deadline = Instant::now() + limit;
     let (sender, answers) = mpsc::channel();
     let mut results: Vec<(Url, Result<Told, String>)> = urls
@@ -43,7 +54,11 @@ pub fn all(config: &Config, urls: &[Url], limit: Duration) -> Vec<(Url, Result<T
             break;
         };
         if let Some(result) = results.get_mut(at) {
+            let done = answer.as_ref().is_ok_and(|told| enough(&result.0, told));
             result.1 = answer;
+            if done {
+                break;
+            }
         }
     }
     results
@@ -109,6 +124,10 @@ fn exchange(
             0 => break,
             read => answer.extend_from_slice(chunk.get(..read).unwrap_or_default()),
         }
+        // The end of the connection may take its time.
+        if memberlist::is_whole(&answer) {
+            break;
+        }
     }
     Ok(answer)
 }
@@ -136,10 +155,13 @@ mod tests {
     fn everybody_is_asked_and_answers_in_the_order_of_the_urls() {
         let good = peer(memberlist::answer("GET /members HTTP/1.0", 9, "[]"));
         let odd = peer("hello".to_owned());
-        let gone = {
-            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-            Url::parse(&format!("http://{}", listener.local_addr().unwrap())).unwrap()
-        };
+        // Held, so that no other test of this process gets it, and not listened on.
+        let held =
+            socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        held.bind(&any.into()).unwrap();
+        let gone = held.local_addr().unwrap().as_socket().unwrap();
+        let gone = Url::parse(&format!("http://{gone}")).unwrap();
         let tls = Url::parse("https://localhost:1").unwrap();
         let urls = [gone, good, odd, tls];
         let answers = all(&Config::default(), &urls, Duration::from_secs(20));
@@ -161,6 +183,29 @@ mod tests {
                 .is_err_and(|why| why.contains("something else than HTTP"))
         );
         assert!(answers[3].1.is_err());
+    }
+
+    #[test]
+    fn an_answer_that_is_enough_ends_the_wait_though_others_hang_and_its_connection_stays() {
+        let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url =
+            |of: &TcpListener| Url::parse(&format!("http://{}", of.local_addr().unwrap())).unwrap();
+        let urls = [url(&silent), url(&listener)];
+        let (over, wait) = mpsc::channel::<()>();
+        let answering = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let answer = memberlist::answer("GET /members HTTP/1.0", 9, "[]");
+            stream.write_all(answer.as_bytes()).unwrap();
+            let _ = wait.recv();
+        });
+        let limit = Duration::from_secs(600);
+        let answers = until(&Config::default(), &urls, limit, |_, told| {
+            told.cluster_id == 9
+        });
+        assert!(answers[0].1.is_err() && answers[1].1.is_ok());
+        drop(over);
+        answering.join().unwrap();
     }
 
     #[test]

@@ -26,6 +26,7 @@ mod snapshot;
 mod stream;
 #[cfg(test)]
 mod tests;
+mod traffic;
 mod wire;
 
 use std::cell::RefCell;
@@ -33,6 +34,7 @@ use std::io;
 use std::net::TcpListener;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -51,6 +53,7 @@ use wire::Farewell;
 pub use frame::{ASK_BYTES_MAX, CHUNK_BYTES};
 pub use limits::Limits;
 pub use snapshot::{IncomingSnapshot, SnapshotEvent, SnapshotId, SnapshotSink, SnapshotSource};
+pub use traffic::{Figures, Histogram, Traffic};
 
 /// Who we are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -155,6 +158,11 @@ impl Peers {
         Ok(Peers { inner, acceptor })
     }
 
+    /// What has gone back and forth; goes on being counted as long as the transport runs.
+    pub fn traffic(&self) -> Arc<Traffic> {
+        Arc::clone(&self.inner.traffic)
+    }
+
     /// What `GET /members` on the peer port shows from now on; nobody, until this is called.
     pub fn show(&self, members: &[Record]) {
         *self.inner.shown.borrow_mut() = memberlist::body(members);
@@ -173,6 +181,8 @@ impl Peers {
             let is_member = members.iter().any(|m| m.member == remote.member);
             if was_removed || (remote.linked.get() && !is_member) {
                 inner.forget(&remote);
+                remote.traffic.known.store(false, Ordering::Relaxed);
+                remote.traffic.connected.store(false, Ordering::Relaxed);
                 remote.gone.fire();
                 if let Some(outgoing) = remote.outgoing.take() {
                     outgoing.cancel();
@@ -190,6 +200,7 @@ impl Peers {
             }
             let remote = inner.remote_or_guest(*member);
             let changed = remote.urls.replace(urls.clone()) != *urls;
+            remote.traffic.known.store(true, Ordering::Relaxed);
             if !remote.linked.replace(true) {
                 let inner = Rc::clone(inner);
                 rt::spawn_local(async move {
@@ -214,6 +225,9 @@ impl Peers {
         let is_append = message.kind == Kind::Append;
         let wire = remote.wire();
         let taken = wire.is_some_and(|wire| wire.push(Item::Message(message)));
+        if !taken {
+            remote.traffic.sent_failures.add(1);
+        }
         if !taken && is_append {
             remote.unreachable.set(true);
         }

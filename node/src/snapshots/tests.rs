@@ -595,7 +595,7 @@ fn snapshots(root: &Path) -> Snapshots {
         1,
         root.to_path_buf(),
         root.to_path_buf(),
-        (1, tls),
+        tls,
     );
     Snapshots::new(Arc::new(shared), Engines::new(root), options())
 }

@@ -4,6 +4,7 @@
 //! when they have been the same twice: a pair is replaced one file after the other. What cannot be used is told to the
 //! log, and what was in use stays in use. Connections take what is there when they begin.
 
+use std::convert::Infallible;
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
@@ -20,7 +21,7 @@ use super::context::{self, Moment, Pair};
 use super::files::FileError;
 use crate::config::security::{Side, TlsSide};
 use crate::config::{Address, Config, Security, Url};
-use crate::reload::Hooks;
+use crate::reload::Hook;
 
 /// How often files are looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -31,7 +32,7 @@ const DAY: i64 = 86_400;
 const WARN_BEFORE: i64 = 30 * DAY;
 
 /// Both sides' files.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Tls {
     pub(crate) client: Arc<Live>,
     pub(crate) peer: Arc<Live>,
@@ -91,27 +92,42 @@ impl Tls {
         Ok(())
     }
 
-    /// Starts to look at the files, if there are any; a reload reads them at once.
+    fn used(&self) -> Vec<Arc<Live>> {
+        let sides = [&self.client, &self.peer].into_iter();
+        sides.filter(|live| live.is_used()).cloned().collect()
+    }
+
+    /// What a reload does: all files are read again, changed or not. Of those that cannot be used the earlier ones stay.
+    pub(crate) fn reloader(&self) -> Hook {
+        let sides = self.used();
+        Box::new(move |_| {
+            let mut failed = Vec::new();
+            for live in &sides {
+                if let Err(error) = live.reload(live.stamps()) {
+                    failed.push(format!("{}: {error}; {}", live.listener(), error.hint));
+                }
+            }
+            match (failed.is_empty(), sides.is_empty()) {
+                (false, _) => Err(failed.join("; ")),
+                (true, true) => Ok(None),
+                (true, false) => Ok(Some("read again".to_owned())),
+            }
+        })
+    }
+
+    /// Starts to look at the files, if there are any.
     ///
     /// # Errors
     /// No thread to be had.
-    pub(crate) fn watch(&self, hooks: &Hooks) -> io::Result<Watcher> {
-        let sides: Vec<Arc<Live>> = [&self.client, &self.peer]
-            .into_iter()
-            .filter(|live| live.is_used())
-            .cloned()
-            .collect();
+    pub(crate) fn watch(&self) -> io::Result<Watcher> {
+        let sides = self.used();
         if sides.is_empty() {
             return Ok(Watcher(None));
         }
-        for live in sides.iter().cloned() {
-            let reread = move |_: &Config| live.reload(live.stamps()).map(Some);
-            hooks.add("TLS", Box::new(reread));
-        }
-        let (sender, words) = mpsc::channel();
+        let (sender, end) = mpsc::channel();
         let thread = std::thread::Builder::new()
             .name("kv-tls".to_owned())
-            .spawn(move || watch(&sides, &words))?;
+            .spawn(move || watch(&sides, &end))?;
         Ok(Watcher(Some((sender, thread))))
     }
 }
@@ -130,11 +146,7 @@ pub(crate) fn calls(config: &Config) -> Result<Arc<ClientConfig>, String> {
 
 /// The thread that looks at the files.
 #[derive(Debug)]
-pub(crate) struct Watcher(Option<(mpsc::Sender<Never>, JoinHandle<()>)>);
-
-/// The thread ends when its sender does; nothing is ever sent.
-#[derive(Debug)]
-enum Never {}
+pub(crate) struct Watcher(Option<(mpsc::Sender<Infallible>, JoinHandle<()>)>);
 
 impl Watcher {
     pub(crate) fn stop(self) {
@@ -147,7 +159,8 @@ impl Watcher {
     }
 }
 
-fn watch(sides: &[Arc<Live>], words: &mpsc::Receiver<Never>) {
+/// Ends when the other end of `end` is gone.
+fn watch(sides: &[Arc<Live>], end: &mpsc::Receiver<Infallible>) {
     let mut before: Vec<Stamps> = sides.iter().map(|live| live.stamps()).collect();
     let mut told_at = None;
     loop {
@@ -159,17 +172,18 @@ fn watch(sides: &[Arc<Live>], words: &mpsc::Receiver<Never>) {
                 live.warn(now);
             }
         }
-        match words.recv_timeout(LOOK_EVERY) {
+        match end.recv_timeout(LOOK_EVERY) {
+            Ok(never) => match never {},
             Err(mpsc::RecvTimeoutError::Timeout) => {
                 for (live, before) in sides.iter().zip(&mut before) {
                     let stamps = live.stamps();
                     if stamps == *before && stamps != *live.seen() {
-                        live.reload_and_tell(stamps.clone());
+                        // Told to the log.
+                        let _ = live.reload(stamps.clone());
                     }
                     *before = stamps;
                 }
             }
-            Ok(never) => match never {},
             Err(mpsc::RecvTimeoutError::Disconnected) => return,
         }
     }
@@ -303,8 +317,7 @@ impl Live {
         Ok(())
     }
 
-    /// Reads all files anew; the line to tell, or why the earlier ones stay in use.
-    fn reload(&self, stamps: Stamps) -> Result<String, String> {
+    fn reload(&self, stamps: Stamps) -> Result<(), FileError> {
         let listener = self.listener();
         *self.seen() = stamps;
         match context::read(&self.security, self.side, &self.pair(), unix_now()) {
@@ -316,27 +329,20 @@ impl Live {
                         served.names.not_after_text
                     )
                 });
+                log::info!("TLS files of the {listener} side are taken over{about}");
                 *locked(&self.moment) = Arc::new(moment);
                 self.reloads.fetch_add(1, Ordering::Relaxed);
                 self.warn(unix_now());
-                Ok(format!(
-                    "files of the {listener} side are taken over{about}"
-                ))
+                Ok(())
             }
             Err(error) => {
                 self.reload_failures.fetch_add(1, Ordering::Relaxed);
-                Err(format!(
-                    "files of the {listener} side are not taken over, the earlier ones stay in use: {error}; {}",
+                log::error!(
+                    "TLS files of the {listener} side have changed and are not taken over, the earlier ones stay in use: {error}; {}",
                     error.hint
-                ))
+                );
+                Err(error)
             }
-        }
-    }
-
-    fn reload_and_tell(&self, stamps: Stamps) {
-        match self.reload(stamps) {
-            Ok(told) => log::info!("TLS: {told}"),
-            Err(error) => log::error!("TLS: {error}"),
         }
     }
 
@@ -346,7 +352,9 @@ impl Live {
             return;
         };
         match auto::ensure(&directory, &self.wish, now) {
-            Ok((_, true)) => self.reload_and_tell(self.stamps()),
+            Ok((_, true)) => {
+                let _ = self.reload(self.stamps());
+            }
             Ok((_, false)) => {}
             Err(error) => log::error!(
                 "cannot renew the self-signed certificate in {}: {error}",

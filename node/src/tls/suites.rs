@@ -74,24 +74,26 @@ pub fn known() -> impl Iterator<Item = &'static str> {
         .chain(TLS13.iter().copied())
 }
 
-/// What a name of a suite comes to.
+/// What a suite's name comes to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Named {
-    /// This one of TLS 1.2, under its present name.
-    Choice(&'static str),
-    /// One of TLS 1.3: always on.
-    Fixed,
+pub enum Suite {
+    /// To be offered in TLS 1.2, under this name.
+    Chosen(&'static str),
+    /// Of TLS 1.3, where all are always on.
+    Always,
+    /// Nobody here knows it.
+    Unknown,
 }
 
-/// What the name stands for; `None` if this server has no such suite.
-pub fn check(name: &str) -> Option<Named> {
+/// Looks a suite up by its IANA name, or by the one it had before.
+pub fn check(name: &str) -> Suite {
     if TLS13.contains(&name) {
-        return Some(Named::Fixed);
+        return Suite::Always;
     }
     let old = OLD_NAMES.iter().find(|(old, _)| *old == name);
     let name = old.map_or(name, |(_, now)| now);
     let suite = TLS12.iter().find(|(known, _)| *known == name);
-    suite.map(|(known, _)| Named::Choice(known))
+    suite.map_or(Suite::Unknown, |(known, _)| Suite::Chosen(known))
 }
 
 impl Offer {
@@ -132,13 +134,13 @@ mod tests {
                 .iter()
                 .any(|one| one.suite() == *suite);
             assert!(has, "{name}");
-            assert_eq!(check(name), Some(Named::Choice(name)));
+            assert_eq!(check(name), Suite::Chosen(name));
         }
         for (old, now) in OLD_NAMES {
-            assert_eq!(check(old), Some(Named::Choice(now)));
+            assert_eq!(check(old), Suite::Chosen(now));
         }
-        assert_eq!(check("TLS_AES_128_GCM_SHA256"), Some(Named::Fixed));
-        assert_eq!(check("TLS_RSA_WITH_RC4_128_SHA"), None);
+        assert_eq!(check("TLS_AES_128_GCM_SHA256"), Suite::Always);
+        assert_eq!(check("TLS_RSA_WITH_RC4_128_SHA"), Suite::Unknown);
     }
 
     #[test]

@@ -238,12 +238,9 @@ fn what_this_version_lacks_is_refused_and_never_ignored() {
     for args in [
         &["--discovery-srv=example.com"][..],
         &["--discovery-endpoints=http://d:2379", "--discovery-token=t"],
-        &["--host-whitelist=a"],
-        &["--cors=http://a"],
         &["--archive-url=file:///a"],
         &["--enable-log-rotation"],
         &["--memory-mlock"],
-        &["--enable-grpc-gateway"],
         &["--slow-disk-warn=p99=1ms"],
         &["--max-range-bytes=1MiB"],
     ] {

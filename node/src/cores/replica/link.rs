@@ -104,13 +104,15 @@ impl ReplicaCore {
         };
         let tls = Some(Arc::clone(&own.shared.tls.peer));
         let peers = Peers::start_with(identity, listeners, Limits::default(), tls, events);
-        own.link.peers = Some(peers.unwrap_or_else(|error| {
+        let peers = peers.unwrap_or_else(|error| {
             exit::fatal(
                 exit::Code::Failed,
                 format_args!("cannot talk to other members: {error}"),
                 "raise the limits on threads and open files of this user",
             )
-        }));
+        });
+        let _ = own.shared.metrics.peer_traffic.set(peers.traffic());
+        own.link.peers = Some(peers);
     }
 
     /// Closes all connections with other members.
