@@ -14,6 +14,7 @@ const LIMIT: Duration = Duration::from_secs(60);
 struct Ctl {
     program: PathBuf,
     flags: Vec<String>,
+    directory: PathBuf,
 }
 
 /// None (and the reason printed) without the tool.
@@ -31,10 +32,17 @@ fn ctl(endpoint: &str) -> Option<Ctl> {
     Some(Ctl {
         program,
         flags: vec![format!("--endpoints={endpoint}")],
+        directory: PathBuf::from("."),
     })
 }
 
 impl Ctl {
+    /// Runs where the files are.
+    fn within(mut self, files: &Files) -> Ctl {
+        self.directory = files.path("");
+        self
+    }
+
     fn trusting(mut self, files: &Files) -> Ctl {
         self.flags.push(flag("cacert", &files.path("ca.pem")));
         self
@@ -51,6 +59,7 @@ impl Ctl {
         let mut command = Command::new(&self.program);
         command
             .env("ETCDCTL_API", "3")
+            .current_dir(&self.directory)
             .args(["--dial-timeout=5s", "--command-timeout=5s"])
             .args(&self.flags)
             .args(line.split_whitespace());
@@ -161,15 +170,16 @@ fn a_unix_socket_serves_clients_in_the_clear_and_in_tls() {
     drop(probe);
     let files = Files::default();
     let (_, options) = served(&files);
-    let (plain, tls) = (files.path("plain.sock"), files.path("localhost"));
     let _server = Server::start(options.arg(format!(
         "--listen-client-urls=unix://{},unixs://{}",
-        plain.display(),
-        tls.display()
+        files.path("clear").display(),
+        files.path("localhost").display()
     )));
-    let clear = ctl(&format!("unix://{}", plain.display())).expect("seen before");
+    // By names relative to where it runs: etcdctl up to 3.5.1 at least makes the request's authority of the whole name, and a path is
+    // none that HTTP/2 allows.
+    let clear = ctl("unix://clear").expect("seen before").within(&files);
     assert_eq!(clear.ok("put foo bar"), "OK\n");
-    let sealed = ctl(&format!("unixs://{}", tls.display()));
-    let sealed = sealed.expect("seen before").trusting(&files);
-    assert_eq!(sealed.run("get foo").ok(), "foo\nbar\n");
+    let sealed = ctl("unixs://localhost").expect("seen before");
+    let sealed = sealed.within(&files).trusting(&files);
+    assert_eq!(sealed.ok("get foo"), "foo\nbar\n");
 }

@@ -184,8 +184,8 @@ pub const NAMES: &[(&str, &[&str], &str)] = &[
     ),
     (
         "rustls",
-        &["node/src/tls/", "tests/src/certs.rs"],
-        "one directory meets the TLS library",
+        &["node/src/tls/", "client/", "tests/src/certs.rs"],
+        "in the node one directory meets the TLS library",
     ),
     (
         "fjall",

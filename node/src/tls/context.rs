@@ -19,8 +19,8 @@ use crate::config::security::{Side, TlsSide};
 pub(crate) struct Moment {
     /// None while there is no certificate.
     pub server: Option<Arc<ServerConfig>>,
-    /// To call members with; why not, if that cannot be.
-    pub client: Result<Arc<ClientConfig>, String>,
+    /// To call members with; why not, if that cannot be. None: there is no setting for it, see [`calling_by_default`].
+    pub client: Option<Result<Arc<ClientConfig>, String>>,
     /// The certificate served.
     pub served: Option<Served>,
     /// How many certificates are revoked, and when the list should have been replaced.
@@ -124,41 +124,50 @@ pub(super) fn read(
         }
     };
 
-    let client = match side {
-        Side::Client => Err("members are not called with the client's settings".to_owned()),
-        Side::Peer => {
-            let called = if settings.auto {
-                Ok(Arc::new(Called::Anybody(Arc::clone(&provider))))
-            } else {
-                match roots.map_or_else(public_authorities, Ok) {
-                    Ok(roots) => Called::known(roots, &provider, rules),
-                    Err(why) => Err(why),
-                }
-            };
-            called.and_then(|called| {
-                let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
-                    .with_protocol_versions(&versions)
-                    .map_err(|error| error.to_string())?
-                    .dangerous()
-                    .with_custom_certificate_verifier(called);
-                let mut client = match &dialled {
-                    Some(certified) => {
-                        let resolver = SingleCertAndKey::from(Arc::clone(certified));
-                        builder.with_client_cert_resolver(Arc::new(resolver))
-                    }
-                    None => builder.with_no_client_auth(),
-                };
-                client.resumption = rustls::client::Resumption::disabled();
-                Ok(Arc::new(client))
-            })
-        }
-    };
+    // Without any setting the authorities of the system would count; they are read when somebody is called.
+    let has_settings = settings.auto || roots.is_some() || dialled.is_some();
+    let client =
+        (side == Side::Peer && has_settings).then(|| calling(security, dialled, roots, rules));
     Ok(Moment {
         server,
         client,
         served: served.map(|(_, served)| served),
         revoked: revoked.map(|revoked| (revoked.count(), revoked.next_update)),
     })
+}
+
+/// What members are called with, without any setting for it.
+pub(super) fn calling_by_default(security: &Security) -> Result<Arc<ClientConfig>, String> {
+    let rules = rules(&security.peer, Revoked::default());
+    calling(security, None, None, rules)
+}
+
+fn calling(
+    security: &Security,
+    dialled: Option<Arc<CertifiedKey>>,
+    roots: Option<Arc<RootCertStore>>,
+    rules: Rules,
+) -> Result<Arc<ClientConfig>, String> {
+    let provider = Arc::new(security.offer.provider());
+    let called = if security.peer.auto {
+        Arc::new(Called::Anybody(Arc::clone(&provider)))
+    } else {
+        let roots = roots.map_or_else(public_authorities, Ok)?;
+        Called::known(roots, &provider, rules)?
+    };
+    let builder = ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&security.offer.versions())
+        .map_err(|error| error.to_string())?
+        .dangerous()
+        .with_custom_certificate_verifier(called);
+    let mut client = match dialled {
+        Some(certified) => {
+            builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(certified)))
+        }
+        None => builder.with_no_client_auth(),
+    };
+    client.resumption = rustls::client::Resumption::disabled();
+    Ok(Arc::new(client))
 }
 
 fn rules(settings: &TlsSide, revoked: Revoked) -> Rules {

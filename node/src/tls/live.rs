@@ -140,7 +140,8 @@ pub(crate) fn calls(config: &Config) -> Result<Arc<ClientConfig>, String> {
     let security = &config.security;
     let pair = &security.peer.pair;
     let moment = context::read(security, Side::Peer, pair, unix_now());
-    moment.map_err(|error| error.to_string())?.client
+    let known = moment.map_err(|error| error.to_string())?.client;
+    known.unwrap_or_else(|| context::calling_by_default(security))
 }
 
 /// The thread that looks at the files.
@@ -230,12 +231,13 @@ impl Live {
         self.moment().server.clone()
     }
 
-    /// To call members with.
+    /// To call members with. May read the system's authorities, so it is for threads.
     ///
     /// # Errors
     /// Why they cannot be called.
     pub(crate) fn client(&self) -> Result<Arc<ClientConfig>, String> {
-        self.moment().client.clone()
+        let known = self.moment().client.clone();
+        known.unwrap_or_else(|| context::calling_by_default(&self.security))
     }
 
     /// Whether a caller's address must fit its certificate.
