@@ -38,6 +38,8 @@ pub struct Config {
     pub name: String,
     /// All state; relative to the working directory if so given.
     pub data_dir: PathBuf,
+    /// Where the operator's socket is; `None` is nowhere.
+    pub admin_socket: Option<AdminSocket>,
     /// The write-ahead log, where it is not inside the data directory.
     pub wal_dir: Option<PathBuf>,
 
@@ -125,6 +127,15 @@ pub struct Config {
 
     /// Executors; `None` is one per usable CPU.
     pub cores: Option<NonZeroUsize>,
+}
+
+/// The operator's socket.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AdminSocket {
+    /// At most 107 bytes if `explicit`; see `admin.rs`.
+    pub path: PathBuf,
+    /// Somebody asked for it there: not to have it is worth refusing to start.
+    pub explicit: bool,
 }
 
 /// One entry of `--initial-cluster`.

@@ -14,9 +14,10 @@ use kvnode_store::engine::Engine as _;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
+use crate::admin;
 use crate::auth::Provider;
 use crate::compactor;
-use crate::config::{self, Config};
+use crate::config::{self, AdminSocket, Config};
 use crate::cores::client::{ClientCore, Start};
 use crate::cores::replica::{Links, ReplicaCore};
 use crate::cores::{ApplyJob, CoreMessage, Mailboxes, ReplicaMessage, View, apply, post};
@@ -24,13 +25,13 @@ use crate::disk::{self, DiskJob};
 use crate::exit::{Code, Exit};
 use crate::grpc::NodeService;
 use crate::http::{self, Acceptor, Address, Bound, Door, Way};
-use crate::logging;
 use crate::mailbox::{self, Receiver, Sender};
 use crate::maintenance;
 use crate::notify::Notify;
 use crate::open::{self, Opened};
 use crate::pool::Pool;
 use crate::preflight::{self, Machine};
+use crate::reload::Reload;
 use crate::rt::{self, Executor, Kicker};
 use crate::shared::Shared;
 use crate::snapshots::{Installer, PersisterSlot, Snapshots};
@@ -47,7 +48,7 @@ const HAND_OVER_MAX: Duration = Duration::from_secs(5);
 const REPLICA_HANDICAP: usize = 1000;
 
 /// Runs the node until a signal ends it.
-pub fn run(config: Config, logging: &logging::Handle) -> Result<(), Exit> {
+pub fn run(config: Config, reload: Reload) -> Result<(), Exit> {
     let started = Instant::now();
     let notify = Notify::new(std::env::var_os("NOTIFY_SOCKET").as_deref());
     let machine = preflight::run().map_err(|failure| {
@@ -75,7 +76,9 @@ pub fn run(config: Config, logging: &logging::Handle) -> Result<(), Exit> {
     }
     let recovered_index = opened.committed_index;
     let limits = (client_listeners, machine.open_files);
-    let (node, shared) = Node::start(config, opened, limits, peer_listeners)?;
+    let (mut node, shared) = Node::start(config, opened, limits, peer_listeners)?;
+    node.take_reloads(reload);
+    node.open_admin_socket()?;
     shared.departure.wakes(signals.handle());
     let mut told = Instant::now();
     while !shared.vitals.announced.load(Ordering::Acquire)
@@ -112,8 +115,8 @@ pub fn run(config: Config, logging: &logging::Handle) -> Result<(), Exit> {
     );
     for signal in signals.forever() {
         if signal == SIGHUP {
-            logging.reopen();
-            log::info!("signal {signal}: log files are opened anew; other settings need a restart");
+            log::info!("signal {signal}: reading the settings again");
+            shared.reload();
             continue;
         }
         log::info!("signal {signal}: stopping; a second one ends the process at once");
@@ -243,6 +246,7 @@ struct Node {
     disk: (Sender<DiskJob>, JoinHandle<()>),
     maintenance: JoinHandle<()>,
     pools: Vec<(Pool, Vec<JoinHandle<()>>)>,
+    admin: Option<Acceptor>,
     /// Holds the lock on the data directory until the end.
     _data: kvnode_store::datadir::DataDir,
 }
@@ -439,9 +443,48 @@ impl Node {
             disk: (disk_sender, disk),
             maintenance,
             pools,
+            admin: None,
             _data: data,
         };
         Ok((node, shared))
+    }
+
+    /// From now on SIGHUP and the admin socket reload settings.
+    fn take_reloads(&self, reload: Reload) {
+        let apply = self.apply.0.clone();
+        self.shared.set_reload(reload, move |config| {
+            post(&apply, ApplyJob::Quota(config.quota_bytes));
+        });
+    }
+
+    /// The operator's own way in. Only a socket that was asked for is worth refusing to start.
+    fn open_admin_socket(&mut self) -> Result<(), Exit> {
+        let Some(AdminSocket { path, explicit }) = &self.shared.config.admin_socket else {
+            return Ok(());
+        };
+        let bound = match admin::open(path) {
+            Ok(bound) => bound,
+            Err((what, hint)) if *explicit => return Err(Exit::new(Code::Safety, what, hint)),
+            Err((what, hint)) => {
+                log::warn!("{what}; there is none now; {hint}");
+                return Ok(());
+            }
+        };
+        log::info!("admin socket on {}", path.display());
+        let acceptor = Acceptor::start_numbered(
+            admin::LISTENER,
+            vec![bound],
+            self.ways.clone(),
+            admin::CONNECTIONS_MAX,
+        );
+        self.admin = Some(acceptor.map_err(|error| {
+            Exit::new(
+                Code::Failed,
+                format!("admin socket: {error}"),
+                "raise the limit on threads",
+            )
+        })?);
+        Ok(())
     }
 
     fn accept(
@@ -461,9 +504,9 @@ impl Node {
     }
 
     /// Back from the outside in. What clients were promised is on disk already; this only makes it orderly.
-    fn stop(self, acceptor: Option<Acceptor>) -> Result<(), Exit> {
+    fn stop(mut self, acceptor: Option<Acceptor>) -> Result<(), Exit> {
         self.shared.vitals.serving.store(false, Ordering::Release);
-        if let Some(acceptor) = acceptor {
+        for acceptor in acceptor.into_iter().chain(self.admin.take()) {
             acceptor.stop();
         }
         self.hand_over();

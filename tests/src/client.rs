@@ -359,6 +359,11 @@ impl<R: Message + Default> Incoming<R> {
         limited(self.path, self.pull()).await
     }
 
+    /// As [`Incoming::next_or_end`], however long that takes.
+    pub async fn next_whenever(&mut self) -> Result<Option<R>, Status> {
+        self.pull().await
+    }
+
     /// The next message if one comes so soon.
     pub async fn within(&mut self, time: Duration) -> Option<Result<Option<R>, Status>> {
         tokio::time::timeout(time, self.pull()).await.ok()

@@ -66,6 +66,7 @@ pub struct Options {
     data_dir: Option<PathBuf>,
     client_port: Option<u16>,
     member: Option<Member>,
+    announced_peer_port: Option<u16>,
 }
 
 /// A server's place in a cluster.
@@ -113,6 +114,12 @@ impl Options {
             peer_port,
             initial_cluster: initial_cluster.into(),
         });
+        self
+    }
+
+    /// What it says of its peer port is this one, wherever it listens itself: something lies in between.
+    pub fn announce_peer_port(mut self, port: u16) -> Self {
+        self.announced_peer_port = Some(port);
         self
     }
 
@@ -315,6 +322,14 @@ impl Server {
         format!("http://{}", self.peer)
     }
 
+    /// What other members are told; differs from [`Server::peer_url`] where something lies in between.
+    pub fn announced_peer_url(&self) -> String {
+        match self.options.announced_peer_port {
+            Some(port) => format!("http://127.0.0.1:{port}"),
+            None => self.peer_url(),
+        }
+    }
+
     pub fn data_dir(&self) -> &Path {
         &self.data_dir
     }
@@ -401,7 +416,10 @@ impl Server {
             .arg(format!("--listen-client-urls={}", self.url()))
             .arg(format!("--advertise-client-urls={}", self.url()))
             .arg(format!("--listen-peer-urls={}", self.peer_url()))
-            .arg(format!("--initial-advertise-peer-urls={}", self.peer_url()))
+            .arg(format!(
+                "--initial-advertise-peer-urls={}",
+                self.announced_peer_url()
+            ))
             .arg(format!("--initial-cluster={initial_cluster}"))
             .args(&self.options.arguments);
         if !self.options.fsync {

@@ -100,11 +100,41 @@ pub const CRATES: &[Crate] = &[
         ],
     },
     Crate {
+        directory: "client",
+        role: "a client library: sockets and tokio, the API's words, nothing of the server",
+        may_use: &[
+            "kvnode-api",
+            "h2",
+            "http",
+            "rustls",
+            "rustls-native-certs",
+            "tokio",
+            "tokio-rustls",
+        ],
+    },
+    Crate {
+        directory: "ctl",
+        role: "the online tool: speaks to servers through the client library only",
+        may_use: &[
+            "kvnode-api",
+            "kvnode-client",
+            "clap",
+            "clap_complete",
+            "clap_mangen",
+            "indicatif",
+            "rustix",
+            "rustyline",
+            "sha2",
+            "tokio",
+        ],
+    },
+    Crate {
         directory: "tests",
         role: "whole-system tests: everything but the engine's and the protocol's own parts",
         may_use: &[
             "kvnode",
             "kvnode-api",
+            "kvnode-client",
             "kvnode-wal",
             "kvnode-snapshot",
             "kvnode-store",
@@ -178,7 +208,13 @@ pub const NAMES: &[(&str, &[&str], &str)] = &[
     ),
     (
         "tokio",
-        &["node/src/rt.rs", "node/src/http/", "tests/"],
+        &[
+            "node/src/rt.rs",
+            "node/src/http/",
+            "client/",
+            "ctl/",
+            "tests/",
+        ],
         "the node runs no tokio",
     ),
     (

@@ -6,11 +6,13 @@ use super::flags::{self, GATES};
 use super::merge::{Notice, Settings, Source, invalid, named, unsupported};
 use super::urls::Url;
 use super::{
-    AuthToken, AutoCompaction, ClusterState, Config, ConfigError, ForceNewCluster, Gateway,
-    Keepalive, Limits, ids, suggest, values,
+    AdminSocket, AuthToken, AutoCompaction, ClusterState, Config, ConfigError, ForceNewCluster,
+    Gateway, Keepalive, Limits, ids, suggest, values,
 };
+use crate::admin;
 use crate::auth::jwt;
 use crate::logging::{self, Format, Output};
+use kvnode_store::datadir::ADMIN_SOCKET;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -62,6 +64,7 @@ pub fn build(settings: &Settings, notices: &mut Vec<Notice>) -> Result<Config, C
     let initial_corrupt_check = read.feature_gates()?;
 
     Ok(Config {
+        admin_socket: read.admin_socket(&data_dir)?,
         data_dir,
         wal_dir,
         listen_client_urls,
@@ -210,6 +213,27 @@ impl<'a> Read<'a> {
         let setting = self.settings.get(name);
         let flag = flags::find(name).expect("only flags of the table are read");
         invalid(flag, &setting.text, &setting.source, why)
+    }
+
+    /// In the data directory unless put elsewhere.
+    fn admin_socket(&self, data_dir: &Path) -> Result<Option<AdminSocket>, ConfigError> {
+        match self.text("admin-socket") {
+            "none" | "off" => Ok(None),
+            "" => Ok(Some(AdminSocket {
+                path: data_dir.join(ADMIN_SOCKET),
+                explicit: false,
+            })),
+            path => {
+                let path = PathBuf::from(path);
+                match admin::too_long(&path) {
+                    None => Ok(Some(AdminSocket {
+                        path,
+                        explicit: true,
+                    })),
+                    Some((what, hint)) => Err(self.invalid("admin-socket", &what).hint(hint)),
+                }
+            }
+        }
     }
 
     fn auth_token(&self) -> Result<AuthToken, ConfigError> {

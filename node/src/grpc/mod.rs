@@ -10,7 +10,7 @@ mod learner;
 mod lease;
 mod lock;
 mod maintenance;
-mod snapshot;
+pub mod snapshot;
 mod watch;
 
 use std::rc::Rc;
@@ -265,6 +265,9 @@ impl Service for NodeService {
     }
 
     async fn http(self: Rc<Self>, request: HttpRequest) -> HttpResponse {
+        if request.peer.listener == crate::admin::LISTENER {
+            return crate::admin::answer(&self.core, request).await;
+        }
         gateway::answer(self, request).await
     }
 }

@@ -1,12 +1,13 @@
 //! The life of one call on an HTTP/2 connection, as a future among its connection's.
 
 use std::future::{Future, poll_fn};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::Poll;
 use std::time::Instant;
 
 use bytes::Bytes;
+use futures_util::{Stream, StreamExt};
 use h2::SendStream;
 use h2::server::SendResponse;
 use http::StatusCode;
@@ -15,7 +16,7 @@ use kvnode_api::status::{Code, Status};
 
 use super::face::{Call, HttpBody, HttpRequest, Reply, Service};
 use super::headers;
-use super::http1::ResponseBody;
+use super::http1::{BrokenOff, ResponseBody};
 use super::link::{Deadline, Gone, Link, Ticket};
 use super::sink::{Outlet, ResponseSink};
 use super::source::RequestStream;
@@ -297,35 +298,52 @@ async fn plain_http<S: Service>(
                 }
             }
         }
-        ResponseBody::Stream(mut pieces) => {
-            let Ok(mut stream) = respond.send_response(head, false) else {
-                return;
-            };
-            link.note_sent(0);
-            loop {
-                let piece = poll_fn(|cx| {
-                    if let Poll::Ready(piece) = pieces.as_mut().poll_next(cx) {
-                        return Poll::Ready(Ok(piece));
-                    }
-                    stream.poll_reset(cx).map(|_| Err(Gone))
-                })
-                .await;
-                match piece {
-                    Ok(Some(piece)) => {
-                        if push(link, &mut stream, piece).await.is_err() {
-                            return;
-                        }
-                    }
-                    Ok(None) => break,
-                    Err(Gone) => return,
-                }
-            }
-            let _ = stream.send_data(Bytes::new(), true);
-            link.note_sent(0);
+        ResponseBody::Stream(pieces) => {
+            let pieces = Box::pin(pieces.map(Ok::<_, BrokenOff>));
+            send_pieces(link, respond, head, pieces).await;
         }
+        ResponseBody::Fallible(pieces) => send_pieces(link, respond, head, pieces).await,
         // HTTP/2 has no such upgrade, and no service offers one to it.
         ResponseBody::Upgrade(_) => {}
     }
+}
+
+/// Sends the pieces of a body as they come. A body that breaks off ends as a reset, never as if it were whole.
+async fn send_pieces(
+    link: &Link,
+    mut respond: SendResponse<Bytes>,
+    head: http::Response<()>,
+    mut pieces: Pin<Box<dyn Stream<Item = Result<Bytes, BrokenOff>>>>,
+) {
+    let Ok(mut stream) = respond.send_response(head, false) else {
+        return;
+    };
+    link.note_sent(0);
+    loop {
+        let piece = poll_fn(|cx| {
+            if let Poll::Ready(piece) = pieces.as_mut().poll_next(cx) {
+                return Poll::Ready(Ok(piece));
+            }
+            stream.poll_reset(cx).map(|_| Err(Gone))
+        })
+        .await;
+        match piece {
+            Ok(Some(Ok(piece))) => {
+                if push(link, &mut stream, piece).await.is_err() {
+                    return;
+                }
+            }
+            Ok(Some(Err(_))) => {
+                stream.send_reset(h2::Reason::INTERNAL_ERROR);
+                link.note_sent(0);
+                return;
+            }
+            Ok(None) => break,
+            Err(Gone) => return,
+        }
+    }
+    let _ = stream.send_data(Bytes::new(), true);
+    link.note_sent(0);
 }
 
 /// Sends a reply, or as much of it as the window admits. Errors mean that nobody listens any more.

@@ -161,9 +161,16 @@ pub enum ResponseBody {
     Full(Bytes),
     /// Pieces as they come; each is sent before the next is asked for.
     Stream(Pin<Box<dyn Stream<Item = Bytes>>>),
+    /// As `Stream`, but may break off: the client then sees the connection (or the stream) end before the body does.
+    Fallible(Pin<Box<dyn Stream<Item = Result<Bytes, BrokenOff>>>>),
     /// The head is the last of HTTP/1.1 on this connection; this goes on with it.
     Upgrade(Takeover),
 }
+
+/// An answer cannot be completed. The reason is for the log; the client sees an incomplete body.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the answer broke off: {0}")]
+pub struct BrokenOff(pub String);
 
 /// Speaks another protocol on a connection to its end. Dropped when the process stops.
 pub type Takeover = Box<dyn FnOnce(Socket) -> Pin<Box<dyn Future<Output = ()>>>>;
@@ -350,12 +357,12 @@ struct Outgoing {
 
 impl Body for Outgoing {
     type Data = Bytes;
-    type Error = Infallible;
+    type Error = BrokenOff;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
         match &mut self.body {
             ResponseBody::Full(bytes) if bytes.is_empty() => Poll::Ready(None),
             ResponseBody::Full(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
@@ -364,6 +371,10 @@ impl Body for Outgoing {
                 .as_mut()
                 .poll_next(cx)
                 .map(|piece| piece.map(|piece| Ok(Frame::data(piece)))),
+            ResponseBody::Fallible(pieces) => pieces
+                .as_mut()
+                .poll_next(cx)
+                .map(|piece| piece.map(|piece| piece.map(Frame::data))),
         }
     }
 
@@ -374,7 +385,9 @@ impl Body for Outgoing {
     fn size_hint(&self) -> SizeHint {
         match &self.body {
             ResponseBody::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            ResponseBody::Stream(_) | ResponseBody::Upgrade(_) => SizeHint::default(),
+            ResponseBody::Stream(_) | ResponseBody::Fallible(_) | ResponseBody::Upgrade(_) => {
+                SizeHint::default()
+            }
         }
     }
 }

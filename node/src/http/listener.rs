@@ -24,6 +24,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::Mode;
 use rustix::io::Errno;
 use socket2::{Domain, SockAddr, Socket, TcpKeepalive, Type};
 
@@ -110,6 +111,20 @@ impl Drop for Bound {
     }
 }
 
+/// Longest path of a unix socket: the kernel's address holds this and a zero.
+pub const UNIX_PATH_BYTES_MAX: usize = 107;
+
+/// As [`bind`], for a unix socket that only its owner may connect to: its file has mode 0600 from the first moment.
+///
+/// # Errors
+/// As [`bind`].
+pub fn bind_private(path: &Path) -> Result<Bound, ListenError> {
+    bind_unix(path, Some(Mode::RUSR | Mode::WUSR)).map_err(|source| ListenError {
+        address: Address::Unix(path.to_owned()),
+        source,
+    })
+}
+
 /// Opens a listening socket. A unix socket's file that nobody listens on any more is replaced.
 ///
 /// # Errors
@@ -117,7 +132,7 @@ impl Drop for Bound {
 pub fn bind(address: &Address) -> Result<Bound, ListenError> {
     let bound = match address {
         Address::Tcp(tcp) => bind_tcp(*tcp),
-        Address::Unix(path) => bind_unix(path),
+        Address::Unix(path) => bind_unix(path, None),
     };
     bound.map_err(|source| ListenError {
         address: address.clone(),
@@ -142,9 +157,13 @@ fn bind_tcp(address: SocketAddr) -> io::Result<Bound> {
     })
 }
 
-fn bind_unix(path: &Path) -> io::Result<Bound> {
+fn bind_unix(path: &Path, mode: Option<Mode>) -> io::Result<Bound> {
     let address = SockAddr::unix(path)?;
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    if let Some(mode) = mode {
+        // A socket's own mode becomes that of the file that bind makes, so there is no moment with a wider one.
+        rustix::fs::fchmod(&socket, mode)?;
+    }
     if let Err(error) = socket.bind(&address) {
         if error.kind() != io::ErrorKind::AddrInUse {
             return Err(error);
@@ -205,7 +224,7 @@ impl Drop for Permit {
 }
 
 /// The acceptor's way to one executor.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Way {
     sender: Sender<Arrival>,
     load: Arc<AtomicUsize>,
@@ -265,10 +284,27 @@ impl Acceptor {
         ways: Vec<Way>,
         connections_max: usize,
     ) -> io::Result<Acceptor> {
+        Acceptor::start_numbered(0, listeners, ways, connections_max)
+    }
+
+    /// As [`Acceptor::start`]; [`Peer::listener`] counts from `first_listener`.
+    ///
+    /// # Errors
+    /// As [`Acceptor::start`].
+    ///
+    /// # Panics
+    /// As [`Acceptor::start`].
+    pub fn start_numbered(
+        first_listener: usize,
+        listeners: Vec<Bound>,
+        ways: Vec<Way>,
+        connections_max: usize,
+    ) -> io::Result<Acceptor> {
         assert!(!ways.is_empty(), "somebody must take the connections");
         let (waker, woken) = UnixStream::pair()?;
         let total = Arc::new(AtomicUsize::new(0));
         let work = Work {
+            first_listener,
             listeners,
             ways,
             connections_max: connections_max.max(1),
@@ -310,6 +346,7 @@ fn reserve() -> io::Result<File> {
 }
 
 struct Work {
+    first_listener: usize,
     listeners: Vec<Bound>,
     ways: Vec<Way>,
     connections_max: usize,
@@ -427,7 +464,7 @@ impl Work {
         self.serial += 1;
         let peer = Peer {
             address,
-            listener,
+            listener: self.first_listener.saturating_add(listener),
             serial: self.serial,
         };
         let (mut socket, mut peer) = (socket, peer);
@@ -485,6 +522,27 @@ fn due(last: &mut Option<Instant>) -> bool {
 mod tests {
     use super::*;
     use std::net::TcpStream;
+
+    #[test]
+    fn a_private_socket_is_its_owners_alone_and_replaces_a_stale_one() {
+        use std::os::unix::fs::PermissionsExt as _;
+
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s");
+        let bound = bind_private(&path).unwrap();
+        let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        let error = bind_private(&path).unwrap_err();
+        assert_eq!(error.source.kind(), io::ErrorKind::AddrInUse);
+        drop(bound);
+        assert!(!path.exists());
+        // One left behind by a killed process: nobody listens.
+        drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+        assert!(path.exists());
+        let bound = bind_private(&path).unwrap();
+        drop(bound);
+        assert!(!path.exists());
+    }
 
     #[test]
     fn connections_go_to_the_executor_with_the_fewest() {

@@ -40,9 +40,12 @@ pub use face::{
     ResponseSink, Service,
 };
 pub(crate) use headers::timeout as grpc_timeout;
-pub use http1::BodyError;
+pub use http1::{BodyError, BrokenOff};
 pub(crate) use listener::Permit;
-pub use listener::{Acceptor, Address, Arrival, Bound, Door, ListenError, Way, bind, door};
+pub use listener::{
+    Acceptor, Address, Arrival, Bound, Door, ListenError, UNIX_PATH_BYTES_MAX, Way, bind,
+    bind_private, door,
+};
 pub use local::{Messages, Slot};
 pub use sink::TrySendError;
 pub use socket::Socket;

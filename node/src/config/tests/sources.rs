@@ -248,7 +248,6 @@ fn what_this_version_lacks_is_refused_and_never_ignored() {
         &["--archive-url=file:///a"],
         &["--enable-log-rotation"],
         &["--memory-mlock"],
-        &["--admin-socket=a.sock"],
         &["--slow-disk-warn=p99=1ms"],
         &["--max-range-bytes=1MiB"],
         &[
