@@ -14,12 +14,14 @@ mod founding;
 pub mod ids;
 mod merge;
 mod print;
+pub mod security;
 mod suggest;
 pub mod urls;
 pub mod values;
 
 pub use merge::{Notice, Source};
 pub use print::{help, version};
+pub use security::Security;
 pub use urls::{Address, Scheme, Url};
 
 use crate::auth::jwt;
@@ -43,14 +45,20 @@ pub struct Config {
     /// The write-ahead log, where it is not inside the data directory.
     pub wal_dir: Option<PathBuf>,
 
-    /// Client listeners; at least one, plain only.
+    /// Client listeners; at least one.
     pub listen_client_urls: Vec<Url>,
+    /// Listeners for HTTP alone; if there are any, the client listeners serve gRPC alone.
+    pub listen_client_http_urls: Vec<Url>,
     /// Published client urls; at least one.
     pub advertise_client_urls: Vec<Url>,
     /// Listeners for metrics and health only; often none.
     pub listen_metrics_urls: Vec<Url>,
     /// Peer listeners; a single member does not open them.
     pub listen_peer_urls: Vec<Url>,
+    /// Other processes may share the ports listened on.
+    pub socket_reuse_port: bool,
+    /// TLS of all listeners, and with other members.
+    pub security: Security,
     /// Peer urls in the member list, sorted.
     pub advertise_peer_urls: Vec<Url>,
     /// Founding members, each once; holds this one.

@@ -21,7 +21,8 @@ pub async fn answer(core: &Rc<ClientCore>, request: HttpRequest) -> HttpResponse
         "/health" | "/version" | "/metrics" | "/livez" | "/readyz"
     ) || path.starts_with("/livez/")
         || path.starts_with("/readyz/");
-    if !known {
+    // Who scrapes is not told versions by mistake: they are the clients' affair.
+    if !known || (path == "/version" && !request.peer.role.serves_http()) {
         return ResponseBody::text(StatusCode::NOT_FOUND, "404 page not found\n");
     }
     if request.method != Method::GET {
@@ -54,7 +55,8 @@ fn version() -> String {
 }
 
 fn metrics(core: &ClientCore) -> HttpResponse {
-    let text = core.shared.metrics.render(&process::sample(core));
+    let mut text = core.shared.metrics.render(&process::sample(core));
+    text.push_str(&core.shared.tls.metrics());
     ResponseBody::response(
         StatusCode::OK,
         "text/plain; version=0.0.4; charset=utf-8",

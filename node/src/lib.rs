@@ -41,4 +41,5 @@ mod process;
 mod shared;
 mod slots;
 mod snapshots;
+pub mod tls;
 mod watches;

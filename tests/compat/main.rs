@@ -7,4 +7,5 @@ mod curl;
 mod etcdctl;
 mod go;
 mod python;
+mod tls;
 mod tool;

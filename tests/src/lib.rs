@@ -24,6 +24,7 @@
 //! Where releases of etcd differ visibly a test asks [`Kind`] and says what it expects of which.
 
 pub mod build;
+pub mod certs;
 pub mod checker;
 pub mod client;
 pub mod cluster;

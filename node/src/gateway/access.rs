@@ -50,23 +50,24 @@ pub fn check(
     core: &Rc<ClientCore>,
     request: &HttpRequest,
     path: &str,
-) -> Result<Allowed, HttpResponse> {
+) -> Result<Allowed, Box<HttpResponse>> {
     let gateway = &core.shared.config.gateway;
     // A page of a stranger's can make its name mean this address, but it cannot have a certificate for it.
-    if !is_encrypted(&request.peer) {
+    if !request.peer.encrypted {
         let name = host(request);
         if !is_listed(&gateway.host_whitelist, name) {
-            return Err(misdirected(name));
+            return Err(Box::new(misdirected(name)));
         }
     }
     // The holder of a certificate would be somebody on every other way in; here it is not looked at, which would
     // surprise either side of it.
     if path.starts_with("/v3/")
+        && core.shared.config.security.client.cert_auth
         && common_name(&request.peer).is_some_and(|name| !name.is_empty())
         && core.with_view(|view| view.auth().is_enabled())
     {
         let text = "the gateway does not take a certificate's common name for a user: ask without one, with a token\n";
-        return Err(ResponseBody::text(StatusCode::BAD_REQUEST, text));
+        return Err(Box::new(ResponseBody::text(StatusCode::BAD_REQUEST, text)));
     }
     let origin = if is_listed(&gateway.cors, "*") {
         Some(HeaderValue::from_static("*"))
@@ -108,14 +109,9 @@ fn misdirected(name: &str) -> HttpResponse {
     ResponseBody::text(StatusCode::MISDIRECTED_REQUEST, text)
 }
 
-/// Whether the connection speaks TLS. No listener does, so far.
-fn is_encrypted(_: &Peer) -> bool {
-    false
-}
-
-/// The common name in the certificate the client has shown. Without TLS nobody has one.
-fn common_name(_: &Peer) -> Option<&str> {
-    None
+/// The common name in the certificate the client has shown.
+fn common_name(peer: &Peer) -> Option<&str> {
+    peer.holder.as_ref().map(|holder| &*holder.common_name)
 }
 
 #[cfg(test)]

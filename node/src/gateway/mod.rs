@@ -33,7 +33,7 @@ use kvnode_api::status::{Code, Status};
 use crate::cores::client::ClientCore;
 use crate::grpc::NodeService;
 use crate::health;
-use crate::http::{self as port, Call, HttpRequest, HttpResponse, Peer, ResponseBody};
+use crate::http::{self as port, Call, HttpRequest, HttpResponse, ResponseBody};
 
 /// Bytes of request texts that have arrived in part, over all connections of an executor. Beyond it: "too many requests".
 const ARRIVING_BYTES_MAX: usize = 64 << 20;
@@ -50,13 +50,13 @@ pub struct Gateway {
 /// Answers everything on the port that is not gRPC.
 pub async fn answer(service: Rc<NodeService>, mut request: HttpRequest) -> HttpResponse {
     let core = service.core();
-    if !is_for_clients(core, &request.peer) {
+    if !request.peer.role.serves_http() {
         return health::answer(core, request).await;
     }
     let path = access::path(&request);
     let allowed = match access::check(core, &request, &path) {
         Ok(allowed) => allowed,
-        Err(refusal) => return refusal,
+        Err(refusal) => return *refusal,
     };
     let response = if request.method == Method::OPTIONS {
         ResponseBody::text(StatusCode::OK, "")
@@ -97,11 +97,6 @@ async fn routed(
         }
         None => stream::serve(service, route, call, request).await,
     }
-}
-
-/// Listeners for metrics have no gateway and no rules of access.
-fn is_for_clients(core: &ClientCore, peer: &Peer) -> bool {
-    peer.listener < core.shared.client_listeners
 }
 
 /// The call a request makes. Of its headers only those that mean metadata become some: `Authorization`, and

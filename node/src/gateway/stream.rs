@@ -71,13 +71,15 @@ enum Form {
     Bare,
 }
 
+type Handler = Pin<Box<dyn Future<Output = Result<(), Status>>>>;
+
 /// The answers of one call as lines of text.
 pub struct Lines {
     core: Rc<ClientCore>,
     shape: &'static Shape,
     form: Form,
     /// Gone once it has returned.
-    handler: Option<Pin<Box<dyn Future<Output = Result<(), Status>>>>>,
+    handler: Option<Handler>,
     returned: Option<Result<(), Status>>,
     slot: Rc<Slot>,
     /// Messages that came together with the last one sent.

@@ -17,6 +17,7 @@ use std::rc::Rc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
+use http::StatusCode;
 use kvnode_api::service::Method;
 use kvnode_api::status::{Code, Status};
 
@@ -25,7 +26,10 @@ use caller::{Caller, Waiting, disguise};
 use crate::auth::Asker;
 use crate::cores::client::ClientCore;
 use crate::gateway::{self, Gateway};
-use crate::http::{Call, HttpRequest, HttpResponse, Reply, RequestStream, ResponseSink, Service};
+use crate::http::{
+    Call, HttpRequest, HttpResponse, Reply, RequestStream, ResponseBody, ResponseSink, Role,
+    Service,
+};
 use crate::snapshots::PersisterSlot;
 
 /// One executor's service: shared by all its connections.
@@ -57,7 +61,7 @@ impl NodeService {
 
     /// Checks that hold for every RPC, in etcd's order.
     fn gate(&self, call: &Call, message: &Bytes) -> Result<(), Status> {
-        if call.peer.listener >= self.core.shared.client_listeners {
+        if !call.peer.role.serves_grpc() {
             return Err(not_served(call.method));
         }
         if self.core.shared.vitals.stopping.load(Ordering::Relaxed) {
@@ -265,8 +269,12 @@ impl Service for NodeService {
     }
 
     async fn http(self: Rc<Self>, request: HttpRequest) -> HttpResponse {
-        if request.peer.listener == crate::admin::LISTENER {
+        if request.peer.role == Role::Admin {
             return crate::admin::answer(&self.core, request).await;
+        }
+        if !request.peer.role.serves_metrics() {
+            let text = "this port serves gRPC only; HTTP is on --listen-client-http-urls\n";
+            return ResponseBody::text(StatusCode::NOT_FOUND, text);
         }
         gateway::answer(self, request).await
     }
