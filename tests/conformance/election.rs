@@ -11,6 +11,16 @@ fn unknown(text: &str) -> Status {
     Status::new(code::UNKNOWN, text)
 }
 
+/// etcd's handler may say so before its transport does, under its own code.
+fn timed_out<T: std::fmt::Debug>(result: Result<T, Status>) {
+    let status = result.expect_err("its time is up");
+    assert!(
+        matches!(status.code, code::DEADLINE_EXCEEDED | code::UNKNOWN),
+        "{status}"
+    );
+    assert_eq!(status.message, "context deadline exceeded");
+}
+
 async fn lease(client: &Client) -> i64 {
     client.lease_grant(grant(600)).await.expect("a lease").id
 }
@@ -192,10 +202,7 @@ fn a_candidate_who_leaves_while_waiting_leaves_no_key() {
         until_candidates(&client, 1).await;
         let hasty = client.clone().with_metadata("grpc-timeout", "300m");
         let result = hasty.campaign(campaign_for("e", other, "b")).await;
-        refused(
-            result,
-            Status::new(code::DEADLINE_EXCEEDED, "context deadline exceeded"),
-        );
+        timed_out(result);
         until_candidates(&client, 1).await;
     });
 }

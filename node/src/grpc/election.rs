@@ -13,7 +13,7 @@ use kvnode_api::{
     watch_create_request::FilterType,
 };
 
-use super::caller::{Caller, Waiting, created_at, oldest, op, prefix_end, prefix_of};
+use super::caller::{Caller, Waiting, created_at, disguise, oldest, op, prefix_end, prefix_of};
 use crate::http::{Reply, RequestStream, ResponseSink};
 
 /// Waits until the caller leads. If it leaves or anything fails, its key goes.
@@ -135,7 +135,7 @@ pub async fn resign(caller: &Caller<'_>, message: Bytes) -> Reply {
 /// The leader now, everything it proclaims, then the next one, until the client leaves.
 ///
 /// # Errors
-/// As etcd, one text whatever it was that failed; but a server that stops or lost its leader says so.
+/// What the caller's own reads and watches are refused with. (etcd ends the stream as if all were well.)
 pub async fn observe(
     caller: &Caller<'_>,
     mut requests: RequestStream,
@@ -148,13 +148,7 @@ pub async fn observe(
         match observe_one(caller, &prefix, responses).await {
             Ok(true) => {}
             Ok(false) => return Ok(()),
-            Err(status) if status == Status::server_stopped() || status == Status::no_leader() => {
-                return Err(status);
-            }
-            Err(status) => {
-                log::debug!("an observed election: {status}");
-                return Err(Status::election_observe_closed());
-            }
+            Err(status) => return Err(disguise(status)),
         }
     }
 }

@@ -140,3 +140,60 @@ fn wake(slot: &RefCell<Option<Waker>>) {
         waker.wake();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::sink::{Closed, ResponseSink, TrySendError};
+    use super::*;
+    use std::future::Future;
+    use std::pin::pin;
+
+    #[test]
+    fn one_answer_waits_and_the_handler_with_it() {
+        let mut cx = Context::from_waker(Waker::noop());
+        let slot = Slot::new();
+        let mut sink = ResponseSink::local(Rc::clone(&slot));
+        assert!(!slot.wants_headers());
+        sink.headers().unwrap();
+        assert!(slot.wants_headers() && slot.is_empty());
+        {
+            let mut first = pin!(sink.send(Bytes::from_static(b"one")));
+            assert!(first.as_mut().poll(&mut cx).is_pending());
+            assert_eq!(slot.take().unwrap(), "one");
+            assert_eq!(first.as_mut().poll(&mut cx), Poll::Ready(Ok(())));
+        }
+        sink.try_send(Bytes::from_static(b"two")).unwrap();
+        let busy = sink.try_send(Bytes::from_static(b"three"));
+        assert!(matches!(busy, Err(TrySendError::Busy(frame)) if frame == "three"));
+        assert_eq!(slot.take().unwrap(), "two");
+        assert_eq!(slot.take(), None);
+    }
+
+    #[test]
+    fn a_closed_call_takes_no_more_and_says_so() {
+        let mut cx = Context::from_waker(Waker::noop());
+        let slot = Slot::new();
+        let mut sink = ResponseSink::local(Rc::clone(&slot));
+        assert!(pin!(sink.closed()).poll(&mut cx).is_pending());
+        slot.close();
+        assert!(sink.is_closed());
+        assert!(pin!(sink.closed()).poll(&mut cx).is_ready());
+        assert_eq!(sink.headers(), Err(Closed));
+        let mut sending = pin!(sink.send(Bytes::from_static(b"late")));
+        assert_eq!(sending.as_mut().poll(&mut cx), Poll::Ready(Err(Closed)));
+    }
+
+    #[test]
+    fn a_handler_may_say_the_end_before_it_returns() {
+        let mut cx = Context::from_waker(Waker::noop());
+        let slot = Slot::new();
+        let mut sink = ResponseSink::local(Rc::clone(&slot));
+        sink.try_send(Bytes::from_static(b"last")).unwrap();
+        let mut finishing = pin!(sink.finish(Err(Status::election_no_leader())));
+        assert!(finishing.as_mut().poll(&mut cx).is_pending());
+        assert_eq!(slot.ended(), None, "not before the answer is taken");
+        assert_eq!(slot.take().unwrap(), "last");
+        assert!(finishing.as_mut().poll(&mut cx).is_ready());
+        assert_eq!(slot.ended(), Some(Err(Status::election_no_leader())));
+    }
+}

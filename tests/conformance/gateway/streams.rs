@@ -5,15 +5,23 @@ use std::time::Duration;
 use bytes::Bytes;
 use kvnode_tests::gateway::{Stream, base64};
 use kvnode_tests::words::*;
-use kvnode_tests::{Client, idle};
+use kvnode_tests::{Client, Server, idle};
 use serde_json::{Value, json};
 
 use super::{b, ok};
+
+/// etcd does not answer over HTTP/1.1 before the request's body has ended.
+fn answers_open_bodies(server: &Server) -> bool {
+    server.kind().is_kvnode()
+}
 
 /// case 183
 #[test]
 fn a_watch_tells_that_it_is_there_and_then_each_event_at_once() {
     idle(async |server, client: Client| {
+        if !answers_open_bodies(server) {
+            return;
+        }
         let mut watch = Stream::open(server.address(), "/v3/watch", &[]);
         watch
             .say(&json!({"create_request": {"key": b("k"), "range_end": b("l"), "prev_kv": true}}));
@@ -57,6 +65,9 @@ fn a_watch_tells_that_it_is_there_and_then_each_event_at_once() {
 #[test]
 fn a_refused_watch_is_a_result_and_the_stream_goes_on() {
     idle(async |server, client: Client| {
+        if !answers_open_bodies(server) {
+            return;
+        }
         let mut watch = Stream::open(server.address(), "/v3/watch", &[]);
         watch.say(&json!({"create_request": {"key": b("k"), "range_end": b("j")}}));
         let refused = watch.result();
@@ -92,6 +103,9 @@ fn the_end_of_the_body_does_not_end_a_watch() {
 #[test]
 fn objects_are_found_however_the_body_is_cut() {
     idle(async |server, _| {
+        if !answers_open_bodies(server) {
+            return;
+        }
         let mut watch = Stream::open(server.address(), "/v3/watch", &[]);
         let create = json!({"create_request": {"key": b("k")}}).to_string();
         for piece in create.as_bytes().chunks(7) {
@@ -107,8 +121,29 @@ fn objects_are_found_however_the_body_is_cut() {
 
 /// case 184
 #[test]
+fn two_objects_in_one_body_are_answered_in_two_lines() {
+    idle(async |server, client: Client| {
+        let lease = client.lease_grant(grant(600)).await.expect("a lease").id;
+        let mut alive = Stream::open(server.address(), "/v3/lease/keepalive", &[]);
+        let one = json!({"ID": lease}).to_string();
+        alive.say_text(&format!("{one}{one}"));
+        alive.end();
+        for _ in 0..2 {
+            let answer = alive.result();
+            assert_eq!(answer["ID"], lease.to_string());
+            assert_eq!(answer["TTL"], "600");
+        }
+        assert_eq!(alive.line(), None);
+    });
+}
+
+/// case 184
+#[test]
 fn a_keepalive_answers_each_object_and_ends_with_the_body() {
     idle(async |server, client: Client| {
+        if !answers_open_bodies(server) {
+            return;
+        }
         let lease = client.lease_grant(grant(600)).await.expect("a lease").id;
         let mut alive = Stream::open(server.address(), "/v3/lease/keepalive", &[]);
         let one = json!({"ID": lease}).to_string();
@@ -148,6 +183,9 @@ fn a_stream_that_waits_for_requests_has_answered_its_head() {
 #[test]
 fn bad_text_ends_a_stream_with_an_error() {
     idle(async |server, _| {
+        if !answers_open_bodies(server) {
+            return;
+        }
         let mut first = Stream::open(server.address(), "/v3/watch", &[]);
         first.say_text("[1]");
         first.end();
@@ -214,6 +252,9 @@ fn an_election_is_observed_in_lines() {
 #[test]
 fn a_slow_reader_gets_everything_in_order() {
     idle(async |server, client: Client| {
+        if !answers_open_bodies(server) {
+            return;
+        }
         let mut watch = Stream::open(server.address(), "/v3/watch", &[]);
         watch.say(&json!({"create_request": {"key": b("k")}}));
         assert_eq!(watch.result()["created"], true);
@@ -275,6 +316,9 @@ fn a_watch_runs_over_http2() {
 #[test]
 fn a_client_that_hangs_up_takes_its_watchers_along() {
     idle(async |server, _| {
+        if !answers_open_bodies(server) {
+            return;
+        }
         let watchers = || {
             let body = kvnode_tests::http::get(server.address(), "/metrics")
                 .expect("metrics")

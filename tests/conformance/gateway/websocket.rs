@@ -53,6 +53,10 @@ fn pings_are_answered_and_messages_may_come_in_pieces() {
 #[test]
 fn a_call_with_one_answer_gives_it_and_closes() {
     idle(async |server, client: Client| {
+        // etcd waits for the end of the frames before it calls a method with one request.
+        if !server.kind().is_kvnode() {
+            return;
+        }
         client.write("k", "v").await;
         let mut socket =
             WebSocket::open(server.address(), "/v3/kv/range", &[]).expect("an upgrade");
@@ -61,19 +65,17 @@ fn a_call_with_one_answer_gives_it_and_closes() {
             panic!("an answer was expected");
         };
         assert_eq!(answer["kvs"][0]["value"], b("v"));
-        if server.kind().is_kvnode() {
-            assert_eq!(socket.hear(), Heard::Close(1000));
-            let mut socket =
-                WebSocket::open(server.address(), "/v3/kv/range", &[]).expect("an upgrade");
-            socket.say(&json!({}));
-            let Heard::Text(answer) = socket.hear() else {
-                panic!("an answer was expected");
-            };
-            assert_eq!(
-                (&answer["code"], &answer["error"]),
-                (&json!(3), &json!("etcdserver: key is not provided"))
-            );
-        }
+        assert_eq!(socket.hear(), Heard::Close(1000));
+        let mut socket =
+            WebSocket::open(server.address(), "/v3/kv/range", &[]).expect("an upgrade");
+        socket.say(&json!({}));
+        let Heard::Text(answer) = socket.hear() else {
+            panic!("an answer was expected");
+        };
+        assert_eq!(
+            (&answer["code"], &answer["error"]),
+            (&json!(3), &json!("etcdserver: key is not provided"))
+        );
     });
 }
 
@@ -117,6 +119,10 @@ fn a_get_without_an_upgrade_is_refused() {
 #[test]
 fn a_client_that_leaves_while_it_waits_for_a_lock_leaves_no_key() {
     idle(async |server, client: Client| {
+        // etcd waits for the end of the frames before it calls a method with one request.
+        if !server.kind().is_kvnode() {
+            return;
+        }
         let lease = client.lease_grant(grant(600)).await.expect("a lease").id;
         client.lock(lock_on("l", lease)).await.expect("the lock");
         let until = async |count: i64| {
