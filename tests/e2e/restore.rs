@@ -13,7 +13,7 @@ use kvnode_tests::{Client, Cluster, Options, Server, build};
 const LIMIT: Duration = Duration::from_secs(300);
 
 fn kvutil(words: &[&str]) -> String {
-    let output = Command::new(build::tool())
+    let output = Command::new(build::tool("kvutil"))
         .args(words)
         .output()
         .expect("kvutil runs");

@@ -31,12 +31,6 @@ pub fn subject() -> &'static Subject {
     })
 }
 
-/// The offline tool, built like our server.
-pub fn tool() -> &'static Path {
-    static TOOL: OnceLock<PathBuf> = OnceLock::new();
-    TOOL.get_or_init(|| built("kvutil"))
-}
-
 /// `<target>/tmp/kvnode-tests`: where test data lives; removed runs of dead processes are cleared away.
 pub fn scratch() -> &'static Path {
     static SCRATCH: OnceLock<PathBuf> = OnceLock::new();
