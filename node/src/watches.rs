@@ -270,9 +270,15 @@ impl Watches {
         );
         let before = self.reported.replace(now);
         let metrics = &self.shared.metrics;
-        metrics.watch_streams.add(now.0 as i64 - before.0 as i64);
-        metrics.watchers.add(now.1 as i64 - before.1 as i64);
-        metrics.slow_watchers.add(now.2 as i64 - before.2 as i64);
+        metrics
+            .store
+            .watch_streams
+            .add(now.0 as i64 - before.0 as i64);
+        metrics.store.watchers.add(now.1 as i64 - before.1 as i64);
+        metrics
+            .store
+            .slow_watchers
+            .add(now.2 as i64 - before.2 as i64);
     }
 
     fn notify_progress(&self, core: &Rc<ClientCore>) {
@@ -311,7 +317,8 @@ impl Watches {
     fn push(&self, stream: StreamId, frame: Bytes, cost: usize) {
         if let Some(outbox) = self.outbox(stream) {
             self.shared.metrics.method(Method::Watch).sent.add(1);
-            self.shared.metrics.grpc_sent_bytes.add(frame.len() as u64);
+            let sent = &self.shared.metrics.calls.here().sent_bytes;
+            sent.add(frame.len() as u64);
             outbox.push(frame, cost);
         }
     }
@@ -324,6 +331,7 @@ impl Watches {
             let events = encode::watch_events(&delivery.events, delivery.prev_kv);
             self.shared
                 .metrics
+                .store
                 .events
                 .add((delivery.events.len() * delivery.targets.len()) as u64);
             let cost = delivery.cost();

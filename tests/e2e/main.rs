@@ -10,5 +10,6 @@ mod kill;
 mod left_behind;
 mod load;
 mod membership;
+mod monitoring;
 mod restart;
 mod slow_watch;

@@ -30,6 +30,7 @@ pub mod history;
 pub mod http;
 pub mod model;
 pub mod pool;
+pub mod prometheus;
 pub mod server;
 pub mod sim;
 pub mod words;

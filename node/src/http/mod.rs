@@ -35,7 +35,7 @@ use bytes::Bytes;
 
 pub use face::{
     Call, Closed, HttpBody, HttpRequest, HttpResponse, Peer, Reply, RequestStream, ResponseBody,
-    ResponseSink, Service,
+    ResponseSink, Service, TurnedAway,
 };
 pub use http1::{BodyError, BrokenOff};
 pub(crate) use listener::Permit;
@@ -150,8 +150,13 @@ async fn connection<S: Service>(
     let mut stream = rt::Stream::from_socket(socket);
     let limit = options.first_bytes_timeout;
     let sniffed = rt::timeout(limit, sniff::sniff(&mut stream));
-    let Some(Ok(Ok(Some((protocol, head))))) = rt::unless(&shutdown, sniffed).await else {
-        return;
+    let (protocol, head) = match rt::unless(&shutdown, sniffed).await {
+        Some(Ok(Ok(Some(found)))) => found,
+        Some(Err(rt::Elapsed)) => {
+            service.turned_away(TurnedAway::SlowStart);
+            return;
+        }
+        _ => return,
     };
     let head = Bytes::from(head);
     match protocol {
