@@ -19,10 +19,12 @@ use kvnode_api::status::Status;
 use kvnode_api::{WatchCreateRequest, WatchResponse};
 use kvnode_store::Change;
 use kvnode_store::watch::{
-    CATCH_UP_REVISIONS_MAX, CatchUp, Delivery, HEAD_BYTES, Limits, StreamId, WatcherSet, pieces,
+    CATCH_UP_REVISIONS_MAX, CatchUp, Delivery, HEAD_BYTES, Limits, StreamId, TOO_MANY_WATCHERS,
+    WatcherSet, pieces,
 };
 
 use crate::cores::client::ClientCore;
+use crate::metrics::Limit;
 use crate::rt;
 use crate::shared::Shared;
 
@@ -465,6 +467,9 @@ impl Stream {
             &mut answers,
         );
         for answer in answers {
+            if answer.cancel_reason == TOO_MANY_WATCHERS {
+                self.core.refused(Limit::Watchers);
+            }
             watches.answer(&self.core, self.outbox.id, answer);
         }
         watches.catch_up(&self.core);
