@@ -1,4 +1,5 @@
-//! Automatic compaction: by age or by number of revisions. Runs on the leader; elsewhere it only waits.
+//! Automatic compaction: by age or by number of revisions. The leader compacts; the others only keep count, so that
+//! whoever leads next knows the revisions of the past.
 
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -19,30 +20,58 @@ const REVISION_INTERVAL: Duration = Duration::from_secs(300);
 /// Samples per period when compacting by age; and the longest period that is sampled this finely.
 const SAMPLES: u32 = 10;
 const PERIOD_MAX: Duration = Duration::from_secs(3600);
+/// How often a change of the settings is looked for.
+const SETTINGS_STEP: Duration = Duration::from_secs(1);
 
 pub async fn run(core: Rc<ClientCore>) {
-    match core.shared.config.auto_compaction {
-        AutoCompaction::Off => {}
-        AutoCompaction::Revision(keep) => loop {
-            rt::sleep(REVISION_INTERVAL).await;
-            compact(&core, core.revision() - keep).await;
-        },
-        AutoCompaction::Periodic(keep) => {
-            let mut window = Window::new(keep);
-            loop {
-                rt::sleep(window.sample_interval()).await;
-                if let Some(revision) = window.sample(core.revision()) {
-                    compact(&core, revision).await;
+    loop {
+        let policy = core.shared.live.auto_compaction();
+        match policy {
+            AutoCompaction::Off => {
+                pause(&core, policy, SETTINGS_STEP).await;
+            }
+            AutoCompaction::Revision(keep) => {
+                while pause(&core, policy, REVISION_INTERVAL).await {
+                    compact(&core, core.revision() - keep).await;
+                }
+            }
+            AutoCompaction::Periodic(keep) => {
+                let mut window = Window::new(keep);
+                window.note(core.revision());
+                while pause(&core, policy, window.sample_interval()).await {
+                    if let Some(revision) = window.due() {
+                        let done = compact(&core, revision).await;
+                        window.came_to(done);
+                    }
+                    window.note(core.revision());
                 }
             }
         }
     }
 }
 
-async fn compact(core: &Rc<ClientCore>, revision: i64) {
+/// Waits; false if the settings have changed meanwhile.
+async fn pause(core: &ClientCore, policy: AutoCompaction, time: Duration) -> bool {
+    let mut left = time;
+    while !left.is_zero() {
+        let step = left.min(SETTINGS_STEP);
+        rt::sleep(step).await;
+        left -= step;
+        if core.shared.live.auto_compaction() != policy {
+            return false;
+        }
+    }
+    true
+}
+
+/// Whether the history up to there is gone now.
+async fn compact(core: &Rc<ClientCore>, revision: i64) -> bool {
+    if !core.shared.vitals.is_leader.load(Ordering::Relaxed) {
+        return false;
+    }
     let behind = core.with_view(|view| view.compact_revision()).max(0);
-    if revision <= behind || !core.shared.vitals.is_leader.load(Ordering::Relaxed) {
-        return;
+    if revision <= behind {
+        return true;
     }
     let message = CompactionRequest {
         revision,
@@ -50,28 +79,42 @@ async fn compact(core: &Rc<ClientCore>, revision: i64) {
     }
     .encode_to_vec();
     match core.propose(Kind::Compaction, &message).await {
-        Ok(_) => log::info!("compacted to revision {revision}"),
-        Err(status) if status == Status::compacted() => {}
+        Ok(_) => {
+            log::info!("compacted to revision {revision}");
+            true
+        }
+        Err(status) if status == Status::compacted() => true,
         Err(status) => {
-            log::warn!("automatic compaction to {revision}: {status}; the next one catches up")
+            log::warn!("automatic compaction to {revision}: {status}; trying again");
+            false
         }
     }
 }
 
-/// Revisions sampled over the time that is to be kept.
+/// Revisions sampled over the time that is to be kept, newest last.
+///
+/// A sample is noted at the beginning and after every interval. The first compaction is due once a whole period lies
+/// between the oldest sample and now, further ones after each period or hour, whichever is shorter; one that failed, or that
+/// another member would have had to make, is due again with the next sample.
 struct Window {
     keep: Duration,
     samples: VecDeque<i64>,
-    since_compaction: u32,
+    /// Intervals that have passed since the last compaction that came to something, or the beginning.
+    passed: u32,
+    /// Intervals that must pass until the next one.
+    patience: u32,
 }
 
 impl Window {
     fn new(keep: Duration) -> Self {
-        Window {
+        let mut window = Window {
             keep,
             samples: VecDeque::new(),
-            since_compaction: 0,
-        }
+            passed: 0,
+            patience: 0,
+        };
+        window.patience = u32::try_from(window.span()).unwrap_or(u32::MAX);
+        window
     }
 
     /// A tenth of the period, and of an hour if the period is longer.
@@ -79,7 +122,7 @@ impl Window {
         self.keep.min(PERIOD_MAX) / SAMPLES
     }
 
-    /// Samples that span the time to keep.
+    /// Intervals that span the time to keep.
     fn span(&self) -> usize {
         usize::try_from(
             self.keep
@@ -89,19 +132,30 @@ impl Window {
         .unwrap_or(usize::MAX)
     }
 
-    /// Notes the present revision; returns the one to compact to, once per period.
-    fn sample(&mut self, revision: i64) -> Option<i64> {
+    /// Notes the present revision.
+    fn note(&mut self, revision: i64) {
         self.samples.push_back(revision);
-        self.since_compaction += 1;
-        if self.samples.len() <= self.span() {
+        if self.samples.len() > self.span() {
+            let surplus = self.samples.len() - self.span();
+            self.samples.drain(..surplus);
+        }
+    }
+
+    /// An interval has passed: the revision to compact to, if it is time.
+    fn due(&mut self) -> Option<i64> {
+        self.passed = self.passed.saturating_add(1);
+        if self.passed < self.patience || self.samples.len() < self.span() {
             return None;
         }
-        let oldest = self.samples.pop_front()?;
-        if self.since_compaction < SAMPLES {
-            return None;
+        self.samples.front().copied()
+    }
+
+    /// What the compaction came to.
+    fn came_to(&mut self, done: bool) {
+        if done {
+            self.passed = 0;
+            self.patience = SAMPLES;
         }
-        self.since_compaction = 0;
-        Some(oldest)
     }
 }
 
@@ -109,22 +163,47 @@ impl Window {
 mod tests {
     use super::*;
 
-    #[test]
-    fn the_first_compaction_comes_after_a_full_period_and_keeps_that_much() {
-        let mut window = Window::new(Duration::from_secs(600));
-        assert_eq!(window.sample_interval(), Duration::from_secs(60));
-        let compacted: Vec<(i64, i64)> = (0..40)
-            .filter_map(|minute| Some((minute, window.sample(minute * 100)?)))
-            .collect();
-        assert_eq!(compacted, [(10, 0), (20, 1000), (30, 2000)]);
+    /// The compactions of so many intervals, as (interval, revision), where the revision is a hundred times the interval.
+    fn compactions(keep: Duration, intervals: i64, done: impl Fn(i64) -> bool) -> Vec<(i64, i64)> {
+        let mut window = Window::new(keep);
+        window.note(0);
+        let mut all = Vec::new();
+        for interval in 1..=intervals {
+            if let Some(revision) = window.due() {
+                let done = done(interval);
+                if done {
+                    all.push((interval, revision));
+                }
+                window.came_to(done);
+            }
+            window.note(interval * 100);
+        }
+        all
     }
 
     #[test]
-    fn a_long_period_compacts_every_hour() {
-        let mut window = Window::new(Duration::from_secs(24 * 3600));
-        let hours: Vec<i64> = (0..300)
-            .filter_map(|sample| window.sample(sample).map(|_| sample / 10))
-            .collect();
-        assert_eq!(hours, [24, 25, 26, 27, 28, 29]);
+    fn the_first_compaction_comes_after_a_full_period_and_keeps_that_much() {
+        let keep = Duration::from_secs(600);
+        assert_eq!(Window::new(keep).sample_interval(), Duration::from_secs(60));
+        let all = compactions(keep, 40, |_| true);
+        assert_eq!(all, [(10, 0), (20, 1000), (30, 2000), (40, 3000)]);
+    }
+
+    #[test]
+    fn a_long_period_compacts_every_hour_once_it_has_passed() {
+        let all = compactions(Duration::from_secs(24 * 3600), 300, |_| true);
+        let hours: Vec<_> = all.iter().map(|(at, _)| at / 10).collect();
+        assert_eq!(hours, [24, 25, 26, 27, 28, 29, 30]);
+        assert!(
+            all.iter()
+                .all(|(at, revision)| at * 100 - revision == 24_000)
+        );
+    }
+
+    #[test]
+    fn what_failed_is_tried_again_with_the_next_sample() {
+        // Not before interval 13, as if another member led until then.
+        let all = compactions(Duration::from_secs(600), 35, |interval| interval >= 13);
+        assert_eq!(all, [(13, 300), (23, 1300), (33, 2300)]);
     }
 }

@@ -26,15 +26,17 @@ pub use urls::{Address, Scheme, Url};
 
 use crate::auth::jwt;
 use crate::logging;
+use crate::slow_disk;
 use merge::Settings;
 use std::ffi::OsString;
 use std::io;
+use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Everything the node needs to know before it touches the machine.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Config {
     /// This member's name.
     pub name: String,
@@ -67,6 +69,8 @@ pub struct Config {
     pub initial_cluster_state: ClusterState,
     /// Enters the ids.
     pub initial_cluster_token: String,
+    /// How to find the founders, where they are not listed.
+    pub discovery: Option<Discovery>,
     /// Why these settings can neither found nor join a cluster; of no account once there is a data
     /// directory.
     pub founding_error: Option<ConfigError>,
@@ -99,7 +103,11 @@ pub struct Config {
     pub limits: Limits,
     /// Space alarm over live and historic bytes; `None` is no quota.
     pub quota_bytes: Option<u64>,
-    /// Raise NOSPACE before the disk has less; 0 is off.
+    /// NOSPACE of this member ends by itself once a compaction made room.
+    pub nospace_auto_disarm: bool,
+    /// Size of the ballast file; 0 is none.
+    pub disk_reserve_bytes: u64,
+    /// Refuse writes while the disk has less; 0 is off.
     pub min_free_bytes: u64,
     /// Size of one log file: a multiple of 1 MiB, 1 MiB to 1 GiB.
     pub wal_segment_bytes: u64,
@@ -133,8 +141,55 @@ pub struct Config {
     /// Log an applied entry that took longer; `Duration::MAX` is off.
     pub warning_apply_duration: Duration,
 
+    /// Log a unary request that took longer; `Duration::MAX` is off.
+    pub warning_unary_request_duration: Duration,
+    /// Time every RPC.
+    pub metrics_extensive: bool,
+    /// When the log's disk counts as slow; `None` is never.
+    pub slow_disk_warn: Option<slow_disk::Rule>,
+
     /// Executors; `None` is one per usable CPU.
     pub cores: Option<NonZeroUsize>,
+}
+
+/// How founders are found; see `discovery.rs`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Discovery {
+    /// By DNS.
+    Srv(SrvDiscovery),
+    /// In another cluster.
+    Registry(RegistryDiscovery),
+}
+
+/// `--discovery-srv` and its neighbours.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SrvDiscovery {
+    pub domain: String,
+    /// Of the service's name; often empty.
+    pub suffix: String,
+    /// DNS servers; empty: those of `/etc/resolv.conf`.
+    pub servers: Vec<SocketAddr>,
+}
+
+/// `--discovery-token` and its neighbours.
+#[derive(Clone, PartialEq, Eq)]
+pub struct RegistryDiscovery {
+    pub token: String,
+    /// At least one, plain HTTP.
+    pub endpoints: Vec<Url>,
+    /// Name and password.
+    pub user: Option<(String, String)>,
+    pub dial_timeout: Duration,
+    pub request_timeout: Duration,
+}
+
+impl std::fmt::Debug for RegistryDiscovery {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // Neither token nor password.
+        f.debug_struct("RegistryDiscovery")
+            .field("endpoints", &self.endpoints)
+            .finish_non_exhaustive()
+    }
 }
 
 /// The operator's socket.
@@ -191,6 +246,10 @@ pub struct Limits {
     pub request_bytes_max: usize,
     /// Open HTTP/2 streams per connection.
     pub concurrent_streams_max: u32,
+    /// Bytes of one answer to a range; 0 is no limit.
+    pub range_bytes_max: u64,
+    /// Bytes of all answers to ranges under way; 0 is no limit.
+    pub range_bytes_inflight_max: u64,
 }
 
 /// Who may use the HTTP side of the client listeners.

@@ -16,6 +16,7 @@ use crate::cores::{ReplicaMessage, post};
 use crate::exit;
 use crate::mailbox::{Receiver, Sender};
 use crate::shared::Shared;
+use crate::slow_disk::{self, Watch};
 
 /// Quiet time after which an idle mark is written, so that a later reader can tell the end of the log from damage.
 const IDLE_MARK: Duration = Duration::from_millis(20);
@@ -45,8 +46,11 @@ pub fn spawn(
     std::thread::Builder::new()
         .name("kv-wal".into())
         .spawn(move || {
+            let rule = shared.config.slow_disk_warn;
+            let slow = rule.map(|rule| Watch::new(rule, shared.now_ms()));
             DiskThread {
                 log,
+                slow,
                 shared,
                 replica,
             }
@@ -56,6 +60,7 @@ pub fn spawn(
 
 struct DiskThread {
     log: Log,
+    slow: Option<Watch>,
     shared: Arc<Shared>,
     replica: Sender<ReplicaMessage>,
 }
@@ -128,7 +133,11 @@ impl DiskThread {
                 self.observe(started.elapsed());
             }
             let bytes: usize = turn.entries.iter().map(|entry| entry.payload.len()).sum();
-            self.shared.metrics.wal_write_bytes.add(bytes as u64);
+            let metrics = &self.shared.metrics.disk;
+            metrics.wal_write_bytes.add(bytes as u64);
+            metrics
+                .wal_batch_entries
+                .observe_count(turn.entries.len() as u64);
             post(&self.replica, ReplicaMessage::Written(number));
         }
         if let Some(membership) = turn.membership {
@@ -183,6 +192,9 @@ impl DiskThread {
             match act(&mut self.log, now_ms) {
                 Ok(()) => return,
                 Err(error @ kvnode_wal::Error::NoSpace { .. }) => {
+                    if self.shared.reserve.release() {
+                        continue;
+                    }
                     if !self.shared.vitals.disk_low.swap(true, Ordering::Relaxed) {
                         log::error!("{error}; writes wait until there is room, reads go on");
                     }
@@ -197,8 +209,26 @@ impl DiskThread {
         }
     }
 
-    fn observe(&self, took: Duration) {
-        self.shared.metrics.wal_fsync_seconds.observe(took);
+    fn observe(&mut self, took: Duration) {
+        self.shared.metrics.disk.wal_fsync_seconds.observe(took);
+        let now_ms = self.shared.now_ms();
+        if let Some(watch) = &mut self.slow
+            && let Some(slow) = watch.observe(took, now_ms)
+            && let Some(rule) = self.shared.config.slow_disk_warn
+        {
+            self.shared.metrics.disk.slow_disk_warnings.add(1);
+            let dir = &self.shared.wal_dir;
+            let device = slow_disk::device(dir).unwrap_or_else(|| "an unknown device".to_owned());
+            log::warn!(
+                "{} of {} syncs of the log in {:?} took longer than {:?}, the slowest {:?}: {device} under {} is slow",
+                slow.slow,
+                slow.syncs,
+                rule.window,
+                rule.limit,
+                slow.slowest,
+                dir.display()
+            );
+        }
         if took > Duration::from_secs(1) {
             log::warn!(
                 "a WAL write and sync took {took:?}: the disk under {} is slow",

@@ -7,6 +7,7 @@ use http::header::{ALLOW, HeaderValue};
 use http::{Method, StatusCode};
 use kvnode_api::status::Status;
 use kvnode_api::{AlarmType, RangeRequest};
+use serde_json::json;
 
 use crate::cores::client::ClientCore;
 use crate::http::{HttpRequest, HttpResponse, ResponseBody};
@@ -16,13 +17,13 @@ use crate::shared::{API_VERSION, CLUSTER_VERSION, STORAGE_VERSION};
 /// Answers one request. Anything unknown is 404 in plain text.
 pub async fn answer(core: &Rc<ClientCore>, request: HttpRequest) -> HttpResponse {
     let path = request.path();
-    let known = matches!(
-        path,
-        "/health" | "/version" | "/metrics" | "/livez" | "/readyz"
-    ) || path.starts_with("/livez/")
-        || path.starts_with("/readyz/");
     // Who scrapes is not told versions by mistake: they are the clients' affair.
-    if !known || (path == "/version" && !request.peer.role.serves_http()) {
+    let for_clients = request.peer.role.serves_http();
+    let known = matches!(path, "/health" | "/metrics" | "/livez" | "/readyz")
+        || path.starts_with("/livez/")
+        || path.starts_with("/readyz/")
+        || (for_clients && matches!(path, "/version" | "/debug/vars"));
+    if !known {
         return ResponseBody::text(StatusCode::NOT_FOUND, "404 page not found\n");
     }
     if request.method != Method::GET {
@@ -37,6 +38,7 @@ pub async fn answer(core: &Rc<ClientCore>, request: HttpRequest) -> HttpResponse
     match path {
         "/health" => health(core, &query).await,
         "/version" => ResponseBody::json(StatusCode::OK, version()),
+        "/debug/vars" => ResponseBody::json(StatusCode::OK, vars(core)),
         "/metrics" => metrics(core),
         "/livez" => checks(core, Kind::Live, None, &query).await,
         "/readyz" => checks(core, Kind::Ready, None, &query).await,
@@ -52,6 +54,31 @@ fn version() -> String {
         "{{\"etcdserver\":\"{API_VERSION}\",\"etcdcluster\":\"{CLUSTER_VERSION}\",\"storage\":\"{STORAGE_VERSION}\",\"kvnode\":\"{}\"}}",
         env!("CARGO_PKG_VERSION")
     )
+}
+
+/// What etcd tells there and is true here: the command line and Go's memory numbers are left out.
+fn vars(core: &ClientCore) -> String {
+    let sample = process::sample(core);
+    let leader = core.shared.vitals.leader.load(Ordering::Relaxed);
+    let state = match (sample.is_leader, sample.has_leader) {
+        (true, _) => "StateLeader",
+        (false, true) => "StateFollower",
+        (false, false) => "StateCandidate",
+    };
+    let vars = json!({
+        "cmdline": ["kvnode"],
+        "file_descriptor_limit": sample.fd_limit,
+        "memstats": { "Sys": sample.virtual_bytes, "HeapInuse": sample.resident_bytes },
+        "raft.status": {
+            "id": format!("{:x}", sample.member_id),
+            "term": sample.term,
+            "commit": sample.committed_index,
+            "applied": sample.applied_index,
+            "lead": format!("{leader:x}"),
+            "raftState": state,
+        },
+    });
+    format!("{vars:#}\n")
 }
 
 fn metrics(core: &ClientCore) -> HttpResponse {
@@ -83,11 +110,11 @@ async fn health(core: &Rc<ClientCore>, query: &Query<'_>) -> HttpResponse {
     let metrics = &core.shared.metrics;
     match result {
         Ok(()) => {
-            metrics.health_success.add(1);
+            metrics.server.health_success.add(1);
             ResponseBody::text(StatusCode::OK, "{\"health\":\"true\",\"reason\":\"\"}")
         }
         Err(reason) => {
-            metrics.health_failures.add(1);
+            metrics.server.health_failures.add(1);
             let body = format!("{{\"health\":\"false\",\"reason\":\"{reason}\"}}\n");
             ResponseBody::text(StatusCode::SERVICE_UNAVAILABLE, body)
         }
@@ -172,8 +199,16 @@ async fn checks(
     };
     let mut lines = String::new();
     let mut failed = false;
+    let endpoint = if kind == Kind::Live {
+        "livez"
+    } else {
+        "readyz"
+    };
     for name in wanted {
-        match check(core, name).await {
+        let result = check(core, name).await;
+        let counts = &core.shared.metrics.server;
+        counts.checked(endpoint, name, result.is_ok());
+        match result {
             Ok(()) => lines.push_str(&format!("[+]{name} ok\n")),
             Err(reason) => {
                 failed = true;

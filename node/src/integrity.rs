@@ -96,9 +96,9 @@ fn report(core: &ClientCore, outcome: &Outcome) {
     }
     // Once, by the worst of it.
     match (outcome.corrupt.is_empty(), outcome.unverified.is_empty()) {
-        (false, _) => metrics.integrity_corrupt.add(1),
-        (true, false) => metrics.integrity_unverified.add(1),
-        (true, true) => metrics.integrity_verified.add(1),
+        (false, _) => metrics.server.integrity_corrupt.add(1),
+        (true, false) => metrics.server.integrity_unverified.add(1),
+        (true, true) => metrics.server.integrity_verified.add(1),
     }
     if !outcome.unverified.is_empty() {
         log::warn!(

@@ -18,6 +18,7 @@ pub struct Live {
     quota_bytes: AtomicU64,
     min_free_bytes: AtomicU64,
     warning_apply_nanos: AtomicU64,
+    warning_unary_nanos: AtomicU64,
     auto_compaction: Mutex<AutoCompaction>,
 }
 
@@ -28,6 +29,7 @@ impl Live {
             quota_bytes: AtomicU64::default(),
             min_free_bytes: AtomicU64::default(),
             warning_apply_nanos: AtomicU64::default(),
+            warning_unary_nanos: AtomicU64::default(),
             auto_compaction: Mutex::new(config.auto_compaction),
         };
         live.set(config);
@@ -41,6 +43,8 @@ impl Live {
         self.min_free_bytes.store(config.min_free_bytes, Relaxed);
         self.warning_apply_nanos
             .store(nanos(config.warning_apply_duration), Relaxed);
+        self.warning_unary_nanos
+            .store(nanos(config.warning_unary_request_duration), Relaxed);
         *self
             .auto_compaction
             .lock()
@@ -60,6 +64,11 @@ impl Live {
     /// An applied batch that takes longer is logged.
     pub fn warning_apply_duration(&self) -> Duration {
         Duration::from_nanos(self.warning_apply_nanos.load(Relaxed))
+    }
+
+    /// A unary request that takes longer is logged.
+    pub fn warning_unary_request_duration(&self) -> Duration {
+        Duration::from_nanos(self.warning_unary_nanos.load(Relaxed))
     }
 
     /// History kept.
@@ -84,4 +93,5 @@ pub const RELOADABLE: &[&str] = &[
     "min-free-bytes",
     "quota-backend-bytes",
     "warning-apply-duration",
+    "warning-unary-request-duration",
 ];

@@ -17,7 +17,10 @@
 
 mod line;
 mod queue;
+mod rotation;
 mod writer;
+
+pub use rotation::Rotation;
 
 use line::write_line;
 use log::{Level, LevelFilter, Log, Metadata, Record};
@@ -44,6 +47,8 @@ pub struct Settings {
     pub format: Format,
     /// All of these get every line.
     pub outputs: Vec<Output>,
+    /// For the one file among them; `None` leaves files to others.
+    pub rotation: Option<Rotation>,
 }
 
 impl Default for Settings {
@@ -53,6 +58,7 @@ impl Default for Settings {
             level: LevelFilter::Info,
             format: Format::Json,
             outputs: vec![Output::Stderr],
+            rotation: None,
         }
     }
 }
@@ -104,7 +110,8 @@ pub struct Handle {
 
 /// Opens the outputs, starts the writer and installs the logger and a panic hook that logs.
 pub fn init(settings: &Settings) -> Result<Handle, Error> {
-    let sinks: Result<Vec<Sink>, Error> = settings.outputs.iter().map(Sink::open).collect();
+    let open = |output| Sink::open(output, settings.rotation);
+    let sinks: Result<Vec<Sink>, Error> = settings.outputs.iter().map(open).collect();
     let writer = Writer {
         sinks: sinks?,
         format: settings.format,
@@ -214,6 +221,7 @@ mod tests {
             level: LevelFilter::Info,
             format: Format::Json,
             outputs: vec![Output::File(path.clone())],
+            rotation: None,
         };
         let handle = init(&settings).unwrap();
         assert!(matches!(init(&settings), Err(Error::Twice)));

@@ -67,6 +67,7 @@ fn run(shared: &Shared, persisters: &PersisterSlot, replica: &Sender<ReplicaMess
             }
             shared
                 .metrics
+                .disk
                 .backend_commit_seconds
                 .observe(started.elapsed());
             persisted = applied;
@@ -125,7 +126,9 @@ fn sample(shared: &Shared) {
         return;
     };
     let free = stat.f_bavail.saturating_mul(stat.f_frsize);
+    shared.vitals.disk_free_bytes.store(free, Ordering::Relaxed);
     let least = shared.live.min_free_bytes();
+    shared.reserve.keep(free, least);
     let low = least > 0 && free < least;
     if low != shared.vitals.disk_low.swap(low, Ordering::Relaxed) {
         let directory = shared.data_dir.display();

@@ -10,6 +10,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use kvnode_replica::Replica;
+use kvnode_store::datadir::{self, Presence};
 use kvnode_store::engine::Engine as _;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -21,6 +22,7 @@ use crate::config::{self, AdminSocket, Config};
 use crate::cores::client::{ClientCore, Start};
 use crate::cores::replica::{Links, ReplicaCore};
 use crate::cores::{ApplyJob, CoreMessage, Mailboxes, ReplicaMessage, View, apply, post};
+use crate::discovery;
 use crate::disk::{self, DiskJob};
 use crate::exit::{Code, Exit};
 use crate::grpc::NodeService;
@@ -73,11 +75,12 @@ pub fn run(config: Config, reload: Reload) -> Result<(), Exit> {
     })?;
     let listeners = listen(&config)?;
     let peer_listeners = listen_for_peers(&config)?;
+    let mut config = config;
+    discover(&mut config, &notify)?;
     notify.busy("opening the data directory", START_EXTENSION);
     let mut opened = open::open(&config, machine.open_files)?;
     tls.settle(opened.data.root())
         .map_err(|error| Exit::new(Code::Failed, error.what.clone(), error.hint))?;
-    let mut config = config;
     if let Some(members) = opened.members.take() {
         config.initial_cluster = members;
     }
@@ -157,6 +160,25 @@ pub fn run(config: Config, reload: Reload) -> Result<(), Exit> {
             )
         })?;
     node.stop(Some(acceptor))
+}
+
+/// Finds the founders where nobody listed them. A member that has been founded needs no look.
+fn discover(config: &mut Config, notify: &Notify) -> Result<(), Exit> {
+    let Some(discovery) = &config.discovery else {
+        return Ok(());
+    };
+    // What cannot be looked at is told when it is opened.
+    if !matches!(
+        datadir::presence(&config.data_dir),
+        Ok(Presence::Absent | Presence::Unfinished)
+    ) {
+        return Ok(());
+    }
+    let list = discovery::find(config, discovery, notify)?;
+    config.set_founders(&list).map_err(|error| {
+        let hint = error.hint.unwrap_or_default();
+        Exit::new(Code::Usage, error.message, hint)
+    })
 }
 
 /// Stops a member that the others have removed, with the reason as its last word.
@@ -542,6 +564,8 @@ impl Node {
                 "raise the limit on threads",
             )
         })?;
+        let counted = (acceptor.counter(), connections_max);
+        let _ = self.shared.metrics.queues.connections.set(counted);
         Ok((self, acceptor))
     }
 
@@ -638,6 +662,7 @@ impl Seat {
         if self.number == 0 {
             rt::spawn_local(crate::announce::run(std::rc::Rc::clone(&core)));
             rt::spawn_local(compactor::run(std::rc::Rc::clone(&core)));
+            rt::spawn_local(crate::quota::run(std::rc::Rc::clone(&core)));
             rt::spawn_local(crate::integrity::run(std::rc::Rc::clone(&core)));
         }
         let shutdown = rt::Shutdown::new();

@@ -2,15 +2,29 @@
 
 use std::sync::atomic::Ordering;
 
+use kvnode_api::{AlarmMember, AlarmType};
 use rustix::process::{Resource, getrlimit};
 
 use crate::cores::client::ClientCore;
+use crate::health::alarm_name;
 use crate::metrics::Sample;
 use crate::shared::{API_VERSION, CLUSTER_VERSION_SHORT};
 
 /// Everything a scrape samples.
 pub fn sample(core: &ClientCore) -> Sample {
     let vitals = &core.shared.vitals;
+    let (auth_revision, alarms) = core.with_view(|view| {
+        let alarms = view.alarms().list(AlarmType::None as i32);
+        let named = |alarm: &AlarmMember| (alarm.member_id, alarm_name(alarm.alarm));
+        (
+            view.auth().revision(),
+            alarms.iter().map(named).collect::<Vec<_>>(),
+        )
+    });
+    let store = &core.shared.metrics.store;
+    store
+        .range_bytes_inflight
+        .set(i64::try_from(core.shared.ranges.bytes()).unwrap_or(i64::MAX));
     let (revision, compact_revision, keys, in_use) = core.with_view(|view| {
         (
             view.revision(),
@@ -28,6 +42,12 @@ pub fn sample(core: &ClientCore) -> Sample {
         has_leader: core.shared.has_leader(),
         is_leader: vitals.is_leader.load(Ordering::Relaxed),
         is_learner: vitals.is_learner.load(Ordering::Relaxed),
+        term: vitals.term.load(Ordering::Relaxed),
+        disk_low: vitals.disk_low.load(Ordering::Relaxed),
+        disk_free_bytes: signed(vitals.disk_free_bytes.load(Ordering::Relaxed)),
+        auth_revision,
+        alarms,
+        dropped_log_lines: core.shared.dropped_log_lines(),
         committed_index: vitals.committed.load(Ordering::Relaxed),
         applied_index: vitals.applied.load(Ordering::Relaxed),
         quota_bytes: core.shared.live.quota_bytes().map_or(0, signed),
@@ -36,7 +56,8 @@ pub fn sample(core: &ClientCore) -> Sample {
         keys_count: signed(keys),
         revision,
         compact_revision,
-        resident_bytes: resident_bytes().unwrap_or(0),
+        resident_bytes: memory_bytes(1).unwrap_or(0),
+        virtual_bytes: memory_bytes(0).unwrap_or(0),
         cpu_seconds: cpu_seconds().unwrap_or(0.0),
         open_fds: std::fs::read_dir("/proc/self/fd").map_or(0, |entries| entries.count() as u64),
         fd_limit: getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX),
@@ -45,10 +66,10 @@ pub fn sample(core: &ClientCore) -> Sample {
     }
 }
 
-/// Second field of `statm`, in pages.
-fn resident_bytes() -> Option<u64> {
+/// A field of `statm`, in pages: the first is the address space, the second what is resident.
+fn memory_bytes(field: usize) -> Option<u64> {
     let statm = std::fs::read_to_string("/proc/self/statm").ok()?;
-    let pages: u64 = statm.split_ascii_whitespace().nth(1)?.parse().ok()?;
+    let pages: u64 = statm.split_ascii_whitespace().nth(field)?.parse().ok()?;
     Some(pages * rustix::param::page_size() as u64)
 }
 
@@ -65,7 +86,7 @@ fn cpu_seconds() -> Option<f64> {
 mod tests {
     #[test]
     fn the_kernel_tells_memory_and_time() {
-        assert!(super::resident_bytes().is_some_and(|bytes| bytes > 1 << 20));
+        assert!(super::memory_bytes(1).is_some_and(|bytes| bytes > 1 << 20));
         assert!(super::cpu_seconds().is_some());
     }
 }

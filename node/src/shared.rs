@@ -12,7 +12,9 @@ use crate::config::{Config, Effective};
 use crate::departure::Departure;
 use crate::live::Live;
 use crate::metrics::Metrics;
+use crate::ranges::InFlight;
 use crate::reload::{Hooks, Outcome, Reload};
+use crate::reserve::Reserve;
 use crate::tls::Tls;
 
 /// The etcd API level this server answers as; clients parse it.
@@ -37,6 +39,10 @@ pub struct Shared {
     pub tls: Tls,
     pub data_dir: PathBuf,
     pub metrics: Metrics,
+    /// The ballast on the disk.
+    pub reserve: Reserve,
+    /// Range answers under way.
+    pub ranges: InFlight,
     pub vitals: Vitals,
     pub departure: Departure,
     /// What a reload changes.
@@ -77,6 +83,8 @@ pub struct Vitals {
     pub is_learner: AtomicBool,
     /// Less is free on the disk than --min-free-bytes: writes are refused.
     pub disk_low: AtomicBool,
+    /// Free on the data directory's disk when last looked at.
+    pub disk_free_bytes: AtomicU64,
     /// Physically removed history ends here.
     pub compacted: AtomicI64,
     pub stopping: AtomicBool,
@@ -95,10 +103,12 @@ impl Shared {
         wal_dir: PathBuf,
         tls: Tls,
     ) -> Self {
+        let reserve = Reserve::new(&data_dir, config.disk_reserve_bytes);
         Shared {
             live: Live::new(&config),
             reload_hooks: Hooks::default(),
             reloader: OnceLock::new(),
+            metrics: Metrics::new(config.metrics_extensive),
             config,
             cluster_id,
             member_id,
@@ -106,7 +116,8 @@ impl Shared {
             wal_dir,
             tls,
             data_dir,
-            metrics: Metrics::new(),
+            ranges: InFlight::default(),
+            reserve,
             vitals: Vitals::default(),
             departure: Departure::default(),
             started: Instant::now(),

@@ -19,10 +19,12 @@ use kvnode_api::status::Status;
 use kvnode_api::{WatchCreateRequest, WatchResponse};
 use kvnode_store::Change;
 use kvnode_store::watch::{
-    CATCH_UP_REVISIONS_MAX, CatchUp, Delivery, HEAD_BYTES, Limits, StreamId, WatcherSet, pieces,
+    CATCH_UP_REVISIONS_MAX, CatchUp, Delivery, HEAD_BYTES, Limits, StreamId, TOO_MANY_WATCHERS,
+    WatcherSet, pieces,
 };
 
 use crate::cores::client::ClientCore;
+use crate::metrics::Limit;
 use crate::rt;
 use crate::shared::Shared;
 
@@ -282,9 +284,15 @@ impl Watches {
         );
         let before = self.reported.replace(now);
         let metrics = &self.shared.metrics;
-        metrics.watch_streams.add(now.0 as i64 - before.0 as i64);
-        metrics.watchers.add(now.1 as i64 - before.1 as i64);
-        metrics.slow_watchers.add(now.2 as i64 - before.2 as i64);
+        metrics
+            .store
+            .watch_streams
+            .add(now.0 as i64 - before.0 as i64);
+        metrics.store.watchers.add(now.1 as i64 - before.1 as i64);
+        metrics
+            .store
+            .slow_watchers
+            .add(now.2 as i64 - before.2 as i64);
     }
 
     fn notify_progress(&self, core: &Rc<ClientCore>) {
@@ -324,7 +332,8 @@ impl Watches {
         if let Some(outbox) = self.outbox(stream) {
             if outbox.is_call {
                 self.shared.metrics.method(Method::Watch).sent.add(1);
-                self.shared.metrics.grpc_sent_bytes.add(frame.len() as u64);
+                let sent = &self.shared.metrics.calls.here().sent_bytes;
+                sent.add(frame.len() as u64);
             }
             outbox.push(frame, cost);
         }
@@ -338,6 +347,7 @@ impl Watches {
             let events = encode::watch_events(&delivery.events, delivery.prev_kv);
             self.shared
                 .metrics
+                .store
                 .events
                 .add((delivery.events.len() * delivery.targets.len()) as u64);
             let cost = delivery.cost();
@@ -471,6 +481,9 @@ impl Stream {
             &mut answers,
         );
         for answer in answers {
+            if answer.cancel_reason == TOO_MANY_WATCHERS {
+                self.core.refused(Limit::Watchers);
+            }
             watches.answer(&self.core, self.outbox.id, answer);
         }
         watches.catch_up(&self.core);

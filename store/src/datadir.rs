@@ -7,6 +7,8 @@
 //!            wal/          the log, unless it was put elsewhere at creation
 //!            snap/         full snapshots
 //!            quarantine/   everything a repair ever removed (`replace.rs`)
+//!            admin.sock    the operator's socket of a running node
+//!            reserve       room that a node gives up when the disk is full
 //!            SPENT         only if a repair gave up entries that other members may count on
 //! <wal-dir>/IDENTITY       a copy, if the log is elsewhere
 //!           wal/           the log
@@ -64,12 +66,14 @@ pub const SPENT_FILE: &str = "SPENT";
 pub const ADMIN_SOCKET: &str = "admin.sock";
 /// Self-signed certificates.
 pub const FIXTURES_DIR: &str = "fixtures";
+/// Room that a node gives up when the disk is full.
+pub const RESERVE_FILE: &str = "reserve";
 /// The identity before the directory is complete.
 const PENDING_FILE: &str = "IDENTITY.creating";
 /// Newest format version this program writes and reads.
 pub const FORMAT: u32 = 1;
 
-const KNOWN: [&str; 9] = [
+const KNOWN: [&str; 10] = [
     IDENTITY_FILE,
     LOCK_FILE,
     KV_DIR,
@@ -79,6 +83,7 @@ const KNOWN: [&str; 9] = [
     SPENT_FILE,
     ADMIN_SOCKET,
     FIXTURES_DIR,
+    RESERVE_FILE,
 ];
 const MODE: u32 = 0o700;
 

@@ -54,7 +54,7 @@ pub const HEAD_BYTES: usize = 64;
 const NO_WATCH_ID: i64 = -1;
 
 /// Refusal when the set is full; no text of the protocol fits.
-const TOO_MANY_WATCHERS: &str = "kvnode: too many watchers on this server";
+pub const TOO_MANY_WATCHERS: &str = "kvnode: too many watchers on this server";
 
 /// Handle of a watch stream; never valid again once the stream is dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -32,7 +32,11 @@ async fn member_id(client: &Client) -> u64 {
 
 /// A server whose quota is used up: puts of `fill*` until one is refused for space.
 fn full(body: impl AsyncFnOnce(&mut Server, Client)) {
-    let options = Options::default().arg(format!("--quota-backend-bytes={QUOTA}"));
+    let mut options = Options::default().arg(format!("--quota-backend-bytes={QUOTA}"));
+    if kvnode_tests::build::subject().kind.is_kvnode() {
+        // As etcd does: the alarm stays until it is disarmed.
+        options = options.arg("--nospace-auto-disarm=false");
+    }
     fresh_with(options, async |server, client| {
         let value = vec![b'x'; 256 << 10];
         for number in 0..4 * QUOTA / value.len() {

@@ -12,6 +12,7 @@ mod kill;
 mod left_behind;
 mod locks;
 mod membership;
+mod monitoring;
 mod one_sector;
 mod peer_numbers;
 mod restart;

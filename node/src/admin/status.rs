@@ -66,6 +66,7 @@ fn status(
             "disk_bytes": vitals.db_bytes.load(Relaxed),
             "quota_bytes": shared.live.quota_bytes(),
             "disk_low": vitals.disk_low.load(Relaxed),
+            "ballast_held": shared.reserve.is_held(),
             "alarms": alarms,
         })
     });

@@ -6,13 +6,16 @@ use super::flags::{self, GATES};
 use super::merge::{Notice, Settings, Source, invalid, named};
 use super::urls::{Address, Url};
 use super::{
-    AdminSocket, AuthToken, AutoCompaction, ClusterState, Config, ConfigError, ForceNewCluster,
-    Gateway, Keepalive, Limits, ids, suggest, values,
+    AdminSocket, AuthToken, AutoCompaction, ClusterState, Config, ConfigError, Discovery,
+    ForceNewCluster, Gateway, Keepalive, Limits, RegistryDiscovery, Scheme, SrvDiscovery, ids,
+    suggest, values,
 };
 use crate::admin;
 use crate::auth::jwt;
-use crate::logging::{self, Format, Output};
+use crate::logging::{self, Format, Output, Rotation};
+use crate::slow_disk;
 use kvnode_store::datadir::ADMIN_SOCKET;
+use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -67,6 +70,7 @@ pub fn build(settings: &Settings, notices: &mut Vec<Notice>) -> Result<Config, C
         &[("listen-peer-urls", &listen_peer_urls, true)],
     )?;
 
+    let discovery = read.discovery()?;
     let founding = read.founding(&name)?;
     let heartbeat_interval = read.millis("heartbeat-interval")?;
     let election_timeout = read.millis("election-timeout")?;
@@ -91,6 +95,7 @@ pub fn build(settings: &Settings, notices: &mut Vec<Notice>) -> Result<Config, C
             _ => ClusterState::New,
         },
         initial_cluster_token: read.text("initial-cluster-token").to_owned(),
+        discovery,
         founding_error: founding.error,
         member_id: founding.member_id,
         cluster_id: founding.cluster_id,
@@ -105,6 +110,8 @@ pub fn build(settings: &Settings, notices: &mut Vec<Notice>) -> Result<Config, C
         unsafe_no_fsync: read.unsafe_no_fsync()?,
         limits: read.limits()?,
         quota_bytes: read.quota()?,
+        nospace_auto_disarm: read.bool("nospace-auto-disarm")?,
+        disk_reserve_bytes: read.bytes("disk-reserve-bytes")?,
         min_free_bytes: read.bytes("min-free-bytes")?,
         wal_segment_bytes: read.wal_segment_bytes()?,
         log_keep_entries: read.entries("snapshot-catchup-entries", 5_000)?,
@@ -129,6 +136,9 @@ pub fn build(settings: &Settings, notices: &mut Vec<Notice>) -> Result<Config, C
         },
         log: read.log()?,
         warning_apply_duration: read.threshold("warning-apply-duration")?,
+        warning_unary_request_duration: read.threshold("warning-unary-request-duration")?,
+        metrics_extensive: read.text("metrics") == "extensive",
+        slow_disk_warn: read.slow_disk_warn()?,
         cores: read.cores()?,
         name,
     })
@@ -240,8 +250,8 @@ impl<'a> Read<'a> {
                 let path = PathBuf::from(path);
                 match admin::too_long(&path) {
                     None => Ok(Some(AdminSocket {
+                        explicit: path != data_dir.join(ADMIN_SOCKET),
                         path,
-                        explicit: true,
                     })),
                     Some((what, hint)) => Err(self.invalid("admin-socket", &what).hint(hint)),
                 }
@@ -362,6 +372,86 @@ impl<'a> Read<'a> {
         }
     }
 
+    /// At most one way to found a cluster may be asked for.
+    fn discovery(&self) -> Result<Option<Discovery>, ConfigError> {
+        let given = |name: &&&str| !self.text(name).is_empty();
+        let ways = ["initial-cluster", "discovery-srv", "discovery-token"];
+        let ways: Vec<&&str> = ways.iter().filter(given).collect();
+        if ways.len() > 1 {
+            let list: Vec<String> = ways.iter().map(|way| format!("--{way}")).collect();
+            return Err(ConfigError::usage(format!(
+                "multiple discovery or bootstrap flags are set: {}",
+                list.join(", ")
+            ))
+            .hint("choose one of them"));
+        }
+        let token = self.text("discovery-token");
+        let endpoints: Vec<&str> = values::split_list(self.text("discovery-endpoints")).collect();
+        if token.is_empty() != endpoints.is_empty() {
+            return Err(ConfigError::usage(
+                "--discovery-token and --discovery-endpoints need each other",
+            )
+            .hint("set both, or neither"));
+        }
+        match self.text("discovery-srv") {
+            "" if token.is_empty() => Ok(None),
+            "" => self.registry(token, &endpoints).map(Some),
+            domain => {
+                let server = |text: &str| {
+                    let with_port = text.parse::<SocketAddr>();
+                    let alone = || text.parse::<IpAddr>().map(|ip| SocketAddr::new(ip, 53));
+                    with_port.or_else(|_| alone()).map_err(|_| {
+                        self.invalid(
+                            "discovery-dns",
+                            "expected addresses, with a port or without",
+                        )
+                    })
+                };
+                let servers = values::split_list(self.text("discovery-dns")).map(server);
+                Ok(Some(Discovery::Srv(SrvDiscovery {
+                    domain: domain.to_owned(),
+                    suffix: self.text("discovery-srv-name").to_owned(),
+                    servers: servers.collect::<Result<_, _>>()?,
+                })))
+            }
+        }
+    }
+
+    fn registry(&self, token: &str, endpoints: &[&str]) -> Result<Discovery, ConfigError> {
+        if !self.bool("discovery-insecure-transport")? {
+            return Err(unsupported(
+                "discovery-insecure-transport=false",
+                self.source("discovery-insecure-transport"),
+                "the registry is asked over plain HTTP only",
+            ));
+        }
+        let plain = |text: &&str| {
+            // etcd takes endpoints without a scheme.
+            let url = match text.contains("://") {
+                true => Url::parse(text),
+                false => Url::parse(&format!("http://{text}")),
+            };
+            match url {
+                Ok(url) if url.scheme == Scheme::Http => Ok(url),
+                Ok(_) => Err(self.invalid("discovery-endpoints", "expected http://host:port")),
+                Err(why) => Err(self.invalid("discovery-endpoints", &why)),
+            }
+        };
+        let (user, password) = (self.text("discovery-user"), self.text("discovery-password"));
+        // etcd takes user:password in one as well.
+        let (user, password) = match user.split_once(':') {
+            Some((user, inside)) if password.is_empty() => (user, inside),
+            _ => (user, password),
+        };
+        Ok(Discovery::Registry(RegistryDiscovery {
+            token: token.to_owned(),
+            endpoints: endpoints.iter().map(plain).collect::<Result<_, _>>()?,
+            user: (!user.is_empty()).then(|| (user.to_owned(), password.to_owned())),
+            dial_timeout: self.duration("discovery-dial-timeout")?,
+            request_timeout: self.duration("discovery-request-timeout")?,
+        }))
+    }
+
     fn expected_cluster_id(&self) -> Result<Option<u64>, ConfigError> {
         match self.text("cluster-id") {
             "" => Ok(None),
@@ -404,6 +494,8 @@ impl<'a> Read<'a> {
             txn_ops_max: self.whole_usize("max-txn-ops")?,
             request_bytes_max,
             concurrent_streams_max: self.whole_u32("max-concurrent-streams")?,
+            range_bytes_max: self.bytes("max-range-bytes")?,
+            range_bytes_inflight_max: self.bytes("max-inflight-range-bytes")?,
         })
     }
 
@@ -523,11 +615,39 @@ impl<'a> Read<'a> {
                 outputs.push(output);
             }
         }
+        let rotation = self.rotation(&outputs)?;
         Ok(logging::Settings {
             level,
             format,
             outputs,
+            rotation,
         })
+    }
+
+    /// Rotation needs one file and nothing else, as in etcd.
+    fn rotation(&self, outputs: &[Output]) -> Result<Option<Rotation>, ConfigError> {
+        const FLAG: &str = "log-rotation-config-json";
+        if !self.bool("enable-log-rotation")? {
+            return Ok(None);
+        }
+        if !matches!(outputs, [Output::File(_)]) {
+            return Err(ConfigError::usage(
+                "--enable-log-rotation needs exactly one file as --log-outputs",
+            )
+            .hint("name one file path, or let the service manager keep the log"));
+        }
+        self.parse(FLAG, Rotation::parse).map(Some)
+    }
+
+    fn slow_disk_warn(&self) -> Result<Option<slow_disk::Rule>, ConfigError> {
+        match self.text("slow-disk-warn") {
+            "" | "off" | "none" => Ok(None),
+            _ => self
+                .parse("slow-disk-warn", |text| {
+                    slow_disk::Rule::parse(text, values::parse_duration)
+                })
+                .map(Some),
+        }
     }
 
     fn cores(&self) -> Result<Option<NonZeroUsize>, ConfigError> {

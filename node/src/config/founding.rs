@@ -5,7 +5,7 @@ use super::check::Read;
 use super::flags::{DEFAULT_NAME, DEFAULT_PEER_URL};
 use super::merge::named;
 use super::urls::Url;
-use super::{ConfigError, FoundingMember, ids, suggest, values};
+use super::{Config, ConfigError, FoundingMember, ids, suggest, values};
 
 /// What `--initial-cluster` and its neighbours come to.
 pub(super) struct Founding {
@@ -33,7 +33,8 @@ impl Read<'_> {
         }
         let member_id = id(&advertise)?;
         let cluster_id = ids::cluster_id(members.iter().map(|member| member.id));
-        let error = self.consistent(name, &members, &advertise).err();
+        let flag = named("initial-cluster", self.source("initial-cluster"));
+        let error = consistent(&flag, name, &members, &advertise).err();
         advertise.sort_by_key(Url::to_string);
         Ok(Founding {
             members,
@@ -44,75 +45,10 @@ impl Read<'_> {
         })
     }
 
-    fn consistent(
-        &self,
-        name: &str,
-        members: &[FoundingMember],
-        advertise: &[Url],
-    ) -> Result<(), ConfigError> {
-        let flag = named("initial-cluster", self.source("initial-cluster"));
-        let names = || members.iter().map(|member| member.name.as_str());
-        for (at, member) in members.iter().enumerate() {
-            let shared = |url: &&Url| members[..at].iter().any(|m| m.peer_urls.contains(url));
-            if let Some(url) = member.peer_urls.iter().find(shared) {
-                let holder = members[..at].iter().find(|m| m.peer_urls.contains(url));
-                return Err(ConfigError::usage(format!(
-                    "{flag}: members {:?} and {:?} have the same url {url}",
-                    holder.map_or("", |holder| &holder.name),
-                    member.name
-                ))
-                .hint("each member needs peer urls of its own"));
-            }
-        }
-        let Some(own) = members.iter().find(|member| member.name == name) else {
-            let has: Vec<&str> = names().collect();
-            return Err(ConfigError::usage(format!(
-                "member {name:?} is not in {flag} (has: {})",
-                has.join(", ")
-            ))
-            .hint(match suggest::nearest(name, names()) {
-                Some(nearest) => format!("set --name={nearest}, or add {name}=URL to the list"),
-                None => format!("set --name, or add {name}=URL to the list"),
-            }));
-        };
-        if members.len() > 1 && name == DEFAULT_NAME {
-            return Err(ConfigError::usage(format!(
-                "this member is called {DEFAULT_NAME:?}, as every member is that was given no name, and {flag} lists {} members",
-                members.len()
-            ))
-            .hint("give each member a name of its own with --name"));
-        }
-        let (listed, announced) = (sorted(&own.peer_urls), sorted(advertise));
-        if listed != announced {
-            return Err(mismatch(name, &listed, &announced));
-        }
-        Ok(())
-    }
-
     /// The entries of `--initial-cluster`; without it, this member alone under what it announces.
     fn members(&self, name: &str, advertise: &[Url]) -> Result<Vec<FoundingMember>, ConfigError> {
         let flag = "initial-cluster";
-        let mut members: Vec<FoundingMember> = Vec::new();
-        for item in values::split_list(self.text(flag)) {
-            let Some((member, url)) = item
-                .split_once('=')
-                .filter(|(member, _)| !member.is_empty())
-            else {
-                return Err(self.invalid(flag, &format!("{item:?} is not name=url")));
-            };
-            let url = Url::parse(url).map_err(|why| self.invalid(flag, &why))?;
-            match members.iter_mut().find(|m| m.name == member) {
-                Some(known) if known.peer_urls.contains(&url) => {
-                    return Err(self.invalid(flag, &format!("{member:?} has {url} twice")));
-                }
-                Some(known) => known.peer_urls.push(url),
-                None => members.push(FoundingMember {
-                    id: 0,
-                    name: member.to_owned(),
-                    peer_urls: vec![url],
-                }),
-            }
-        }
+        let mut members = parse(self.text(flag)).map_err(|why| self.invalid(flag, &why))?;
         if members.is_empty() {
             members.push(FoundingMember {
                 id: 0,
@@ -122,6 +58,97 @@ impl Read<'_> {
         }
         Ok(members)
     }
+}
+
+impl Config {
+    /// Takes over founders that were found only now (see `discovery.rs`), listed as `--initial-cluster` lists them.
+    ///
+    /// # Errors
+    /// The list cannot be read, or does not fit this member's name and urls.
+    pub fn set_founders(&mut self, list: &str) -> Result<(), ConfigError> {
+        let bad = |why: &str| ConfigError::usage(format!("discovery found {list:?}: {why}"));
+        let mut members = parse(list).map_err(|why| bad(&why))?;
+        for member in &mut members {
+            let urls = member.peer_urls.iter().map(Url::to_string);
+            member.id = ids::member_id(urls, &self.initial_cluster_token)
+                .ok_or_else(|| bad("it yields the member id 0"))?;
+        }
+        let flag = format!("what discovery found ({list})");
+        consistent(&flag, &self.name, &members, &self.advertise_peer_urls)?;
+        self.cluster_id = ids::cluster_id(members.iter().map(|member| member.id));
+        self.initial_cluster = members;
+        Ok(())
+    }
+}
+
+fn consistent(
+    flag: &str,
+    name: &str,
+    members: &[FoundingMember],
+    advertise: &[Url],
+) -> Result<(), ConfigError> {
+    let names = || members.iter().map(|member| member.name.as_str());
+    for (at, member) in members.iter().enumerate() {
+        let shared = |url: &&Url| members[..at].iter().any(|m| m.peer_urls.contains(url));
+        if let Some(url) = member.peer_urls.iter().find(shared) {
+            let holder = members[..at].iter().find(|m| m.peer_urls.contains(url));
+            return Err(ConfigError::usage(format!(
+                "{flag}: members {:?} and {:?} have the same url {url}",
+                holder.map_or("", |holder| &holder.name),
+                member.name
+            ))
+            .hint("each member needs peer urls of its own"));
+        }
+    }
+    let Some(own) = members.iter().find(|member| member.name == name) else {
+        let has: Vec<&str> = names().collect();
+        return Err(ConfigError::usage(format!(
+            "member {name:?} is not in {flag} (has: {})",
+            has.join(", ")
+        ))
+        .hint(match suggest::nearest(name, names()) {
+            Some(nearest) => format!("set --name={nearest}, or add {name}=URL to the list"),
+            None => format!("set --name, or add {name}=URL to the list"),
+        }));
+    };
+    if members.len() > 1 && name == DEFAULT_NAME {
+        return Err(ConfigError::usage(format!(
+                "this member is called {DEFAULT_NAME:?}, as every member is that was given no name, and {flag} lists {} members",
+                members.len()
+            ))
+            .hint("give each member a name of its own with --name"));
+    }
+    let (listed, announced) = (sorted(&own.peer_urls), sorted(advertise));
+    if listed != announced {
+        return Err(mismatch(name, &listed, &announced));
+    }
+    Ok(())
+}
+
+/// Reads `name=url,...`; ids are left out.
+fn parse(list: &str) -> Result<Vec<FoundingMember>, String> {
+    let mut members: Vec<FoundingMember> = Vec::new();
+    for item in values::split_list(list) {
+        let Some((member, url)) = item
+            .split_once('=')
+            .filter(|(member, _)| !member.is_empty())
+        else {
+            return Err(format!("{item:?} is not name=url"));
+        };
+        let url = Url::parse(url)?;
+        match members.iter_mut().find(|m| m.name == member) {
+            Some(known) if known.peer_urls.contains(&url) => {
+                return Err(format!("{member:?} has {url} twice"));
+            }
+            Some(known) => known.peer_urls.push(url),
+            None => members.push(FoundingMember {
+                id: 0,
+                name: member.to_owned(),
+                peer_urls: vec![url],
+            }),
+        }
+    }
+    Ok(members)
 }
 
 fn sorted(urls: &[Url]) -> Vec<String> {

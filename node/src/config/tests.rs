@@ -1,6 +1,7 @@
 //! The whole way from sources to a configuration.
 
 mod files;
+mod manual;
 mod rules;
 mod security;
 mod sources;

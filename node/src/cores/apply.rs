@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use kvnode_replica::ConfChange;
 use kvnode_store::engine::Engine as _;
-use kvnode_store::{BuiltFences, Committed};
+use kvnode_store::{BuiltFences, Change, Committed};
 use kvnode_wal::{Entry, EntryKind};
 
 use super::{Applied, ApplyJob, CoreMessage, Mailboxes, ReplicaMessage, Store, post};
@@ -171,9 +171,10 @@ impl ApplyThread {
             )
         });
         let took = started.elapsed();
-        self.shared.metrics.apply_seconds.observe(took);
+        self.count(&step.changes, batch.len());
+        self.shared.metrics.disk.apply_seconds.observe(took);
         if took > self.shared.live.warning_apply_duration() {
-            self.shared.metrics.slow_applies.add(1);
+            self.shared.metrics.server.slow_applies.add(1);
             log::warn!("applying {} entries took {took:?}", batch.len());
         }
         let (index, _) = self.store.applied();
@@ -226,8 +227,31 @@ impl ApplyThread {
         );
     }
 
+    /// The keys that a batch has changed.
+    fn count(&self, changes: &[Change], entries: usize) {
+        let (mut puts, mut put_bytes, mut deletes) = (0, 0, 0);
+        for event in changes.iter().flat_map(|change| &change.events) {
+            match (event.r#type, &event.kv) {
+                (0, Some(kv)) => {
+                    puts += 1;
+                    put_bytes += kv.key.len() + kv.value.len();
+                }
+                _ => deletes += 1,
+            }
+        }
+        let metrics = &self.shared.metrics;
+        metrics.store.puts.add(puts);
+        metrics.store.put_bytes.add(put_bytes as u64);
+        metrics.store.deletes.add(deletes);
+        metrics
+            .disk
+            .apply_batch_entries
+            .observe_count(entries as u64);
+    }
+
     /// Lets the staged state take over. Entries after it are applied to it from now on.
     fn install(&mut self, job: InstallJob) {
+        self.shared.metrics.server.snapshot_installs.set(1);
         let started = Instant::now();
         let InstallJob { index, term } = job;
         self.installer
@@ -245,6 +269,7 @@ impl ApplyThread {
             view.revision(),
             started.elapsed()
         );
+        self.shared.metrics.server.snapshot_installs.set(0);
         let vitals = &self.shared.vitals;
         vitals
             .compacted
@@ -327,7 +352,10 @@ impl ApplyThread {
         match self.store.compact_some() {
             Ok(more) => {
                 let done = self.store.view().compacted_physically();
-                self.shared.vitals.compacted.store(done, Ordering::Release);
+                if self.shared.vitals.compacted.swap(done, Ordering::AcqRel) < done {
+                    let seconds = i64::try_from(self.shared.unix_ms() / 1000).unwrap_or(i64::MAX);
+                    self.shared.metrics.store.last_compaction.set(seconds);
+                }
                 more
             }
             Err(error) => {

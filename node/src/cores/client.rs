@@ -12,7 +12,7 @@ use std::cell::{Cell, OnceCell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use kvnode_api::status::Status;
@@ -25,6 +25,7 @@ use super::{Applied, CoreMessage, LeaseAnswer, LeaseAsk, ReplicaMessage, View, p
 use crate::auth::{self, Asker, Authority, Provider};
 use crate::cache::ValueCache;
 use crate::mailbox::{Receiver, Sender};
+use crate::metrics::{Limit, Queue};
 use crate::pool::{Answer, Pool};
 use crate::rt;
 use crate::shared::Shared;
@@ -40,6 +41,8 @@ const WAITING_MAX: usize = 65_536;
 const APPLY_LAG_MAX: u64 = 5000;
 /// How often overdue requests are looked for.
 const SWEEP: Duration = Duration::from_millis(250);
+/// How often an executor looks how late it is.
+const DELAY_STEP: Duration = Duration::from_millis(100);
 /// A read confirmation that takes longer is asked for again.
 const READ_RETRY_MS: u64 = 500;
 /// What raft adds to a request's bytes, as far as the size limit counts it.
@@ -94,6 +97,7 @@ pub struct ClientCore {
     buffer: RefCell<BytesMut>,
     /// Tickets waiting for the next applied batch.
     apply_waiters: RefCell<Vec<Ticket>>,
+    told_depths: Cell<[usize; 4]>,
     neighbour: OnceCell<Rc<RefCell<ReplicaCore>>>,
 }
 
@@ -103,6 +107,8 @@ struct Reads {
     gathering: Vec<Ticket>,
     asked: Vec<Ticket>,
     asked_ms: u64,
+    /// When the confirmation under way was asked for first.
+    asked_at: Option<Instant>,
     token: u64,
     /// Confirmed at an index this core has not seen applied yet.
     parked: Vec<(u64, Vec<Ticket>)>,
@@ -147,6 +153,7 @@ impl ClientCore {
             ring: RefCell::new(RecentChanges::new(RING_BYTES, revision)),
             buffer: RefCell::new(BytesMut::with_capacity(BUFFER_BYTES)),
             apply_waiters: RefCell::default(),
+            told_depths: Cell::default(),
             neighbour: OnceCell::new(),
             shared,
         })
@@ -168,6 +175,19 @@ impl ClientCore {
             loop {
                 rt::sleep(SWEEP).await;
                 core.sweep();
+            }
+        });
+        let core = Rc::clone(self);
+        rt::spawn_local(async move {
+            loop {
+                let due = Instant::now() + DELAY_STEP;
+                rt::sleep(DELAY_STEP).await;
+                let late = Instant::now().saturating_duration_since(due);
+                core.shared
+                    .metrics
+                    .queues
+                    .executor_delay_seconds
+                    .observe(late);
             }
         });
         self.watches.start(self);
@@ -297,10 +317,18 @@ impl ClientCore {
             .proposals
             .borrow_mut()
             .expire(now_ms, |deadline_ms| Err(self.timed_out(deadline_ms)));
-        self.shared.metrics.proposals_failed.add(timed_out as u64);
-        self.barriers
+        self.shared
+            .metrics
+            .server
+            .proposals_failed
+            .add(timed_out as u64);
+        let unconfirmed = self
+            .barriers
             .borrow_mut()
             .expire(now_ms, |_| Err(Status::timed_out()));
+        if unconfirmed > 0 {
+            self.shared.metrics.server.read_indexes_failed.add(1);
+        }
         self.orders
             .borrow_mut()
             .expire(now_ms, |_| Err(Status::timed_out()));
@@ -313,21 +341,42 @@ impl ClientCore {
         self.authority.sweep(now_ms);
         self.shared
             .metrics
+            .server
             .proposals_pending
             .set(self.proposals.borrow().open_count() as i64);
+        self.tell_depths();
         let mut cache = self.cache.borrow_mut();
         self.shared
             .metrics
+            .store
             .cache_hits
             .add(std::mem::take(&mut cache.hits_count));
         self.shared
             .metrics
+            .store
             .cache_misses
             .add(std::mem::take(&mut cache.misses_count));
         self.shared
             .vitals
             .cache_bytes
             .store(cache.bytes() as u64, Ordering::Relaxed);
+    }
+
+    /// What waits here, for the numbers of all executors together.
+    fn tell_depths(&self) {
+        let now = [
+            (Queue::Proposals, self.proposals.borrow().open_count()),
+            (
+                Queue::ReadConfirmations,
+                self.barriers.borrow().open_count(),
+            ),
+            (Queue::ReaderAnswers, self.answers.borrow().open_count()),
+            (Queue::LeaseAnswers, self.leases.borrow().open_count()),
+        ];
+        let before = self.told_depths.replace(now.map(|(_, depth)| depth));
+        for ((queue, now), before) in now.into_iter().zip(before) {
+            self.shared.metrics.queues.changed(queue, before, now);
+        }
     }
 
     /// Why a proposal has no result, as far as this member can tell.
@@ -444,9 +493,11 @@ impl ClientCore {
         }
         let committed = vitals.committed.load(Ordering::Relaxed);
         if committed.saturating_sub(vitals.applied.load(Ordering::Relaxed)) > APPLY_LAG_MAX {
+            self.refused(Limit::ApplyBacklog);
             return Err(Status::too_many_requests());
         }
         if message_bytes + ENVELOPE_BYTES > self.shared.config.limits.request_bytes_max {
+            self.refused(Limit::RequestBytes);
             return Err(Status::request_too_large());
         }
         Ok(())
@@ -454,7 +505,18 @@ impl ClientCore {
 
     fn open<T>(&self, slots: &Rc<RefCell<Slots<T>>>) -> Result<Pending<T>, Status> {
         let deadline_ms = self.shared.now_ms() + self.shared.request_timeout_ms();
-        Slots::open(slots, deadline_ms).ok_or_else(Status::too_many_requests)
+        Slots::open(slots, deadline_ms).ok_or_else(|| self.waiting_full())
+    }
+
+    /// As many requests wait as may.
+    fn waiting_full(&self) -> Status {
+        self.refused(Limit::Waiting);
+        Status::too_many_requests()
+    }
+
+    /// Work was turned away by this limit.
+    pub fn refused(&self, limit: Limit) {
+        self.shared.metrics.limits.refused(limit);
     }
 
     /// Gives this core a look at the replica, where both share an executor.
@@ -506,6 +568,7 @@ impl ClientCore {
         reads.asked = std::mem::take(&mut reads.gathering);
         reads.token += 1;
         reads.asked_ms = self.shared.now_ms();
+        reads.asked_at = Some(Instant::now());
         post(
             &self.replica,
             ReplicaMessage::Read {
@@ -521,7 +584,7 @@ impl ClientCore {
         if !reads.asked.is_empty() && now_ms.saturating_sub(reads.asked_ms) > READ_RETRY_MS {
             reads.token += 1;
             reads.asked_ms = now_ms;
-            self.shared.metrics.slow_read_indexes.add(1);
+            self.shared.metrics.server.slow_read_indexes.add(1);
             post(
                 &self.replica,
                 ReplicaMessage::Read {
@@ -538,12 +601,19 @@ impl ClientCore {
             if token != reads.token {
                 return;
             }
+            if let Some(asked_at) = reads.asked_at.take() {
+                let seconds = &self.shared.metrics.server.read_index_seconds;
+                seconds.observe(asked_at.elapsed());
+            }
             std::mem::take(&mut reads.asked)
         };
         match index {
             Ok(index) if index <= self.applied_index.get() => self.confirm(asked, &Ok(())),
             Ok(index) => self.reads.borrow_mut().parked.push((index, asked)),
-            Err(status) => self.confirm(asked, &Err(status)),
+            Err(status) => {
+                self.shared.metrics.server.read_indexes_failed.add(1);
+                self.confirm(asked, &Err(status));
+            }
         }
         self.ask_read_index();
     }
@@ -585,10 +655,10 @@ impl ClientCore {
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, Status> {
         // No deadline of its own: the work always ends, and a caller that leaves drops the place.
-        let pending = Slots::open(&self.answers, u64::MAX).ok_or_else(Status::too_many_requests)?;
+        let pending = Slots::open(&self.answers, u64::MAX).ok_or_else(|| self.waiting_full())?;
         let work = Box::new(move || Box::new(work()) as Answer);
         pool.submit(pending.ticket(), work)
-            .map_err(|_| Status::too_many_requests())?;
+            .map_err(|_| self.waiting_full())?;
         let answer = pending
             .await
             .downcast::<T>()

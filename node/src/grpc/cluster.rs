@@ -116,6 +116,16 @@ pub async fn member_update(core: &Rc<ClientCore>, message: Bytes) -> Reply {
 }
 
 pub async fn member_promote(core: &Rc<ClientCore>, message: Bytes) -> Reply {
+    let reply = promote(core, message).await;
+    let counts = &core.shared.metrics.server;
+    match reply {
+        Ok(_) => counts.learner_promotions.add(1),
+        Err(_) => counts.learner_promotions_failed.add(1),
+    }
+    reply
+}
+
+async fn promote(core: &Rc<ClientCore>, message: Bytes) -> Reply {
     let request: MemberPromoteRequest = frame::decode(message)?;
     let rules = rules(core);
     let members = core

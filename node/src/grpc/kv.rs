@@ -4,6 +4,7 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 use kvnode_api::encode::{self, KeyValueRef};
+use kvnode_api::service::Method;
 use kvnode_api::status::{Code, Status};
 use kvnode_api::{
     AlarmRequest, AlarmType, CompactionRequest, DeleteRangeRequest, KeyValue, PutRequest,
@@ -20,6 +21,8 @@ use crate::auth::Asker;
 use crate::cores::View;
 use crate::cores::client::ClientCore;
 use crate::http::{Reply, RequestStream, ResponseSink};
+use crate::metrics::Limit;
+use crate::ranges;
 
 /// A get of a cached key, answered without waiting if it need not ask for the newest state.
 pub fn range_at_once(core: &ClientCore, message: &Bytes) -> Option<Reply> {
@@ -57,7 +60,7 @@ fn cached_get(core: &ClientCore, key: &[u8]) -> Option<Reply> {
         };
         core.encode(|buffer| encode::single_range(&header, Some(kv), false, 1, buffer))
     })?;
-    core.shared.metrics.ranges.add(1);
+    core.shared.metrics.store.ranges.add(1);
     Some(reply)
 }
 
@@ -68,14 +71,19 @@ pub async fn range(core: &Rc<ClientCore>, asker: &Asker, message: Bytes) -> Repl
         core.linearize().await?;
     }
     core.with_view(|view| permit(view, asker, |gate| gate.range(&request)))?;
-    core.shared.metrics.ranges.add(1);
+    core.shared.metrics.store.ranges.add(1);
     if is_plain_get(&request) {
         return get(core, request.key).await;
     }
+    if !request.count_only {
+        ranges::admit(core).await?;
+    }
     let view = core.view();
     let header = core.header(0);
-    core.on_reader(move || view.range_frame(&request, &header))
-        .await?
+    let frame = core
+        .on_reader(move || view.range_frame(&request, &header))
+        .await??;
+    ranges::answered(core, frame)
 }
 
 async fn get(core: &Rc<ClientCore>, key: Bytes) -> Reply {
@@ -109,7 +117,6 @@ pub async fn put(core: &Rc<ClientCore>, asker: &Asker, message: Bytes) -> Reply 
     match core.propose_as(asker, Kind::Put, &message).await? {
         Response::Put(response) => {
             let header = core.header(revision_of(&response.header));
-            core.shared.metrics.puts.add(1);
             core.encode(|buffer| {
                 encode::put(
                     &header,
@@ -128,7 +135,6 @@ pub async fn delete_range(core: &Rc<ClientCore>, asker: &Asker, message: Bytes) 
     match core.propose_as(asker, Kind::DeleteRange, &message).await? {
         Response::DeleteRange(mut response) => {
             response.header = Some(core.header(revision_of(&response.header)));
-            core.shared.metrics.deletes.add(1);
             core.encode(|buffer| frame::encode_into(&response, buffer))
         }
         _ => Err(wrong_result()),
@@ -138,8 +144,12 @@ pub async fn delete_range(core: &Rc<ClientCore>, asker: &Asker, message: Bytes) 
 pub async fn txn(core: &Rc<ClientCore>, asker: &Asker, message: Bytes) -> Reply {
     let request: TxnRequest = frame::decode(message.clone())?;
     check_quota(core, quota::txn_cost(&request)).await?;
-    check::txn(&request, core.shared.config.limits.txn_ops_max)?;
-    core.shared.metrics.txns.add(1);
+    check::txn(&request, core.shared.config.limits.txn_ops_max).inspect_err(|status| {
+        if *status == Status::too_many_ops() {
+            core.refused(Limit::TxnOps);
+        }
+    })?;
+    core.shared.metrics.store.txns.add(1);
     if check::txn_is_read_only(&request) {
         if !check::txn_is_serializable(&request) {
             core.linearize().await?;
@@ -218,13 +228,18 @@ pub async fn range_stream(
     responses: &mut ResponseSink,
 ) -> Result<(), Status> {
     let message = requests.next().await?.ok_or_else(Status::missing_message)?;
+    core.shared
+        .metrics
+        .method(Method::RangeStream)
+        .received
+        .add(1);
     let request: RangeRequest = frame::decode(message)?;
     check::range_stream(&request)?;
     if !request.serializable {
         core.linearize().await?;
     }
     core.with_view(|view| permit(view, asker, |gate| gate.range(&request)))?;
-    core.shared.metrics.ranges.add(1);
+    core.shared.metrics.store.ranges.add(1);
     let mut slices = Slices::begin(core, request);
     let target_bytes = core.shared.config.limits.request_bytes_max;
     let mut rows = FIRST_SLICE_ROWS;
@@ -241,6 +256,9 @@ pub async fn range_stream(
         let frame = frame::encode(&RangeStreamResponse {
             range_response: Some(slice),
         })?;
+        core.shared.metrics.method(Method::RangeStream).sent.add(1);
+        let here = core.shared.metrics.calls.here();
+        here.sent_bytes.add(frame.len() as u64);
         if responses.send(frame).await.is_err() || last {
             return Ok(());
         }
@@ -328,11 +346,13 @@ async fn check_quota(core: &Rc<ClientCore>, cost: u64) -> Result<(), Status> {
             .disk_low
             .load(std::sync::atomic::Ordering::Relaxed)
     {
+        core.refused(Limit::FreeBytes);
         return Err(Status::no_space());
     }
     if !core.with_view(|view| view.quota_exceeded(cost)) {
         return Ok(());
     }
+    core.refused(Limit::Quota);
     let member_id = core.shared.member_id;
     let raised = core.with_view(|view| {
         view.alarms()

@@ -44,7 +44,13 @@ pub async fn grant(core: &Rc<ClientCore>, asker: &Asker, message: Bytes) -> Repl
         .await?
     {
         Response::LeaseGrant(mut response) => {
-            core.shared.metrics.leases_granted.add(1);
+            core.shared.metrics.store.leases_granted.add(1);
+            let ttl = u64::try_from(response.ttl).unwrap_or(0);
+            core.shared
+                .metrics
+                .store
+                .lease_ttl_seconds
+                .observe_count(ttl);
             response.header = Some(core.header(core.revision()));
             core.encode(|buffer| frame::encode_into(&response, buffer))
         }
@@ -65,7 +71,7 @@ pub async fn revoke(core: &Rc<ClientCore>, asker: &Asker, message: Bytes) -> Rep
     let _: LeaseRevokeRequest = frame::decode(message.clone())?;
     match core.propose_as(asker, Kind::LeaseRevoke, &message).await? {
         Response::LeaseRevoke(mut response) => {
-            core.shared.metrics.leases_revoked.add(1);
+            core.shared.metrics.store.leases_revoked.add(1);
             response.header = Some(core.header(core.revision()));
             core.encode(|buffer| frame::encode_into(&response, buffer))
         }
@@ -264,7 +270,7 @@ async fn answer(
     let header = core.header(core.revision());
     let ttl = match core.renew_now(request.id) {
         Some(Renewal::Renewed(ttl)) => {
-            core.shared.metrics.leases_renewed.add(1);
+            core.shared.metrics.store.leases_renewed.add(1);
             ttl
         }
         Some(Renewal::Unknown) => 0,
@@ -294,7 +300,7 @@ async fn renew(core: &Rc<ClientCore>, lease: i64) -> Result<i64, Status> {
         });
         match renewal.await? {
             Renewal::Renewed(ttl) => {
-                core.shared.metrics.leases_renewed.add(1);
+                core.shared.metrics.store.leases_renewed.add(1);
                 return Ok(ttl);
             }
             // Due: the answer has to wait until its keys are gone.

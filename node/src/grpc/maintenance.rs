@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use bytes::Bytes;
 use kvnode_api::status::Status;
@@ -85,6 +86,8 @@ pub fn status(core: &Rc<ClientCore>) -> Reply {
 /// Rewrites the store's tables in the background; readers and writers go on. Answers when it is done.
 pub async fn defragment(core: &Rc<ClientCore>, persisters: &PersisterSlot) -> Reply {
     let persister = persisters.get();
+    let started = Instant::now();
+    let _inflight = Inflight::new(core);
     core.in_background(move || persister.compact_state())
         .await?
         .map_err(|error| {
@@ -93,13 +96,40 @@ pub async fn defragment(core: &Rc<ClientCore>, persisters: &PersisterSlot) -> Re
                 format!("kvnode: defragmentation failed: {error}"),
             )
         })?;
+    core.shared
+        .metrics
+        .disk
+        .defrag_seconds
+        .observe(started.elapsed());
     frame::encode(&DefragmentResponse { header: None })
+}
+
+/// One defragmentation under way, until dropped.
+struct Inflight(Rc<ClientCore>);
+
+impl Inflight {
+    fn new(core: &Rc<ClientCore>) -> Inflight {
+        core.shared.metrics.disk.defrags_inflight.add(1);
+        Inflight(Rc::clone(core))
+    }
+}
+
+impl Drop for Inflight {
+    fn drop(&mut self) {
+        self.0.shared.metrics.disk.defrags_inflight.add(-1);
+    }
 }
 
 pub async fn hash(core: &Rc<ClientCore>) -> Reply {
     let view = core.view();
     let revision = view.revision();
+    let started = Instant::now();
     let hashed = core.on_reader(move || view.hash()).await??;
+    core.shared
+        .metrics
+        .store
+        .hash_seconds
+        .observe(started.elapsed());
     frame::encode(&HashResponse {
         header: Some(core.header(revision)),
         hash: hashed.hash,
@@ -110,9 +140,12 @@ pub async fn hash_kv(core: &Rc<ClientCore>, message: Bytes) -> Reply {
     let request: HashKVRequest = frame::decode(message)?;
     let view = core.view();
     let current = view.revision();
+    let started = Instant::now();
     let hashed = core
         .on_reader(move || view.hash_kv(request.revision))
         .await??;
+    let seconds = &core.shared.metrics.store.hash_rev_seconds;
+    seconds.observe(started.elapsed());
     frame::encode(&HashKVResponse {
         header: Some(core.header(current)),
         hash: hashed.hash,

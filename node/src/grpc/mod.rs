@@ -10,11 +10,13 @@ mod learner;
 mod lease;
 mod lock;
 mod maintenance;
+mod slow;
 pub mod snapshot;
 mod watch;
 
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use bytes::Bytes;
 use http::StatusCode;
@@ -28,9 +30,11 @@ use crate::cores::client::ClientCore;
 use crate::gateway::{self, Gateway};
 use crate::http::{
     Call, HttpRequest, HttpResponse, Reply, RequestStream, ResponseBody, ResponseSink, Role,
-    Service,
+    Service, TurnedAway,
 };
+use crate::metrics::{CoreCalls, Limit, MethodCounts};
 use crate::snapshots::PersisterSlot;
+use slow::SlowLog;
 
 /// One executor's service: shared by all its connections.
 pub struct NodeService {
@@ -39,7 +43,11 @@ pub struct NodeService {
     /// Callers of Lock and Election that wait.
     waiting: Rc<Waiting>,
     gateway: Gateway,
+    slow: SlowLog,
 }
+
+/// What a client says it speaks.
+const CLIENT_VERSION: &str = "client-api-version";
 
 impl NodeService {
     pub fn new(core: Rc<ClientCore>, persisters: PersisterSlot) -> Rc<Self> {
@@ -48,6 +56,7 @@ impl NodeService {
             persisters,
             waiting: Rc::default(),
             gateway: Gateway::default(),
+            slow: SlowLog::default(),
         })
     }
 
@@ -71,7 +80,7 @@ impl NodeService {
             learner::check(call.method, message)?;
         }
         if call
-            .get("client-api-version")
+            .get(CLIENT_VERSION)
             .is_some_and(|version| std::str::from_utf8(version).is_err())
         {
             return Err(Status::invalid_client_api_version());
@@ -228,21 +237,45 @@ impl Service for NodeService {
         if self.core.with_view(|view| view.auth().is_enabled()) {
             return None;
         }
+        let here = self.core.shared.metrics.calls.here();
+        let counts = here.method(Method::Range);
+        let started = counts.is_timed().then(Instant::now);
         let reply = kv::range_at_once(&self.core, message)?;
-        let counts = self.core.shared.metrics.method(Method::Range);
+        here.client(call.method, call.get(CLIENT_VERSION));
         counts.started.add(1);
         counts.received.add(1);
-        self.count_end(call.method, message.len(), &reply);
+        if let Some(started) = started {
+            counts.took_unlisted(started.elapsed());
+        }
+        count_end(here, call.method, message.len(), &reply);
         Some(reply)
     }
 
     async fn unary(self: Rc<Self>, call: Call, message: Bytes) -> Reply {
-        let counts = self.core.shared.metrics.method(call.method);
+        let started = Instant::now();
+        let here = self.core.shared.metrics.calls.here();
+        let counts = here.method(call.method);
+        here.client(call.method, call.get(CLIENT_VERSION));
         counts.started.add(1);
         counts.received.add(1);
-        let bytes = message.len();
-        let reply = self.dispatch(&call, message).await;
-        self.count_end(call.method, bytes, &reply);
+        // A client that leaves, or whose deadline passes, drops this future.
+        let mut ended = Ended {
+            counts,
+            started,
+            deadline: call.deadline,
+            code: Some(Code::Cancelled),
+        };
+        let reply = self.dispatch(&call, message.clone()).await;
+        ended.code = None;
+        drop(ended);
+        let took = started.elapsed();
+        counts.took(took, reply.is_ok());
+        count_end(here, call.method, message.len(), &reply);
+        let limit = self.core.shared.live.warning_unary_request_duration();
+        if took > limit {
+            self.core.shared.metrics.server.slow_requests.add(1);
+            self.slow.tell(&call, &message, &reply, took, limit);
+        }
         reply
     }
 
@@ -252,20 +285,36 @@ impl Service for NodeService {
         requests: RequestStream,
         mut responses: ResponseSink,
     ) -> Result<(), Status> {
-        let counts = self.core.shared.metrics.method(call.method);
+        let here = self.core.shared.metrics.calls.here();
+        let counts = here.method(call.method);
+        here.client(call.method, call.get(CLIENT_VERSION));
         counts.started.add(1);
         // A client that leaves drops this future: counted as cancelled, as grpc-go's interceptors do.
         let mut ended = Ended {
-            service: &self,
-            method: call.method,
-            code: Code::Cancelled,
+            counts,
+            started: Instant::now(),
+            deadline: call.deadline,
+            code: Some(Code::Cancelled),
         };
         let result = self.dispatch_stream(&call, requests, &mut responses).await;
-        ended.code = result
+        let code = result
             .as_ref()
             .map_or_else(|status| status.code, |()| Code::Ok);
+        ended.code = Some(code);
         drop(ended);
         result
+    }
+
+    fn turned_away(&self, why: TurnedAway) {
+        let limit = match why {
+            TurnedAway::Pings => Limit::Pings,
+            TurnedAway::Silent => Limit::Keepalive,
+            TurnedAway::SlowStart => Limit::SlowStart,
+            TurnedAway::Protocol => Limit::Protocol,
+            TurnedAway::MessageBytes => Limit::RequestBytes,
+            TurnedAway::PartialBytes => Limit::PartialBytes,
+        };
+        self.core.shared.metrics.limits.refused(limit);
     }
 
     async fn http(self: Rc<Self>, request: HttpRequest) -> HttpResponse {
@@ -280,36 +329,37 @@ impl Service for NodeService {
     }
 }
 
-impl NodeService {
-    fn count_end(&self, method: Method, received_bytes: usize, reply: &Reply) {
-        let metrics = &self.core.shared.metrics;
-        let counts = metrics.method(method);
-        metrics.grpc_received_bytes.add(received_bytes as u64);
-        match reply {
-            Ok(frame) => {
-                metrics.grpc_sent_bytes.add(frame.len() as u64);
-                counts.sent.add(1);
-                counts.handled(Code::Ok);
-            }
-            Err(status) => counts.handled(status.code),
+fn count_end(here: &CoreCalls, method: Method, received_bytes: usize, reply: &Reply) {
+    let counts = here.method(method);
+    here.received_bytes.add(received_bytes as u64);
+    match reply {
+        Ok(frame) => {
+            here.sent_bytes.add(frame.len() as u64);
+            counts.sent.add(1);
+            counts.handled(Code::Ok);
         }
+        Err(status) => counts.handled(status.code),
     }
 }
 
-/// Counts the end of a stream whichever way it ends.
-struct Ended<'a> {
-    service: &'a NodeService,
-    method: Method,
-    code: Code,
+/// Counts the end of a call whichever way it ends.
+struct Ended {
+    counts: &'static MethodCounts,
+    started: Instant,
+    deadline: Option<Instant>,
+    /// `None`: counted elsewhere.
+    code: Option<Code>,
 }
 
-impl Drop for Ended<'_> {
+impl Drop for Ended {
     fn drop(&mut self) {
-        self.service
-            .core
-            .shared
-            .metrics
-            .method(self.method)
-            .handled(self.code);
+        if let Some(mut code) = self.code {
+            let late = self.deadline.is_some_and(|at| Instant::now() >= at);
+            if code == Code::Cancelled && late {
+                code = Code::DeadlineExceeded;
+            }
+            self.counts.handled(code);
+            self.counts.took(self.started.elapsed(), code == Code::Ok);
+        }
     }
 }

@@ -4,8 +4,10 @@
 
 use std::io::{self, Write};
 use std::rc::Rc;
+use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
+use kvnode_api::service::Method;
 use kvnode_api::status::{Code, Status};
 use kvnode_api::{SnapshotResponse, frame};
 use kvnode_snapshot::{Info, Options};
@@ -49,6 +51,8 @@ pub fn pack_ahead(view: View, info: Info) -> io::Result<Receiver<Piece>> {
 }
 
 pub async fn serve(core: &Rc<ClientCore>, responses: &mut ResponseSink) -> Result<(), Status> {
+    let started = Instant::now();
+    core.shared.metrics.method(Method::Snapshot).received.add(1);
     let view = core.view();
     let info = snapshots::describe(&core.shared, &view);
     // The messages announce how many bytes are still to come, so the size has to be known first: packing twice costs
@@ -73,7 +77,7 @@ pub async fn serve(core: &Rc<ClientCore>, responses: &mut ResponseSink) -> Resul
             while held.len() >= BLOB_BYTES + DIGEST_BYTES {
                 let blob = held.split_to(BLOB_BYTES).freeze();
                 left -= blob.len() as u64;
-                if send(responses, blob, left).await.is_err() {
+                if send(core, responses, blob, left).await.is_err() {
                     return Ok(());
                 }
             }
@@ -82,9 +86,11 @@ pub async fn serve(core: &Rc<ClientCore>, responses: &mut ResponseSink) -> Resul
     if held.len() < DIGEST_BYTES || (held.len() - DIGEST_BYTES) as u64 != left {
         return Err(failed("the packed size changed between two passes"));
     }
+    let seconds = &core.shared.metrics.disk.backend_snapshot_seconds;
+    seconds.observe(started.elapsed());
     let digest = held.split_off(held.len() - DIGEST_BYTES).freeze();
     for blob in [held.freeze(), digest] {
-        if !blob.is_empty() && send(responses, blob, 0).await.is_err() {
+        if !blob.is_empty() && send(core, responses, blob, 0).await.is_err() {
             return Ok(());
         }
     }
@@ -92,6 +98,7 @@ pub async fn serve(core: &Rc<ClientCore>, responses: &mut ResponseSink) -> Resul
 }
 
 async fn send(
+    core: &ClientCore,
     responses: &mut ResponseSink,
     blob: Bytes,
     remaining_bytes: u64,
@@ -102,8 +109,12 @@ async fn send(
         blob,
         version: STORAGE_VERSION.into(),
     };
+    let frame = frame::encode(&response)?;
+    let here = core.shared.metrics.calls.here();
+    here.method(Method::Snapshot).sent.add(1);
+    here.sent_bytes.add(frame.len() as u64);
     responses
-        .send(frame::encode(&response)?)
+        .send(frame)
         .await
         .map_err(|_| Status::context_canceled())
 }

@@ -14,7 +14,7 @@ use http::StatusCode;
 use kvnode_api::service::{Kind, lookup};
 use kvnode_api::status::{Code, Status};
 
-use super::face::{Call, HttpBody, HttpRequest, Reply, Service};
+use super::face::{Call, HttpBody, HttpRequest, Reply, Service, TurnedAway};
 use super::headers;
 use super::http1::{BrokenOff, ResponseBody};
 use super::link::{Deadline, Gone, Link, Ticket};
@@ -124,6 +124,7 @@ pub(super) fn begin<S: Service>(
     let message = match source.only_now() {
         Some(Ok(message)) => message,
         Some(Err(status)) => {
+            note_refusal(&**service, &status);
             refuse(&mut respond, link, StatusCode::OK, &status);
             return None;
         }
@@ -174,6 +175,15 @@ pub(super) async fn run<S: Service>(service: Rc<S>, link: Rc<Link>, work: Work) 
     }
 }
 
+/// A message that was too long, or one for which there was no room.
+fn note_refusal<S: Service>(service: &S, status: &Status) {
+    if *status == Status::too_many_requests() {
+        service.turned_away(TurnedAway::PartialBytes);
+    } else if status.code == Code::ResourceExhausted {
+        service.turned_away(TurnedAway::MessageBytes);
+    }
+}
+
 async fn unary<S: Service>(
     service: Rc<S>,
     link: &Rc<Link>,
@@ -187,7 +197,13 @@ async fn unary<S: Service>(
         let mut handler = pin!(async {
             let message = match message {
                 Some(message) => message,
-                None => source.only().await?,
+                None => match source.only().await {
+                    Ok(message) => message,
+                    Err(status) => {
+                        note_refusal(&*service, &status);
+                        return Err(status);
+                    }
+                },
             };
             service.unary(call, message).await
         });

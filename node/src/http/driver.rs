@@ -23,7 +23,7 @@ use h2::server::{Builder, Connection, SendResponse};
 use h2::{Ping, PingPong, Reason};
 
 use super::call::{self, Work};
-use super::face::{Reply, Service};
+use super::face::{Reply, Service, TurnedAway};
 use super::frames;
 use super::gate::Gate;
 use super::io::{Io, Wire};
@@ -64,8 +64,18 @@ pub(super) async fn drive<S: Service>(
 ) {
     let handshake = builder(&link.options).handshake::<_, Bytes>(Io(Rc::clone(&wire)));
     let limit = link.options.first_bytes_timeout;
-    let Ok(Ok(connection)) = rt::timeout(limit, handshake).await else {
-        return;
+    let connection = match rt::timeout(limit, handshake).await {
+        Ok(Ok(connection)) => connection,
+        Ok(Err(error)) => {
+            if is_breach(&error) {
+                service.turned_away(TurnedAway::Protocol);
+            }
+            return;
+        }
+        Err(rt::Elapsed) => {
+            service.turned_away(TurnedAway::SlowStart);
+            return;
+        }
     };
     wire.enable_gathering();
     let (starter, started) = (Rc::clone(&service), Rc::clone(&link));
@@ -73,8 +83,14 @@ pub(super) async fn drive<S: Service>(
     let mut driver = Driver::new(connection, wire, service, link, &shutdown, start);
     let end = std::future::poll_fn(|cx| driver.turn(cx)).await;
     if end == End::TooManyPings {
+        driver.service.turned_away(TurnedAway::Pings);
         driver.send_away().await;
     }
+}
+
+/// Whether the engine ended the connection because of what the peer did.
+fn is_breach(error: &h2::Error) -> bool {
+    error.is_library() && (error.is_go_away() || error.is_reset())
 }
 
 fn builder(options: &Options) -> Builder {
@@ -221,6 +237,9 @@ where
                 }
                 Poll::Ready(Some(Err(error))) => {
                     log::debug!("connection {}: {error}", self.link.peer.serial);
+                    if is_breach(&error) {
+                        self.service.turned_away(TurnedAway::Protocol);
+                    }
                     return Accepted::End(End::Over);
                 }
                 Poll::Ready(None) => return Accepted::End(End::Over),
@@ -260,6 +279,7 @@ where
         self.poll_deadlines(cx);
         if self.keepalive.poll_dead(cx, self.wire.read_bytes()) {
             log::debug!("connection {}: no answer to pings", self.link.peer.serial);
+            self.service.turned_away(TurnedAway::Silent);
             return Poll::Ready(End::Over);
         }
         if self.grace.is_none() && Pin::new(&mut self.shutdown).poll(cx).is_ready() {

@@ -50,9 +50,29 @@ pub trait Service: 'static {
     /// Answers what is not gRPC, over HTTP/1.1 or HTTP/2.
     fn http(self: Rc<Self>, request: HttpRequest) -> impl Future<Output = HttpResponse>;
 
+    /// A connection or call was turned away before it reached the service; for the numbers.
+    fn turned_away(&self, _why: TurnedAway) {}
+
     /// Called after the requests of one turn of one connection were polled and before their
     /// answers are written: the place to hand a gathered batch to another thread.
     fn flush(&self) {}
+}
+
+/// Why the wire turned somebody away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TurnedAway {
+    /// Pings too often.
+    Pings,
+    /// No answer to pings of ours.
+    Silent,
+    /// First bytes, preface or head did not come in time.
+    SlowStart,
+    /// HTTP/2 that breaks the rules, or floods.
+    Protocol,
+    /// A message longer than [`super::Options::message_bytes_max`].
+    MessageBytes,
+    /// More requests in part than [`super::Options::partial_bytes_max`].
+    PartialBytes,
 }
 
 /// One gRPC call, without its messages.

@@ -20,7 +20,7 @@ use hyper::server::conn::http1::Builder;
 use hyper::service::service_fn;
 
 use super::Options;
-use super::face::{Peer, Service};
+use super::face::{Peer, Service, TurnedAway};
 use super::io::{Io, Wire};
 use super::socket::Socket;
 use crate::rt;
@@ -210,6 +210,7 @@ pub(super) async fn drive<S: Service>(
     shutdown: rt::Shutdown,
 ) {
     let open = Rc::new(Cell::new(0));
+    let watched = Rc::clone(&service);
     let counter = Rc::clone(&open);
     let upgrade = Rc::new(Cell::new(None));
     let agreed = Rc::clone(&upgrade);
@@ -256,6 +257,9 @@ pub(super) async fn drive<S: Service>(
             return Poll::Ready(Some(result));
         }
         if patience.poll_over(cx, open.get() > 0, wire.read_bytes()) {
+            if patience.state == Waiting::Head {
+                watched.turned_away(TurnedAway::SlowStart);
+            }
             return Poll::Ready(None);
         }
         match &mut grace {

@@ -339,6 +339,11 @@ impl Acceptor {
         self.total.load(Ordering::Relaxed)
     }
 
+    /// The count behind [`Acceptor::connections`], for whoever wants to look at it later.
+    pub fn counter(&self) -> Arc<AtomicUsize> {
+        Arc::clone(&self.total)
+    }
+
     /// Closes the listening sockets. Connections already accepted reach their executors.
     pub fn stop(mut self) {
         // Fails only if the thread is gone.

@@ -39,7 +39,7 @@ use bytes::Bytes;
 
 pub use face::{
     Call, Closed, HttpBody, HttpRequest, HttpResponse, Peer, Reply, RequestStream, ResponseBody,
-    ResponseSink, Role, Service,
+    ResponseSink, Role, Service, TurnedAway,
 };
 pub(crate) use headers::timeout as grpc_timeout;
 pub use http1::{BodyError, BrokenOff};
@@ -170,6 +170,10 @@ async fn connection<S: Service>(
             let sniffed = rt::timeout(limit, sniff::sniff(&mut stream));
             match rt::unless(&shutdown, sniffed).await {
                 Some(Ok(Ok(Some(sniffed)))) => sniffed,
+                Some(Err(rt::Elapsed)) => {
+                    service.turned_away(TurnedAway::SlowStart);
+                    return;
+                }
                 _ => return,
             }
         }

@@ -84,6 +84,12 @@ impl fmt::Write for Escape<'_> {
     }
 }
 
+/// UTC with milliseconds as it may stand in a file's name: `2026-01-31T12-00-00.000`.
+pub(super) fn utc_parts(now: SystemTime) -> String {
+    let text = Timestamp(now).to_string().replace(':', "-");
+    text.get(..23).unwrap_or(&text).to_owned()
+}
+
 /// UTC with microseconds: `2026-01-31T12:00:00.000000Z`.
 struct Timestamp(SystemTime);
 

@@ -2,7 +2,7 @@
 
 use super::line::write_line;
 use super::queue::{Batch, Queue};
-use super::{Error, Format, Output};
+use super::{Error, Format, Output, Rotation};
 use log::{Level, Record};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -65,6 +65,7 @@ pub(super) struct Sink {
     name: String,
     to: To,
     failing: bool,
+    rotation: Option<Rotation>,
 }
 
 enum To {
@@ -76,7 +77,7 @@ enum To {
 }
 
 impl Sink {
-    pub(super) fn open(output: &Output) -> Result<Sink, Error> {
+    pub(super) fn open(output: &Output, rotation: Option<Rotation>) -> Result<Sink, Error> {
         let (name, to) = match output {
             Output::Stderr => ("standard error".to_owned(), To::Stderr),
             Output::Stdout => ("standard output".to_owned(), To::Stdout),
@@ -92,11 +93,20 @@ impl Sink {
             name,
             to,
             failing: false,
+            rotation,
         })
     }
 
     /// Says what went wrong when the sink starts to fail, and nothing while it goes on failing.
     fn write(&mut self, lines: &[u8]) -> Option<String> {
+        if let (Some(rotation), To::File(file, path)) = (self.rotation, &mut self.to)
+            && let Err(error) = rotation.before_write(file, path, lines.len(), SystemTime::now())
+        {
+            // Going on with the old file beats losing lines. It is tried again when the file has grown by as much again.
+            self.rotation = rotation.later();
+            let trouble = format!("cannot rotate log file {}: {error}", self.name);
+            return Some(self.write(lines).unwrap_or(trouble));
+        }
         let result = match &mut self.to {
             To::Stderr => io::stderr().lock().write_all(lines),
             To::Stdout => {
@@ -132,7 +142,7 @@ impl Sink {
     }
 }
 
-fn open_file(path: &Path) -> io::Result<File> {
+pub(super) fn open_file(path: &Path) -> io::Result<File> {
     OpenOptions::new()
         .append(true)
         .create(true)
@@ -177,6 +187,7 @@ mod tests {
             name: name.to_owned(),
             to,
             failing: false,
+            rotation: None,
         };
         let mut writer = Writer {
             sinks: vec![
@@ -205,7 +216,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (path, old) = (dir.path().join("log"), dir.path().join("log.1"));
         let mut writer = Writer {
-            sinks: vec![Sink::open(&Output::File(path.clone())).unwrap()],
+            sinks: vec![Sink::open(&Output::File(path.clone()), None).unwrap()],
             format: Format::Json,
         };
         let mut write = |line: &str, reopen| {
@@ -229,7 +240,7 @@ mod tests {
     fn an_unopenable_file_is_an_error_with_its_path() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("missing").join("log");
-        let error = Sink::open(&Output::File(path.clone())).err().unwrap();
+        let error = Sink::open(&Output::File(path.clone()), None).err().unwrap();
         assert!(error.to_string().contains(&path.display().to_string()));
     }
 }

@@ -191,6 +191,9 @@ pub const GATES: &[&str] = &[
 
 /// The default of `--listen-client-urls` and `--advertise-client-urls`.
 pub const DEFAULT_CLIENT_URL: &str = "http://localhost:2379";
+/// The default of `--log-rotation-config-json`, as etcd's.
+pub const ROTATION_DEFAULT: &str =
+    r#"{"maxsize": 100, "maxage": 0, "maxbackups": 0, "localtime": false, "compress": false}"#;
 /// The default of `--name`.
 pub const DEFAULT_NAME: &str = "default";
 /// The default of `--listen-peer-urls` and `--initial-advertise-peer-urls`.
@@ -222,10 +225,10 @@ const NO_FILES: Verdict =
 const NO_CALLS: Verdict = Accepted("this server opens no connections to client urls");
 const NO_SAN: Verdict = Accepted("a client's address is never compared with its certificate");
 const NO_TRACING: Verdict = Accepted("it has a meaning only with --enable-distributed-tracing");
-const NO_DISCOVERY: Verdict = Accepted("it has a meaning only with discovery");
+const NO_DISCOVERY: Verdict = Accepted("each request to the registry has a connection of its own");
 const NEEDS_WORK: Verdict = Planned("remove it to start without this feature");
-const NEEDS_DISCOVERY: Verdict =
-    Planned("this version finds no members by itself: list them in --initial-cluster");
+const NEEDS_PLAIN: Verdict =
+    Planned("the registry of discovery is asked over plain HTTP only: remove it");
 const LEFTOVER: Verdict = Accepted("it is a leftover of older etcd versions");
 const NO_PROXY: Verdict = Gone("the v2 proxy is gone; run a gRPC or TCP proxy beside the server");
 const NO_V2: Verdict = Gone("the v2 API is gone; use the v3 API");
@@ -315,21 +318,22 @@ pub const GROUPS: &[Group] = &[
             "What --auto-compaction-retention counts."),
         flag("auto-compaction-retention", Text, "0", Used,
             "History to keep: hours or a duration (periodic), or revisions (revision). 0 turns it off."),
-        flag("discovery-srv", Text, "", NEEDS_DISCOVERY, "DNS domain to find the members in."),
-        flag("discovery-srv-name", Text, "", NO_DISCOVERY, "Suffix of the DNS records."),
-        flag("discovery-token", Text, "", NEEDS_DISCOVERY, "Token of discovery through another cluster."),
-        flag("discovery-endpoints", List, "", NEEDS_DISCOVERY, "Endpoints of that cluster."),
-        flag("discovery-dial-timeout", Duration, "2s", NO_DISCOVERY, "Connect time-out of discovery."),
-        flag("discovery-request-timeout", Duration, "5s", NO_DISCOVERY, "Request time-out of discovery."),
+        flag("discovery-srv", Text, "", Used, "DNS domain whose SRV records list the founders, instead of --initial-cluster."),
+        flag("discovery-srv-name", Text, "", Used, "Suffix of the records' service name."),
+        flag("discovery-dns", List, "", Used, "DNS servers to ask for these records, address or address:port. Default: those of /etc/resolv.conf."),
+        flag("discovery-token", Text, "", Used, "Token of a registry in another cluster, in which the founders find each other."),
+        flag("discovery-endpoints", List, "", Used, "Client urls of that cluster, plain HTTP; its JSON gateway is asked."),
+        flag("discovery-dial-timeout", Duration, "2s", Used, "Connect time-out of discovery."),
+        flag("discovery-request-timeout", Duration, "5s", Used, "Request time-out of discovery."),
         flag("discovery-keepalive-time", Duration, "2s", NO_DISCOVERY, "Keepalive interval of discovery."),
         flag("discovery-keepalive-timeout", Duration, "6s", NO_DISCOVERY, "Keepalive time-out of discovery."),
-        flag("discovery-insecure-transport", Bool, "true", NO_DISCOVERY, "Discover without TLS."),
-        flag("discovery-insecure-skip-tls-verify", Bool, "false", NO_DISCOVERY, "Do not verify the discovery server."),
-        flag("discovery-cert", Path, "", NO_DISCOVERY, "Client certificate of discovery."),
-        flag("discovery-key", Path, "", NO_DISCOVERY, "Client key of discovery."),
-        flag("discovery-cacert", Path, "", NO_DISCOVERY, "CA of the discovery server."),
-        flag("discovery-user", Text, "", NO_DISCOVERY, "User of discovery."),
-        flag("discovery-password", Secret, "", NO_DISCOVERY, "Password of discovery."),
+        flag("discovery-insecure-transport", Bool, "true", Used, "Ask the registry without TLS; false is refused."),
+        flag("discovery-insecure-skip-tls-verify", Bool, "false", NEEDS_PLAIN, "Do not verify the discovery server."),
+        flag("discovery-cert", Path, "", NEEDS_PLAIN, "Client certificate of discovery."),
+        flag("discovery-key", Path, "", NEEDS_PLAIN, "Client key of discovery."),
+        flag("discovery-cacert", Path, "", NEEDS_PLAIN, "CA of the discovery server."),
+        flag("discovery-user", Text, "", Used, "User of discovery."),
+        flag("discovery-password", Secret, "", Used, "Password of discovery."),
         flag("discovery-fallback", Text, "", LEFTOVER, "What to do when v2 discovery fails."),
         flag("discovery", Text, "", NO_V2_DISCOVERY, "v2 discovery."),
         flag("discovery-proxy", Text, "", NO_V2_DISCOVERY, "v2 discovery."),
@@ -375,13 +379,13 @@ pub const GROUPS: &[Group] = &[
         flag("log-outputs", List, "default", Used,
             "Where lines go: stderr, stdout, file paths; several allowed. default is stderr; systemd/journal too, which the journal captures."),
         flag("logger", Choice(&["zap", "capnslog", ""]), "zap", LEFTOVER, "Logging library of etcd."),
-        flag("enable-log-rotation", Bool, "false", NEEDS_WORK,
-            "Rotate log files."),
-        flag("log-rotation-config-json", Text, "", Accepted("it has a meaning only with --enable-log-rotation"), "How log files rotate."),
-        flag("metrics", Choice(&["basic", "extensive"]), "basic", Accepted("the same metrics are served at either"), "Detail of /metrics; extensive adds latency histograms per method."),
+        flag("enable-log-rotation", Bool, "false", Used,
+            "Rotate the log file. Needs exactly one file as --log-outputs."),
+        flag("log-rotation-config-json", Text, ROTATION_DEFAULT, Used, "How it rotates: maxsize in MB, maxage in days and maxbackups in files (0 keeps all), localtime; compress is not supported."),
+        flag("metrics", Choice(&["basic", "extensive"]), "basic", Used, "Detail of /metrics; extensive adds latency histograms per method (grpc_server_handling_seconds)."),
         flag("enable-pprof", Bool, "false", Accepted("profiles are not served by this version"), "Serve /debug/pprof."),
         flag("warning-apply-duration", Duration, "100ms", Used, "Log an applied entry that took longer; 0 turns it off."),
-        flag("warning-unary-request-duration", Duration, "300ms", Accepted("slow requests are not logged by this version"), "Log a unary request that took longer; 0 turns it off."),
+        flag("warning-unary-request-duration", Duration, "300ms", Used, "Log a unary request that took longer; 0 turns it off."),
         flag("enable-distributed-tracing", Bool, "false", NEEDS_WORK, "Send OpenTelemetry traces."),
         flag("distributed-tracing-address", Text, "localhost:4317", NO_TRACING, "Trace collector."),
         flag("distributed-tracing-service-name", Text, "etcd", NO_TRACING, "Service name in traces."),
@@ -408,12 +412,14 @@ pub const GROUPS: &[Group] = &[
             "Unix socket for local administration (status, settings, snapshot, reload), for the server's user only. Default: admin.sock in the data directory; none turns it off."),
         flag("cores", Text, "auto", Used, "Executors to run: a number, or auto for one per usable CPU."),
         flag("wal-segment-bytes", Bytes, "64MiB", Used, "Size of one write-ahead log file: a multiple of 1MiB, 1MiB to 1GiB."),
-        flag("min-free-bytes", Bytes, "1GiB", Used, "Raise the NOSPACE alarm before the disk has less than this; 0 turns it off."),
-        flag("max-range-bytes", Bytes, "", NEEDS_WORK, "Largest answer to one range request; 0 means no limit."),
-        flag("slow-disk-warn", Text, "", NEEDS_WORK,
-            "Warn when syncing the log is slower than this quantile over this window; off turns it off."),
-        flag("disk-reserve-bytes", Bytes, "", NEEDS_WORK, "Ballast file, freed when the disk fills."),
-        flag("max-inflight-range-bytes", Bytes, "", NEEDS_WORK, "Memory for all range answers together."),
+        flag("min-free-bytes", Bytes, "1GiB", Used, "Refuse writes while the data directory's disk has less free than this; 0 turns it off."),
+        flag("nospace-auto-disarm", Bool, "true", Used,
+            "End this member's NOSPACE alarm once a compaction has brought the data below 90 percent of the quota. false: it stays until it is disarmed, as in etcd."),
+        flag("max-range-bytes", Bytes, "0", Used, "Largest answer to one range request; a longer one is refused. 0 means no limit."),
+        flag("slow-disk-warn", Text, "p99=20ms,window=1m", Used,
+            "Warn when fewer than this part of the log's syncs in a window were within the time; off turns it off."),
+        flag("disk-reserve-bytes", Bytes, "0", Used, "Size of a ballast file in the data directory, given up when the log finds no room, so that what is under way can end. 0: none."),
+        flag("max-inflight-range-bytes", Bytes, "256MiB", Used, "Bytes of all range answers under way, until the socket has them; further ranges wait. 0 means no limit."),
         flag("reserved-memory", Bytes, "", NEEDS_WORK, "Memory left to others on this machine."),
         flag("archive-url", Text, "", NEEDS_WORK, "Continuous archive of the log."),
         flag("archive-full-schedule", Text, "", NEEDS_WORK, "Interval of full archives."),

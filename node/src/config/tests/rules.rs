@@ -28,6 +28,66 @@ fn advertise_is_required_beside_listen_in_etcds_words() {
 }
 
 #[test]
+fn one_way_to_find_the_founders_may_be_asked_for() {
+    let args = [
+        "--discovery-srv=x.org",
+        "--initial-cluster=default=http://localhost:2380",
+    ];
+    refused(
+        load(&args),
+        "--initial-cluster, --discovery-srv",
+        "choose one",
+    );
+    refused(load(&["--discovery-token=t"]), "need each other", "both");
+    let https = ["--discovery-token=t", "--discovery-endpoints=https://d:1"];
+    refused(load(&https), "http://host:port", "");
+    let both = [
+        "--discovery-token=t",
+        "--discovery-endpoints=d:1,http://e:2",
+        "--discovery-user=u:p",
+    ];
+    let Some(Discovery::Registry(found)) = load(&both).unwrap().config.discovery else {
+        panic!("a registry");
+    };
+    assert_eq!(found.endpoints.len(), 2);
+    assert_eq!(found.user, Some(("u".into(), "p".into())));
+    let srv = [
+        "--discovery-srv=x.org",
+        "--discovery-dns=10.0.0.1,10.0.0.2:54",
+    ];
+    let Some(Discovery::Srv(found)) = load(&srv).unwrap().config.discovery else {
+        panic!("DNS");
+    };
+    let servers: Vec<String> = found.servers.iter().map(ToString::to_string).collect();
+    assert_eq!(servers, ["10.0.0.1:53", "10.0.0.2:54"]);
+}
+
+#[test]
+fn founders_that_were_found_make_the_ids_that_listed_ones_make() {
+    let list = "a=http://a:1,b=http://b:1";
+    let own = ["--name=a", "--initial-advertise-peer-urls=http://a:1"];
+    let listed = load(&[own[0], own[1], &format!("--initial-cluster={list}")])
+        .unwrap()
+        .config;
+    let mut found = load(&[own[0], own[1], "--discovery-srv=x.org"])
+        .unwrap()
+        .config;
+    assert_eq!(found.founding_error, None);
+    found.set_founders(list).unwrap();
+    assert_eq!(found.initial_cluster, listed.initial_cluster);
+    assert_eq!(
+        (found.cluster_id, found.member_id),
+        (listed.cluster_id, listed.member_id)
+    );
+    let error = found.set_founders("b=http://b:1").unwrap_err();
+    assert!(
+        error.message.contains("what discovery found"),
+        "{}",
+        error.message
+    );
+}
+
+#[test]
 fn the_admin_socket_is_in_the_data_directory_elsewhere_or_nowhere() {
     let socket = |args: &[&str]| load(args).unwrap().config.admin_socket;
     let found = socket(&["--data-dir=/d"]).unwrap();

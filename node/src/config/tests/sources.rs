@@ -236,13 +236,9 @@ fn ignored_and_accepted_flags_start_with_one_line_each() {
 #[test]
 fn what_this_version_lacks_is_refused_and_never_ignored() {
     for args in [
-        &["--discovery-srv=example.com"][..],
-        &["--discovery-endpoints=http://d:2379", "--discovery-token=t"],
+        &["--discovery-cacert=ca"][..],
         &["--archive-url=file:///a"],
-        &["--enable-log-rotation"],
         &["--memory-mlock"],
-        &["--slow-disk-warn=p99=1ms"],
-        &["--max-range-bytes=1MiB"],
     ] {
         let error = load(args).map(|loaded| loaded.config).expect_err(args[0]);
         assert_eq!(error.exit_code, 2);

@@ -112,7 +112,7 @@ impl ReplicaCore {
         vitals.leader.store(leader, Ordering::Relaxed);
         vitals.is_leader.store(leads, Ordering::Relaxed);
         if changed && leader != 0 {
-            self.shared.metrics.leader_changes.add(1);
+            self.shared.metrics.server.leader_changes.add(1);
             let now_ms = self.leadership.ran_ms;
             vitals.leader_since_ms.store(now_ms, Ordering::Relaxed);
         }

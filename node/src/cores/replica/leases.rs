@@ -261,7 +261,7 @@ impl ReplicaCore {
             let message = LeaseRevokeRequest { id }.encode_to_vec();
             let command = self.own_command(Kind::LeaseRevoke, &message);
             match self.replica.propose(command) {
-                Ok(()) => self.shared.metrics.leases_expired.add(1),
+                Ok(()) => self.shared.metrics.store.leases_expired.add(1),
                 Err(_) => self.leases.clock.retry(id),
             }
         }

@@ -250,7 +250,7 @@ impl ReplicaCore {
     }
 
     fn refuse(&self, ticket: Ticket, status: Status) {
-        self.shared.metrics.proposals_failed.add(1);
+        self.shared.metrics.server.proposals_failed.add(1);
         self.tell(ticket, CoreMessage::Refused { ticket, status });
     }
 }

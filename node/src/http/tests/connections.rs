@@ -24,6 +24,7 @@ fn silent_connection_is_closed_after_a_while() {
     assert!(nothing.closed());
     assert!(half.closed());
     eventually("both are counted out", || server.connections() == 0);
+    assert_eq!(server.seen.turned_away(), [TurnedAway::SlowStart; 2]);
 }
 
 #[test]
@@ -41,6 +42,7 @@ fn pings_without_a_call_end_in_too_many_pings() {
     assert_eq!(away.payload[4..8], 11u32.to_be_bytes());
     assert_eq!(&away.payload[8..], b"too_many_pings");
     assert!(raw.closed());
+    assert_eq!(server.seen.turned_away(), [TurnedAway::Pings]);
 }
 
 #[test]
@@ -69,6 +71,7 @@ fn client_that_answers_no_pings_is_closed() {
     let ping = mute.until(raw::PING).unwrap();
     assert_eq!(ping.flags, 0);
     assert!(mute.closed());
+    assert_eq!(server.seen.turned_away(), [TurnedAway::Silent]);
     // A client that does answer stays, though it asks for nothing; on a busy machine it may be slow to.
     let server = Server::start(Options {
         keepalive_interval: Duration::from_millis(50),
@@ -220,6 +223,8 @@ fn flood_of_resets_ends_the_connection_and_harms_nobody() {
         })
     });
     let away = away.expect("the flood is noticed");
+    let seen = server.seen.turned_away();
+    assert_eq!(seen, [TurnedAway::Protocol]);
     assert!(away.is_none_or(|away| away.payload[4..8] == 11u32.to_be_bytes()));
     run(async {
         let client = Client::connect(server.address).await;

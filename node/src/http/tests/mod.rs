@@ -9,8 +9,8 @@ mod unary;
 
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -40,6 +40,13 @@ struct Seen {
     dropped: AtomicUsize,
     sent_bytes: AtomicUsize,
     closed_elsewhere: AtomicUsize,
+    turned_away: Mutex<Vec<TurnedAway>>,
+}
+
+impl Seen {
+    fn turned_away(&self) -> Vec<TurnedAway> {
+        self.turned_away.lock().unwrap().clone()
+    }
 }
 
 impl Server {
@@ -152,6 +159,10 @@ fn number(message: &[u8]) -> usize {
 }
 
 impl Service for Echo {
+    fn turned_away(&self, why: TurnedAway) {
+        self.seen.turned_away.lock().unwrap().push(why);
+    }
+
     fn at_once(&self, call: &Call, message: &Bytes) -> Option<Reply> {
         match call.method {
             Method::Range => Some(Ok(frame(message))),

@@ -152,4 +152,6 @@ fn slow_head_and_idle_connection_are_closed() {
         // Reads to the end.
         talk(&mut socket, second, "");
     }
+    // One that rests is only tidied away.
+    assert_eq!(server.seen.turned_away(), [TurnedAway::SlowStart; 2]);
 }

@@ -88,6 +88,7 @@ fn message_over_the_limit_is_refused_before_it_is_sent() {
         );
         let answer = client.call(PUT, frame(&[1; 1000]), &[]).await;
         assert_eq!(answer.status(), "0");
+        assert_eq!(server.seen.turned_away(), [TurnedAway::MessageBytes]);
     });
 }
 
@@ -305,6 +306,7 @@ fn requests_that_arrive_in_part_are_bounded_together() {
             (refused.status(), refused.message()),
             ("8", "etcdserver: too many requests")
         );
+        assert_eq!(server.seen.turned_away(), [TurnedAway::PartialBytes]);
         first_body.send_data(message.slice(800..), true).unwrap();
         assert_eq!(read_all(first).await.body, message);
         // The room is free again.
