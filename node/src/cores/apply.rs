@@ -7,6 +7,7 @@
 //! An error here means that this member cannot execute what the cluster has agreed on: the process ends, naming
 //! the entry, rather than serve a state that has parted from the log.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
@@ -14,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use kvnode_replica::ConfChange;
 use kvnode_store::engine::Engine as _;
-use kvnode_store::{BuiltFences, Committed};
+use kvnode_store::{BuiltFences, Change, Committed};
 use kvnode_wal::{Entry, EntryKind};
 
 use super::{Applied, ApplyJob, CoreMessage, Mailboxes, ReplicaMessage, Store, post};
@@ -30,6 +31,8 @@ use crate::snapshots::{InstallJob, Installer};
 /// of its answers leaves.
 const BATCH_ENTRIES_MAX: usize = 64;
 const BATCH_BYTES_MAX: usize = 8 << 20;
+/// Batches of changes the thread keeps a share of, at the most; see [`ApplyThread::reclaim`].
+const TOLD_MAX: usize = 64;
 /// Pause between two steps of removing compacted history.
 const COMPACTION_PAUSE: Duration = Duration::from_millis(10);
 /// Pause between two samples of the store's size while nothing else happens.
@@ -55,6 +58,7 @@ pub fn spawn(
                 own,
                 replica,
                 cores,
+                told: VecDeque::new(),
             }
             .run(inbox)
         })
@@ -67,6 +71,7 @@ struct ApplyThread {
     own: Sender<ApplyJob>,
     replica: Sender<ReplicaMessage>,
     cores: Mailboxes,
+    told: VecDeque<Arc<Vec<Change>>>,
 }
 
 impl ApplyThread {
@@ -205,6 +210,7 @@ impl ApplyThread {
                 }),
             );
         }
+        self.reclaim(step.changes);
         let (view, leases) = (step.view, step.lease_changes);
         post(
             &self.replica,
@@ -215,6 +221,22 @@ impl ApplyThread {
                 own,
             },
         );
+    }
+
+    /// Keeps a share of what the cores were told until they are done with it, so that it is freed here, where it was
+    /// allocated: another thread's memory is freed at twice the price, and by the busiest thread of all.
+    fn reclaim(&mut self, changes: Arc<Vec<Change>>) {
+        let mut done = 0;
+        for told in &self.told {
+            if Arc::strong_count(told) > 1 && self.told.len() < TOLD_MAX {
+                break;
+            }
+            done += 1;
+        }
+        self.told.drain(..done);
+        if !changes.is_empty() {
+            self.told.push_back(changes);
+        }
     }
 
     /// Lets the staged state take over. Entries after it are applied to it from now on.

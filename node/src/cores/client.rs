@@ -49,7 +49,7 @@ const CACHE_BYTES: usize = 64 << 20;
 /// Recent changes kept for watches.
 const RING_BYTES: usize = 8 << 20;
 /// The same while nobody watches: few enough that they are still in the processor's cache when they are dropped.
-const RING_UNWATCHED_BYTES: usize = 256 << 10;
+const RING_UNWATCHED_BYTES: usize = 64 << 10;
 /// Answers are cut from buffers of this size, so that most need no allocation of their own.
 const BUFFER_BYTES: usize = 64 << 10;
 

@@ -55,7 +55,7 @@ impl ReplicaCore {
     }
 
     /// No other member, voter or learner.
-    fn is_lone(&self) -> bool {
+    pub(super) fn is_lone(&self) -> bool {
         let membership = self.replica.membership();
         self.replica.is_alone() && membership.learners.is_empty()
     }
