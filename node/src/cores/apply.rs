@@ -329,11 +329,23 @@ impl ApplyThread {
         self.shared.vitals.db_bytes.store(bytes, Ordering::Relaxed);
     }
 
+    /// Reads keys into memory, here and for the cores.
     fn warm_some(&mut self) -> bool {
-        self.store.warm_some().unwrap_or_else(|error| {
-            log::warn!("reading keys into memory: {error}; they are read when they are written");
-            false
-        })
+        let mut pairs = Vec::new();
+        let more = self
+            .store
+            .warm_some(|pair| pairs.push(pair))
+            .unwrap_or_else(|error| {
+                log::warn!("reading keys into memory: {error}; they are read when they are used");
+                false
+            });
+        if !pairs.is_empty() {
+            let pairs = Arc::new(pairs);
+            for core in self.cores.iter() {
+                post(core, CoreMessage::Warm(Arc::clone(&pairs)));
+            }
+        }
+        more
     }
 
     fn compact_some(&mut self) -> bool {

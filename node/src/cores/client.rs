@@ -176,6 +176,13 @@ impl ClientCore {
     fn take(self: &Rc<Self>, message: CoreMessage) {
         match message {
             CoreMessage::Applied(applied) => self.applied(applied),
+            CoreMessage::Warm(pairs) => {
+                let mut cache = self.cache.borrow_mut();
+                // Told by the thread that tells of changes, in order: so these are of this core's revision, too.
+                for pair in pairs.iter() {
+                    cache.offer(pair);
+                }
+            }
             CoreMessage::Installed { index, view } => self.installed(index, view),
             CoreMessage::ReadIndex { token, index } => self.read_index(token, index),
             CoreMessage::Refused { ticket, status } => {
