@@ -9,6 +9,9 @@
 //! taken; a place made anew later takes no answer from before. So what is only written costs a lookup and no memory.
 //! An entry that is changed several times and not read in between makes way.
 //!
+//! After a start, while nothing else is to do, what fits comes in unasked (`offer`), so that the first reads of a busy
+//! member do not all go to the reader threads.
+//!
 //! Bound: `bytes_max` of keys, values and bookkeeping; when full, the entry least recently touched (CLOCK) goes.
 //! Values of applied changes are shared with the change (which has a buffer of its own); those of readers are copied,
 //! because they are slices of larger blocks.
@@ -147,19 +150,41 @@ impl ValueCache {
             unread: 0,
         };
         self.bytes += entry.cost();
-        let place = match self.free.pop() {
-            Some(place) => {
-                self.slots[place as usize] = Some(entry);
-                place
-            }
-            None => {
-                self.slots.push(Some(entry));
-                u32::try_from(self.slots.len() - 1)
-                    .expect("entries of 240 bytes and more each, under a bound in memory")
-            }
-        };
-        vacant.insert(place);
+        vacant.insert(occupy(&mut self.slots, &mut self.free, entry));
         self.make_room();
+    }
+
+    /// The newest version of a key at the owner's published revision, in a buffer not much larger than key and value,
+    /// which the entry shares. Taken if there is room and the key is not here.
+    pub fn offer(&mut self, kv: &KeyValue) {
+        let cost = cost(&kv.key, &kv.value);
+        if kv.value.len() > VALUE_BYTES_MAX || self.bytes + cost > self.bytes_max {
+            return;
+        }
+        let hash = self.hasher.hash_one(&kv.key[..]);
+        let slots = &self.slots;
+        let Entry::Vacant(vacant) = self.places.entry(
+            hash,
+            |place| is_at(slots, *place, hash, &kv.key),
+            |place| hash_at(slots, *place),
+        ) else {
+            return;
+        };
+        let mut entry = Cached {
+            hash,
+            key: kv.key.clone(),
+            value: kv.value.clone(),
+            create_revision: 0,
+            mod_revision: 0,
+            version: 0,
+            lease: 0,
+            expected: false,
+            touched: false,
+            unread: 0,
+        };
+        entry.take(kv);
+        self.bytes += cost;
+        vacant.insert(occupy(&mut self.slots, &mut self.free, entry));
     }
 
     /// What a reader found at `revision`. Dropped unless its place still waits for it.
@@ -281,6 +306,21 @@ impl ValueCache {
     }
 }
 
+/// Puts an entry into a free slot.
+fn occupy(slots: &mut Vec<Option<Cached>>, free: &mut Vec<u32>, entry: Cached) -> u32 {
+    match free.pop() {
+        Some(place) => {
+            slots[place as usize] = Some(entry);
+            place
+        }
+        None => {
+            slots.push(Some(entry));
+            u32::try_from(slots.len() - 1)
+                .expect("entries of 240 bytes and more each, under a bound in memory")
+        }
+    }
+}
+
 fn is_at(slots: &[Option<Cached>], place: u32, hash: u64, key: &[u8]) -> bool {
     slots
         .get(place as usize)
@@ -333,6 +373,26 @@ mod tests {
         cache.remove(b"a");
         assert_eq!(found(&mut cache, "a"), None);
         assert_eq!(cache.bytes(), 0);
+    }
+
+    #[test]
+    fn what_is_offered_comes_in_while_there_is_room_and_replaces_nothing() {
+        let mut cache = ValueCache::new(1000);
+        cache.offer(&kv("a", b"1".to_vec(), 2));
+        assert_eq!(found(&mut cache, "a"), Some((b"1".to_vec(), 2)));
+        cache.offer(&kv("a", b"other".to_vec(), 2));
+        assert_eq!(found(&mut cache, "a"), Some((b"1".to_vec(), 2)));
+        cache.expect(b"b", 7);
+        cache.offer(&kv("b", b"2".to_vec(), 3));
+        assert_eq!(found(&mut cache, "b"), None, "its reader will tell");
+        cache.fill(&kv("b", b"2".to_vec(), 3), 7);
+        let before = cache.bytes();
+        cache.offer(&kv("c", vec![0; 1000 - before], 4));
+        assert_eq!(found(&mut cache, "c"), None);
+        assert_eq!(cache.bytes(), before);
+        cache.offer(&kv("d", b"4".to_vec(), 5));
+        cache.put(&kv("d", b"44".to_vec(), 8));
+        assert_eq!(found(&mut cache, "d"), Some((b"44".to_vec(), 8)));
     }
 
     #[test]

@@ -12,7 +12,7 @@ use kvnode_replica::{Install, Write};
 use kvnode_wal::dir::Log;
 use kvnode_wal::{Entry, HardState, Membership, Origin, SnapshotMark};
 
-use crate::cores::{ReplicaMessage, post};
+use crate::cores::{ApplyJob, ReplicaMessage, post};
 use crate::exit;
 use crate::mailbox::{Receiver, Sender};
 use crate::shared::Shared;
@@ -26,7 +26,11 @@ const NO_SPACE_RETRY: Duration = Duration::from_millis(500);
 
 /// To the WAL thread. Bounded by the replica's own limit on uncommitted bytes.
 pub enum DiskJob {
-    Write(Write),
+    Write {
+        write: Write,
+        /// Once on disk its entries are committed, and go to the apply thread from here; see `cores/replica/direct.rs`.
+        direct: bool,
+    },
     /// Who votes, as of an entry that was applied.
     Membership(Membership),
     /// Segments whose entries all lie at or below this index may go.
@@ -42,6 +46,7 @@ pub fn spawn(
     shared: Arc<Shared>,
     inbox: Receiver<DiskJob>,
     replica: Sender<ReplicaMessage>,
+    apply: Sender<ApplyJob>,
 ) -> std::io::Result<JoinHandle<()>> {
     std::thread::Builder::new()
         .name("kv-wal".into())
@@ -53,6 +58,7 @@ pub fn spawn(
                 slow,
                 shared,
                 replica,
+                apply,
             }
             .run(inbox)
         })
@@ -63,12 +69,15 @@ struct DiskThread {
     slow: Option<Watch>,
     shared: Arc<Shared>,
     replica: Sender<ReplicaMessage>,
+    apply: Sender<ApplyJob>,
 }
 
 /// What all the jobs of one turn come to.
 #[derive(Default)]
 struct Turn {
     entries: Vec<Entry>,
+    /// So many of them, the first ones, go on to the apply thread.
+    direct: usize,
     hard_state: Option<HardState>,
     sync: bool,
     number: Option<u64>,
@@ -99,7 +108,7 @@ impl DiskThread {
             }
             let mut turn = Turn::default();
             for job in jobs.drain(..) {
-                if let DiskJob::Write(write) = &job
+                if let DiskJob::Write { write, .. } = &job
                     && let Some(install) = &write.install
                 {
                     // The mark drops entries: what came before it is written before it.
@@ -125,7 +134,7 @@ impl DiskThread {
         }
     }
 
-    fn write(&mut self, turn: Turn) {
+    fn write(&mut self, mut turn: Turn) {
         if let Some(number) = turn.number {
             let started = Instant::now();
             self.append(&turn);
@@ -138,7 +147,15 @@ impl DiskThread {
             metrics
                 .wal_batch_entries
                 .observe_count(turn.entries.len() as u64);
-            post(&self.replica, ReplicaMessage::Written(number));
+            let done = ReplicaMessage::Written(number);
+            if turn.direct == 0 {
+                post(&self.replica, done);
+            } else {
+                // The replica hears of this first, but need not wake for it: it has to when the entries are applied.
+                let _ = self.replica.push_quietly(done);
+                turn.entries.truncate(turn.direct);
+                post(&self.apply, ApplyJob::Entries(turn.entries));
+            }
         }
         if let Some(membership) = turn.membership {
             self.must("membership", |log, _| log.set_membership(membership));
@@ -258,7 +275,15 @@ const HINT: &str = "check the device and its free space, then start again: the l
 impl Turn {
     fn take(&mut self, job: DiskJob) {
         match job {
-            DiskJob::Write(write) => {
+            DiskJob::Write { write, direct } => {
+                if direct {
+                    debug_assert_eq!(
+                        self.direct,
+                        self.entries.len(),
+                        "nothing undecided before it"
+                    );
+                    self.direct += write.entries.len();
+                }
                 if self.entries.is_empty() {
                     self.entries = write.entries;
                 } else {

@@ -146,6 +146,22 @@ impl<T> Sender<T> {
         Ok(())
     }
 
+    /// As [`Sender::push`], but lets a receiver that sleeps sleep on: for what it need not know before the next item.
+    ///
+    /// # Errors
+    /// The item comes back with the reason.
+    pub fn push_quietly(&self, item: T) -> Result<(), (T, PushError)> {
+        let mut inner = self.shared.lock();
+        if inner.receiver_gone {
+            return Err((item, PushError::Closed));
+        }
+        if inner.items.len() >= self.shared.limit {
+            return Err((item, PushError::Full));
+        }
+        inner.items.push(item);
+        Ok(())
+    }
+
     /// Moves as many items as fit out of `batch`, front first; all of them if it returns `Ok`.
     ///
     /// # Errors

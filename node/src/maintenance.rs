@@ -92,6 +92,7 @@ fn run(shared: &Shared, persisters: &PersisterSlot, replica: &Sender<ReplicaMess
         if stopping {
             return;
         }
+        persisters.get().reap();
         std::thread::sleep(PERSIST_INTERVAL);
     }
 }

@@ -418,8 +418,14 @@ impl Node {
             replica_sender.clone(),
         )
         .map_err(thread)?;
-        let disk = disk::spawn(log, Arc::clone(&shared), disk_inbox, replica_sender.clone())
-            .map_err(thread)?;
+        let disk = disk::spawn(
+            log,
+            Arc::clone(&shared),
+            disk_inbox,
+            replica_sender.clone(),
+            apply_sender.clone(),
+        )
+        .map_err(thread)?;
         let fences = apply_sender.clone();
         let options = open::engine_options(open_files);
         let snapshots = Snapshots::new(Arc::clone(&shared), data.engines(), options.clone());

@@ -13,7 +13,7 @@
 use std::sync::Arc;
 
 use kvnode_api::{
-    AlarmResponse, CompactionResponse, DeleteRangeResponse, LeaseGrantResponse,
+    AlarmResponse, CompactionResponse, DeleteRangeResponse, KeyValue, LeaseGrantResponse,
     LeaseRevokeResponse, PutResponse, Status, TxnResponse,
 };
 
@@ -32,7 +32,7 @@ use crate::lease::{LeaseChange, Leases};
 use crate::members::Members;
 use crate::mvcc::Pending;
 use crate::revision::Revision;
-use crate::schema::{Head, META_KEY, Meta, PackedHead, TAG_HEAD, head_user_key};
+use crate::schema::{META_KEY, Meta, PackedHead, TAG_HEAD};
 use crate::source::Source;
 use crate::view::{Shared, View};
 
@@ -260,8 +260,9 @@ impl<E: Engine> Store<E> {
     }
 
     /// One bounded step of reading heads into memory after a start, in key order until all are there or no more fit;
-    /// true if there is more to do. Meant to be called between applies while nothing waits.
-    pub fn warm_some(&mut self) -> Result<bool, Error> {
+    /// true if there is more to do. Meant to be called between applies while nothing waits. `warmed` sees the pairs that
+    /// came in, each the newest as of now, in a buffer of its own.
+    pub fn warm_some(&mut self, mut warmed: impl FnMut(KeyValue)) -> Result<bool, Error> {
         let Some(from) = self.unwarmed.take() else {
             return Ok(false);
         };
@@ -274,10 +275,14 @@ impl<E: Engine> Store<E> {
                 self.unwarmed = Some(key);
                 return Ok(true);
             }
-            let alive = Head::decode(&head_user_key(&key), &record)?.live.is_some();
-            if alive && !self.heads.offer(PackedHead::stored(&key, &record)) {
+            let packed = PackedHead::stored(&key, &record);
+            let head = packed.head()?;
+            let Some(live) = head.live else { continue };
+            let pair = live.key_value(packed.shared_user_key(), head.modified.main);
+            if !self.heads.offer(packed) {
                 return Ok(false);
             }
+            warmed(pair);
         }
         Ok(false)
     }

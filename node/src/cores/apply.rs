@@ -7,6 +7,7 @@
 //! An error here means that this member cannot execute what the cluster has agreed on: the process ends, naming
 //! the entry, rather than serve a state that has parted from the log.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
@@ -30,6 +31,8 @@ use crate::snapshots::{InstallJob, Installer};
 /// of its answers leaves.
 const BATCH_ENTRIES_MAX: usize = 64;
 const BATCH_BYTES_MAX: usize = 8 << 20;
+/// Batches of changes the thread keeps a share of, at the most; see [`ApplyThread::reclaim`].
+const TOLD_MAX: usize = 64;
 /// Pause between two steps of removing compacted history.
 const COMPACTION_PAUSE: Duration = Duration::from_millis(10);
 /// Pause between two samples of the store's size while nothing else happens.
@@ -55,6 +58,7 @@ pub fn spawn(
                 own,
                 replica,
                 cores,
+                told: VecDeque::new(),
             }
             .run(inbox)
         })
@@ -67,6 +71,7 @@ struct ApplyThread {
     own: Sender<ApplyJob>,
     replica: Sender<ReplicaMessage>,
     cores: Mailboxes,
+    told: VecDeque<Arc<Vec<Change>>>,
 }
 
 impl ApplyThread {
@@ -215,6 +220,7 @@ impl ApplyThread {
                 }),
             );
         }
+        self.reclaim(step.changes);
         let (view, leases) = (step.view, step.lease_changes);
         post(
             &self.replica,
@@ -247,6 +253,22 @@ impl ApplyThread {
             .disk
             .apply_batch_entries
             .observe_count(entries as u64);
+    }
+
+    /// Keeps a share of what the cores were told until they are done with it, so that it is freed here, where it was
+    /// allocated: another thread's memory is freed at twice the price, and by the busiest thread of all.
+    fn reclaim(&mut self, changes: Arc<Vec<Change>>) {
+        let mut done = 0;
+        for told in &self.told {
+            if Arc::strong_count(told) > 1 && self.told.len() < TOLD_MAX {
+                break;
+            }
+            done += 1;
+        }
+        self.told.drain(..done);
+        if !changes.is_empty() {
+            self.told.push_back(changes);
+        }
     }
 
     /// Lets the staged state take over. Entries after it are applied to it from now on.
@@ -341,11 +363,23 @@ impl ApplyThread {
         self.shared.vitals.db_bytes.store(bytes, Ordering::Relaxed);
     }
 
+    /// Reads keys into memory, here and for the cores.
     fn warm_some(&mut self) -> bool {
-        self.store.warm_some().unwrap_or_else(|error| {
-            log::warn!("reading keys into memory: {error}; they are read when they are written");
-            false
-        })
+        let mut pairs = Vec::new();
+        let more = self
+            .store
+            .warm_some(|pair| pairs.push(pair))
+            .unwrap_or_else(|error| {
+                log::warn!("reading keys into memory: {error}; they are read when they are used");
+                false
+            });
+        if !pairs.is_empty() {
+            let pairs = Arc::new(pairs);
+            for core in self.cores.iter() {
+                post(core, CoreMessage::Warm(Arc::clone(&pairs)));
+            }
+        }
+        more
     }
 
     fn compact_some(&mut self) -> bool {

@@ -52,7 +52,7 @@ const CACHE_BYTES: usize = 64 << 20;
 /// Recent changes kept for watches.
 const RING_BYTES: usize = 8 << 20;
 /// The same while nobody watches: few enough that they are still in the processor's cache when they are dropped.
-const RING_UNWATCHED_BYTES: usize = 256 << 10;
+const RING_UNWATCHED_BYTES: usize = 64 << 10;
 /// Answers are cut from buffers of this size, so that most need no allocation of their own.
 const BUFFER_BYTES: usize = 64 << 10;
 
@@ -196,6 +196,13 @@ impl ClientCore {
     fn take(self: &Rc<Self>, message: CoreMessage) {
         match message {
             CoreMessage::Applied(applied) => self.applied(applied),
+            CoreMessage::Warm(pairs) => {
+                let mut cache = self.cache.borrow_mut();
+                // Told by the thread that tells of changes, in order: so these are of this core's revision, too.
+                for pair in pairs.iter() {
+                    cache.offer(pair);
+                }
+            }
             CoreMessage::Installed { index, view } => self.installed(index, view),
             CoreMessage::ReadIndex { token, index } => self.read_index(token, index),
             CoreMessage::Refused { ticket, status } => {

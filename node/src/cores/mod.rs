@@ -15,6 +15,7 @@ pub mod replica;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use kvnode_api::KeyValue;
 use kvnode_api::status::Status;
 use kvnode_replica::ConfChange;
 use kvnode_store::engine::fjall::FjallEngine;
@@ -46,6 +47,8 @@ pub fn post<T>(to: &Sender<T>, message: T) {
 pub enum CoreMessage {
     /// A batch of entries was applied: changes for watchers and caches, the view after it, this core's results.
     Applied(Applied),
+    /// Newest pairs as of the batch told last, for a cache that has room.
+    Warm(Arc<Vec<KeyValue>>),
     /// A snapshot took the place of the state: nothing that was held of the old one counts.
     Installed { index: u64, view: View },
     /// A read may be answered once this core has seen the index applied.

@@ -27,6 +27,12 @@ use crate::http::{Call, Reply};
 /// A log-in is tried again so often when users or roles change while it goes on.
 const TRIES_MAX: usize = 4;
 
+/// Who calls while auth is off, which needs no waiting; `None` while it is on.
+pub fn nobody(core: &ClientCore) -> Option<Asker> {
+    let on = core.with_view(|view| view.auth().is_enabled());
+    (!on).then(Asker::default)
+}
+
 /// Who calls. Waits for a token that was issued at an index this member has yet to apply.
 ///
 /// # Errors

@@ -352,6 +352,10 @@ async fn check_quota(core: &Rc<ClientCore>, cost: u64) -> Result<(), Status> {
     if !core.with_view(|view| view.quota_exceeded(cost)) {
         return Ok(());
     }
+    Box::pin(refuse_for_quota(core)).await
+}
+
+async fn refuse_for_quota(core: &Rc<ClientCore>) -> Result<(), Status> {
     core.refused(Limit::Quota);
     let member_id = core.shared.member_id;
     let raised = core.with_view(|view| {

@@ -14,6 +14,7 @@ mod slow;
 pub mod snapshot;
 mod watch;
 
+use std::future::Future;
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -103,14 +104,27 @@ impl NodeService {
         let asker = &match call.method {
             // Asked by those who have no token yet, or a stale one.
             Method::Authenticate | Method::AuthStatus | Method::HealthCheck => Asker::default(),
-            _ => auth::identify(core, call).await?,
+            _ => match auth::nobody(core) {
+                Some(nobody) => nobody,
+                None => Box::pin(auth::identify(core, call)).await?,
+            },
         };
         auth::check_method(core, asker, call.method)?;
         match call.method {
-            Method::Range => kv::range(core, asker, message).await,
             Method::Put => kv::put(core, asker, message).await,
+            // What is cached was answered at once; this one asks a reader thread.
+            Method::Range => Box::pin(kv::range(core, asker, message)).await,
+            Method::Txn => Box::pin(kv::txn(core, asker, message)).await,
+            _ => Box::pin(self.dispatch_rare(call, asker, message)).await,
+        }
+    }
+
+    /// The other methods. Apart, and boxed, because every waiting call takes as much memory as the largest that its future
+    /// could become, and that memory is touched anew with each call.
+    async fn dispatch_rare(&self, call: &Call, asker: &Asker, message: Bytes) -> Reply {
+        let core = &self.core;
+        match call.method {
             Method::DeleteRange => kv::delete_range(core, asker, message).await,
-            Method::Txn => kv::txn(core, asker, message).await,
             Method::Compact => kv::compact(core, asker, message).await,
             Method::LeaseGrant => lease::grant(core, asker, message).await,
             Method::LeaseRevoke => lease::revoke(core, asker, message).await,
@@ -251,32 +265,35 @@ impl Service for NodeService {
         Some(reply)
     }
 
-    async fn unary(self: Rc<Self>, call: Call, message: Bytes) -> Reply {
-        let started = Instant::now();
-        let here = self.core.shared.metrics.calls.here();
-        let counts = here.method(call.method);
-        here.client(call.method, call.get(CLIENT_VERSION));
-        counts.started.add(1);
-        counts.received.add(1);
-        // A client that leaves, or whose deadline passes, drops this future.
-        let mut ended = Ended {
-            counts,
-            started,
-            deadline: call.deadline,
-            code: Some(Code::Cancelled),
-        };
-        let reply = self.dispatch(&call, message.clone()).await;
-        ended.code = None;
-        drop(ended);
-        let took = started.elapsed();
-        counts.took(took, reply.is_ok());
-        count_end(here, call.method, message.len(), &reply);
-        let limit = self.core.shared.live.warning_unary_request_duration();
-        if took > limit {
-            self.core.shared.metrics.server.slow_requests.add(1);
-            self.slow.tell(&call, &message, &reply, took, limit);
+    // Not an `async fn`, which would hold its arguments twice: see `http/call.rs`.
+    fn unary(self: Rc<Self>, call: Call, message: Bytes) -> impl Future<Output = Reply> {
+        async move {
+            let started = Instant::now();
+            let here = self.core.shared.metrics.calls.here();
+            let counts = here.method(call.method);
+            here.client(call.method, call.get(CLIENT_VERSION));
+            counts.started.add(1);
+            counts.received.add(1);
+            // A client that leaves, or whose deadline passes, drops this future.
+            let mut ended = Ended {
+                counts,
+                started,
+                deadline: call.deadline,
+                code: Some(Code::Cancelled),
+            };
+            let reply = self.dispatch(&call, message.clone()).await;
+            ended.code = None;
+            drop(ended);
+            let took = started.elapsed();
+            counts.took(took, reply.is_ok());
+            count_end(here, call.method, message.len(), &reply);
+            let limit = self.core.shared.live.warning_unary_request_duration();
+            if took > limit {
+                self.core.shared.metrics.server.slow_requests.add(1);
+                self.slow.tell(&call, &message, &reply, took, limit);
+            }
+            reply
         }
-        reply
     }
 
     async fn stream(

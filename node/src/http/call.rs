@@ -3,10 +3,11 @@
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::Instant;
 
 use bytes::Bytes;
+use futures_util::future::Either;
 use futures_util::{Stream, StreamExt};
 use h2::SendStream;
 use h2::server::SendResponse;
@@ -148,30 +149,62 @@ pub(super) fn begin<S: Service>(
     }
 }
 
-/// Does what is left to do for a request. One future for all kinds, so that the connection can
-/// keep them in one set; the rare big ones are boxed.
-pub(super) async fn run<S: Service>(service: Rc<S>, link: Rc<Link>, work: Work) {
+/// Does what is left to do for a request. One future for all kinds, so that the connection can keep them in one set.
+///
+/// It is moved and its memory touched with every call, so it is kept small: all but a unary call whose message is there
+/// is boxed, and nothing is an `async fn` that would hold its arguments twice.
+pub(super) fn run<S: Service>(
+    service: Rc<S>,
+    link: Rc<Link>,
+    work: Work,
+) -> Either<impl Future<Output = ()>, Pin<Box<dyn Future<Output = ()>>>> {
     match work {
         Work::Unary {
             call,
             source,
-            message,
+            message: Some(message),
             respond,
-        } => unary(service, &link, call, source, message, respond).await,
+        } => Either::Left(unary(service, link, call, source, message, respond)),
+        Work::Unary {
+            call,
+            mut source,
+            message: None,
+            mut respond,
+        } => Either::Right(Box::pin(async move {
+            let mut deadline = Deadline::new(&link, call.deadline);
+            let reply = {
+                let mut handler = pin!(async {
+                    let message = source.only().await;
+                    if let Err(status) = &message {
+                        note_refusal(&*service, status);
+                    }
+                    service.clone().unary(call, message?).await
+                });
+                poll_fn(|cx| poll_reply(handler.as_mut(), &mut respond, &mut deadline, cx)).await
+            };
+            drop(deadline);
+            if let Some(reply) = reply
+                && let Some(rest) = answer(&mut respond, &link, reply)
+            {
+                rest.finish(&link).await;
+            }
+        })),
         Work::Stream {
             call,
             source,
             respond,
-        } => Box::pin(stream(service, &link, call, source, respond)).await,
-        Work::Http { request, respond } => {
-            Box::pin(plain_http(service, &link, request, respond)).await;
-        }
-        Work::Answer { reply, mut respond } => {
+        } => Either::Right(Box::pin(async move {
+            stream(service, &link, call, source, respond).await;
+        })),
+        Work::Http { request, respond } => Either::Right(Box::pin(async move {
+            plain_http(service, &link, request, respond).await;
+        })),
+        Work::Answer { reply, mut respond } => Either::Right(Box::pin(async move {
             if let Some(rest) = answer(&mut respond, &link, reply) {
                 rest.finish(&link).await;
             }
-        }
-        Work::Rest(rest) => rest.finish(&link).await,
+        })),
+        Work::Rest(rest) => Either::Right(Box::pin(async move { rest.finish(&link).await })),
     }
 }
 
@@ -184,50 +217,48 @@ fn note_refusal<S: Service>(service: &S, status: &Status) {
     }
 }
 
-async fn unary<S: Service>(
+/// A unary call whose message is there. The request's body is held until the end: the client may not have closed it.
+fn unary<S: Service>(
     service: Rc<S>,
-    link: &Rc<Link>,
+    link: Rc<Link>,
     call: Call,
-    mut source: RequestStream,
-    message: Option<Bytes>,
+    source: RequestStream,
+    message: Bytes,
     mut respond: SendResponse<Bytes>,
-) {
-    let mut deadline = Deadline::new(link, call.deadline);
-    let reply = {
-        let mut handler = pin!(async {
-            let message = match message {
-                Some(message) => message,
-                None => match source.only().await {
-                    Ok(message) => message,
-                    Err(status) => {
-                        note_refusal(&*service, &status);
-                        return Err(status);
-                    }
-                },
-            };
-            service.unary(call, message).await
-        });
-        poll_fn(|cx| {
-            if let Poll::Ready(reply) = handler.as_mut().poll(cx) {
-                return Poll::Ready(Some(reply));
-            }
-            if respond.poll_reset(cx).is_ready() {
-                return Poll::Ready(None);
-            }
-            if deadline.poll_passed(cx) {
-                return Poll::Ready(Some(Err(Status::deadline_exceeded())));
-            }
-            Poll::Pending
-        })
-        .await
-    };
-    drop(deadline);
-    let Some(reply) = reply else {
-        return;
-    };
-    if let Some(rest) = answer(&mut respond, link, reply) {
-        rest.finish(link).await;
+) -> impl Future<Output = ()> {
+    async move {
+        let _source = &source;
+        let at = call.deadline;
+        let reply = {
+            let mut deadline = Deadline::new(&link, at);
+            let mut handler = pin!(service.unary(call, message));
+            poll_fn(|cx| poll_reply(handler.as_mut(), &mut respond, &mut deadline, cx)).await
+        };
+        if let Some(reply) = reply
+            && let Some(rest) = answer(&mut respond, &link, reply)
+        {
+            rest.finish(&link).await;
+        }
     }
+}
+
+/// The handler's reply, or that the call is over otherwise: `None` if the client has reset it.
+fn poll_reply(
+    handler: Pin<&mut impl Future<Output = Reply>>,
+    respond: &mut SendResponse<Bytes>,
+    deadline: &mut Deadline<'_>,
+    cx: &mut Context<'_>,
+) -> Poll<Option<Reply>> {
+    if let Poll::Ready(reply) = handler.poll(cx) {
+        return Poll::Ready(Some(reply));
+    }
+    if respond.poll_reset(cx).is_ready() {
+        return Poll::Ready(None);
+    }
+    if deadline.poll_passed(cx) {
+        return Poll::Ready(Some(Err(Status::deadline_exceeded())));
+    }
+    Poll::Pending
 }
 
 async fn stream<S: Service>(
@@ -416,4 +447,19 @@ async fn push(link: &Link, stream: &mut SendStream<Bytes>, mut frame: Bytes) -> 
         },
     )
     .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bytes_of<A, B, C, F>(_: impl Fn(A, B, C) -> F) -> usize {
+        std::mem::size_of::<F>()
+    }
+
+    #[test]
+    fn a_waiting_call_takes_little_memory() {
+        let bytes = bytes_of(run::<crate::grpc::NodeService>);
+        assert!(bytes <= 1536, "{bytes} bytes: box what made it grow");
+    }
 }

@@ -481,8 +481,9 @@ impl FjallPersister {
         Ok(())
     }
 
-    /// Frees memtables that are flushed and seen by no reader any more.
-    fn reap(&self) {
+    /// Frees memtables that are flushed and seen by no reader any more. To be called a few times per second: what waits
+    /// for it is memory.
+    pub fn reap(&self) {
         let mut retired = lock_list(&self.retired);
         let (free, used) = retired
             .drain(..)

@@ -55,7 +55,15 @@ pub(crate) struct UndoParts<'a> {
 }
 
 impl UndoParts<'_> {
+    #[cfg(test)]
     pub fn encode(&self) -> Bytes {
+        let mut out = Vec::new();
+        self.encode_into(&mut out);
+        out.into()
+    }
+
+    /// Appends the record.
+    pub fn encode_into(&self, out: &mut Vec<u8>) {
         let main = self.revision.main;
         let previous_live = self.previous.and_then(|head| head.live.as_ref());
         let previous_bytes = previous_live.map_or(0, |version| version.value.len());
@@ -64,7 +72,7 @@ impl UndoParts<'_> {
             .filter(|_| self.with_value)
             .map(|version| &version.value);
         let value_bytes = value.map_or(0, Bytes::len);
-        let mut out = Vec::with_capacity(64 + self.key.len() + previous_bytes + value_bytes);
+        out.reserve(64 + self.key.len() + previous_bytes + value_bytes);
 
         let mut flags = match self.made {
             None => HIST_TOMBSTONE,
@@ -85,25 +93,24 @@ impl UndoParts<'_> {
         out.push(VERSION_BITS);
         out.push(flags);
 
-        put_varint(&mut out, self.total);
-        put_varint(&mut out, self.key.len() as u64);
+        put_varint(out, self.total);
+        put_varint(out, self.key.len() as u64);
         out.extend_from_slice(self.key);
         if let Some(version) = self.made {
-            put_meta(&mut out, main, version);
+            put_meta(out, main, version);
         }
         if let Some(head) = self.previous {
-            put_count(&mut out, main - head.modified.main);
-            put_varint(&mut out, u64::from(head.modified.sub));
+            put_count(out, main - head.modified.main);
+            put_varint(out, u64::from(head.modified.sub));
             if let Some(version) = &head.live {
-                put_meta(&mut out, head.modified.main, version);
-                put_varint(&mut out, version.value.len() as u64);
+                put_meta(out, head.modified.main, version);
+                put_varint(out, version.value.len() as u64);
                 out.extend_from_slice(&version.value);
             }
         }
         if let Some(value) = value {
             out.extend_from_slice(value);
         }
-        out.into()
     }
 }
 

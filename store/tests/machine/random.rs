@@ -299,7 +299,7 @@ impl<E: Engine, R: FnMut(Option<E>) -> E> Run<E, R> {
                 let machine = self.machine();
                 let before = machine.view().hash_kv(0).unwrap();
                 machine.compact_physically();
-                machine.store.warm_some().unwrap();
+                machine.store.warm_some(|_| ()).unwrap();
                 assert_eq!(machine.view().hash_kv(0).unwrap(), before);
             }
             Step::BuildFences => {

@@ -194,7 +194,7 @@ fn heads_read_into_memory_beside_changes_are_those_of_the_last_commit() {
     let mut steps = 0;
     let mut more = true;
     while more {
-        more = machine.store.warm_some().unwrap();
+        more = machine.store.warm_some(|_| ()).unwrap();
         steps += 1;
         // Before and behind the place the reading has come to, of every kind of change.
         for machine in [&mut machine, &mut plain] {
@@ -234,7 +234,7 @@ fn replay_after_a_failed_commit_finds_the_heads_of_before() {
     drop(machine);
     disk.power_cut(usize::MAX);
     let mut machine = open(&disk);
-    while machine.store.warm_some().unwrap() {}
+    while machine.store.warm_some(|_| ()).unwrap() {}
     machine.step(&failing);
     let kv = machine.get("k").unwrap();
     assert_eq!(

@@ -15,6 +15,7 @@ use crate::net::Failure;
 use crate::outcome::Outcome;
 use crate::process;
 use crate::server::{Home, Program};
+use crate::work::Wants;
 
 /// What to compare and how thoroughly.
 #[derive(Clone, Debug)]
@@ -24,12 +25,16 @@ pub struct Plan {
     pub rounds: usize,
     pub measured: Duration,
     pub warm_up: Duration,
+    /// Of each server.
+    pub members: usize,
     /// Keys under the loads.
     pub keys: u64,
     /// Keys for memory and restarts; 0 leaves both out.
     pub many_keys: u64,
     pub value_bytes: usize,
     pub quota_bytes: u64,
+    /// Run further loads as well.
+    pub more: bool,
     /// Run only loads whose name contains one of these; empty is all.
     pub only: Vec<String>,
     /// Where the temporary data directories are made.
@@ -41,6 +46,7 @@ pub struct Plan {
 pub struct Comparison {
     pub machine: Machine,
     pub servers: Vec<String>,
+    pub members: usize,
     pub rounds: usize,
     pub seconds_per_load: f64,
     pub value_bytes: usize,
@@ -136,10 +142,42 @@ fn loads(plan: &Plan) -> Vec<(String, Load)> {
     ));
     let renew = of(Kind::LeaseKeepalive, 256);
     loads.push(("lease keepalive, 256 in flight".to_owned(), renew));
+    if plan.more {
+        loads.extend(more_loads(plan, &of));
+    }
     loads.retain(|(name, _)| {
         plan.only.is_empty() || plan.only.iter().any(|part| name.contains(part.as_str()))
     });
     loads
+}
+
+/// What is left out unless asked for. Larger values come last: they stay.
+fn more_loads(plan: &Plan, of: &impl Fn(Kind, usize) -> Load) -> Vec<(String, Load)> {
+    let range = |width, wants| Load {
+        width,
+        wants,
+        ..of(Kind::Range, 4)
+    };
+    let put = |value_bytes, in_flight| Load {
+        value_bytes,
+        ..of(Kind::Put, in_flight)
+    };
+    vec![
+        (
+            "4 gets to 1 put, 256 in flight".to_owned(),
+            of(Kind::Mixed, 256),
+        ),
+        (
+            format!("count of {} keys, 4 in flight", plan.keys),
+            range(plan.keys, Wants::Count),
+        ),
+        (
+            "keys only, 10000 of them, 4 in flight".to_owned(),
+            range(10_000, Wants::Keys),
+        ),
+        ("put of 4 KiB, 64 in flight".to_owned(), put(4 << 10, 64)),
+        ("put of 64 KiB, 16 in flight".to_owned(), put(64 << 10, 16)),
+    ]
 }
 
 /// Runs the plan, telling on stderr how it gets on.
@@ -157,6 +195,7 @@ pub fn run(plan: &Plan) -> Result<Comparison, Failure> {
             .iter()
             .map(|program| program.label.clone())
             .collect(),
+        members: plan.members,
         rounds: plan.rounds,
         seconds_per_load: plan.measured.as_secs_f64(),
         value_bytes: plan.value_bytes,
@@ -209,17 +248,17 @@ fn one_round(
     temporary: &Path,
 ) -> Result<Vec<Outcome>, Failure> {
     let directory = directory_for(temporary)?;
-    let home = Home::new(program, directory.path(), plan.quota_bytes)?;
+    let home = Home::new(program, directory.path(), plan.quota_bytes, plan.members)?;
     let (server, _) = home.start(None)?;
-    fill(plan, plan.keys).run(server.address, None)?;
+    fill(plan, plan.keys).run(server.address, &[])?;
     // A fresh process: what it keeps from the filling is not part of any load.
     server.stop()?;
     let (server, _) = home.start(Some((plan.keys - 1, plan.value_bytes)))?;
-    let pid = Some(server.pid());
+    let pids = server.pids();
     let mut outcomes = Vec::with_capacity(loads.len());
     for (name, load) in loads {
         let outcome = load
-            .run(server.address, pid)
+            .run(server.address, &pids)
             .map_err(|failure| Failure(format!("{name}: {failure}")))?;
         eprintln!(
             "  {name}: {:.0}/s, {:.1} us CPU (loader {:.1}), p50 {:.0} us, p99 {:.0} us{}",
@@ -256,26 +295,27 @@ const SETTLE: Duration = Duration::from_secs(3);
 
 fn many(plan: &Plan, program: &Program, temporary: &Path) -> Result<Many, Failure> {
     let directory = directory_for(temporary)?;
-    let home = Home::new(program, directory.path(), plan.quota_bytes)?;
+    let home = Home::new(program, directory.path(), plan.quota_bytes, plan.members)?;
     let (server, _) = home.start(None)?;
-    let cpu_before = process::cpu(server.pid());
+    let pids = server.pids();
+    let cpu_before = process::cpu_sum(&pids);
     let start = Instant::now();
-    let filled = fill(plan, plan.many_keys).run(server.address, Some(server.pid()))?;
+    let filled = fill(plan, plan.many_keys).run(server.address, &pids)?;
     if let Some(reason) = filled.first_error {
         return Err(Failure(format!("loading keys: {reason}")));
     }
     let load_seconds = start.elapsed().as_secs_f64();
     std::thread::sleep(SETTLE);
-    let cpu = process::cpu(server.pid())
+    let cpu = process::cpu_sum(&pids)
         .zip(cpu_before)
         .map_or(0.0, |(b, a)| b.total() - a.total());
-    let memory = process::memory(server.pid());
+    let memory = process::memory_sum(&pids);
     let disk_bytes = home.disk_bytes();
     let stop = server.stop()?;
     let expected = Some((plan.many_keys - 1, plan.value_bytes));
     let (server, restart) = home.start(expected)?;
     std::thread::sleep(SETTLE);
-    let restart_memory = process::memory(server.pid());
+    let restart_memory = process::memory_sum(&server.pids());
     let puts = Load {
         connections: 16,
         in_flight: 256,
@@ -284,7 +324,7 @@ fn many(plan: &Plan, program: &Program, temporary: &Path) -> Result<Many, Failur
         measured: Duration::from_secs(1),
         ..Load::default()
     };
-    puts.run(server.address, None)?;
+    puts.run(server.address, &[])?;
     server.kill()?;
     let (server, after_kill) = home.start(expected)?;
     server.stop()?;

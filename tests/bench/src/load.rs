@@ -8,7 +8,7 @@ use crate::net::{Failure, Net};
 use crate::outcome::{Meter, Outcome};
 use crate::streams::{FanOut, KeepAlive};
 use crate::unary::{self, Span};
-use crate::work::{Fill, Grant, Order, Picker, Put, Range, Swap};
+use crate::work::{Fill, Grant, Mixed, Order, Picker, Put, Range, Swap, Wants};
 
 /// What is asked of the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -25,6 +25,8 @@ pub enum Kind {
     LeaseGrant,
     /// Keep leases alive on one stream per connection
     LeaseKeepalive,
+    /// Four gets to one put, of the same keys
+    Mixed,
     /// Compare-and-swap a key of its own per request in flight
     Cas,
     /// Put all keys once, a hundred per transaction, and end
@@ -43,6 +45,8 @@ pub struct Load {
     pub keys: u64,
     pub order: Order,
     pub serializable: bool,
+    /// What of the keys a range asks for.
+    pub wants: Wants,
     /// Keys per range.
     pub width: u64,
     pub watchers: usize,
@@ -60,6 +64,7 @@ impl Default for Load {
             keys: 100_000,
             order: Order::Random,
             serializable: false,
+            wants: Wants::Pairs,
             width: 1,
             watchers: 1000,
             warm_up: Duration::from_millis(300),
@@ -86,17 +91,17 @@ const LEASES: u64 = 1000;
 const LEASE_TTL_SECONDS: u64 = 3600;
 
 impl Load {
-    /// Runs it; `pid` is the server's process if its CPU time is to be taken.
+    /// Runs it; `pids` are the server's processes if their CPU time is to be taken.
     ///
     /// # Errors
     /// A server that cannot be reached, breaks a connection or answers no more.
-    pub fn run(&self, server: SocketAddr, pid: Option<u32>) -> Result<Outcome, Failure> {
+    pub fn run(&self, server: SocketAddr, pids: &[u32]) -> Result<Outcome, Failure> {
         let extra = usize::from(self.kind == Kind::Watch);
         let connections = self.connections.max(1);
         let patience = Duration::from_secs(10);
         let mut net = Net::connect(server, connections + extra, patience)?;
         let net = &mut net;
-        let meter = Meter::new(pid);
+        let meter = Meter::new(pids);
         let slots = (self.in_flight / connections).max(1);
         let span = Span {
             warm_up: self.warm_up,
@@ -121,8 +126,13 @@ impl Load {
                     picker: Picker::new(self.order, self.keys.saturating_sub(width) + 1, run),
                     width,
                     serializable: self.serializable,
+                    wants: self.wants,
                     value_bytes: self.value_bytes,
                 };
+                unary::run(net, &mut work, slots, span, meter)
+            }
+            Kind::Mixed => {
+                let mut work = Mixed::new(slots * connections, self, run);
                 unary::run(net, &mut work, slots, span, meter)
             }
             Kind::Watch => {
@@ -140,7 +150,7 @@ impl Load {
             Kind::LeaseKeepalive => {
                 let mut work = grant(run, LEASES);
                 let (first, last) = (work.next, work.last);
-                unary::run(net, &mut work, slots, Span::ALL, Meter::new(None))?;
+                unary::run(net, &mut work, slots, Span::ALL, Meter::new(&[]))?;
                 let keep_alive = KeepAlive {
                     first,
                     last,

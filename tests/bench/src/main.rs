@@ -1,6 +1,7 @@
 //! kvbench: a loader for servers that speak etcd's v3 API, and a comparison of them.
 
 mod catch_up;
+mod chart;
 mod compare;
 mod data;
 mod histogram;
@@ -29,7 +30,7 @@ use crate::compare::Plan;
 use crate::load::{Kind, Load, connections_for};
 use crate::net::Failure;
 use crate::server::Program;
-use crate::work::Order;
+use crate::work::{Order, Wants};
 
 /// Measure servers that speak etcd's v3 API
 #[derive(Parser)]
@@ -107,6 +108,13 @@ struct CompareArgs {
     /// Given to every server
     #[arg(long, default_value_t = 8 << 30)]
     quota_backend_bytes: u64,
+    /// Members of each server. With several the load goes to the one that leads, CPU time and memory are
+    /// those of all members together, and memory and restarts are left out unless --many-keys is given
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=7))]
+    members: u8,
+    /// Run further loads: a mix of gets and puts, counts, keys only, larger values
+    #[arg(long)]
+    more: bool,
     /// Run only loads whose name contains this; may be repeated
     #[arg(long, value_name = "TEXT")]
     only: Vec<String>,
@@ -117,6 +125,9 @@ struct CompareArgs {
     /// Also write the tables as Markdown
     #[arg(long, value_name = "FILE")]
     markdown: Option<PathBuf>,
+    /// Also write a report into this directory: report.md, chart.svg and figures.json
+    #[arg(long, value_name = "DIRECTORY")]
+    report: Option<PathBuf>,
     /// Also write every figure of every round as JSON
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -129,9 +140,9 @@ struct LoadArgs {
     /// Address of the server
     #[arg(long, default_value = "127.0.0.1:2379", value_name = "HOST:PORT")]
     endpoint: String,
-    /// Process id of the server, if it runs here, for its CPU time and memory
+    /// Process id of the server, if it runs here, for its CPU time and memory; one for each member
     #[arg(long)]
-    pid: Option<u32>,
+    pid: Vec<u32>,
     /// Connections [default: as the comparison uses for so many in flight]
     #[arg(long)]
     connections: Option<usize>,
@@ -156,6 +167,9 @@ struct LoadArgs {
     /// Serializable reads instead of linearizable ones
     #[arg(long)]
     serializable: bool,
+    /// What of the keys of a range is asked for
+    #[arg(long, default_value = "pairs")]
+    wants: Wants,
     /// Keys per range
     #[arg(long, default_value_t = 100)]
     width: u64,
@@ -208,10 +222,14 @@ fn compare(args: CompareArgs) -> Result<(), Failure> {
         rounds: args.rounds.unwrap_or(if args.quick { 2 } else { 3 }).max(1),
         measured: seconds(args.seconds.unwrap_or(if args.quick { 2.0 } else { 5.0 }))?,
         warm_up: Duration::from_millis(500),
+        members: usize::from(args.members),
         keys: args.keys,
-        many_keys: args
-            .many_keys
-            .unwrap_or(if args.quick { 250_000 } else { 1_000_000 }),
+        many_keys: args.many_keys.unwrap_or(match (args.members, args.quick) {
+            (1, true) => 250_000,
+            (1, false) => 1_000_000,
+            _ => 0,
+        }),
+        more: args.more,
         value_bytes: args.value_bytes,
         quota_bytes: args.quota_backend_bytes,
         only: args.only,
@@ -224,6 +242,13 @@ fn compare(args: CompareArgs) -> Result<(), Failure> {
     print!("{}", report::text(&comparison));
     if let Some(path) = args.markdown {
         write(&path, &report::markdown(&comparison))?;
+    }
+    if let Some(directory) = args.report {
+        let json = report::json(&comparison).map_err(|error| Failure(error.to_string()))?;
+        std::fs::create_dir_all(&directory)?;
+        write(&directory.join("report.md"), &report::page(&comparison))?;
+        write(&directory.join("chart.svg"), &chart::svg(&comparison))?;
+        write(&directory.join("figures.json"), &json)?;
     }
     if let Some(path) = args.json {
         let json = report::json(&comparison).map_err(|error| Failure(error.to_string()))?;
@@ -264,12 +289,13 @@ fn load(args: &LoadArgs) -> Result<(), Failure> {
             Order::Random
         },
         serializable: args.serializable,
+        wants: args.wants,
         width: args.width,
         watchers: args.watchers,
         warm_up: seconds(args.warm_up)?,
         measured: seconds(args.seconds)?,
     };
-    let outcome = load.run(address(&args.endpoint)?, args.pid)?;
+    let outcome = load.run(address(&args.endpoint)?, &args.pid)?;
     if args.json {
         let json = serde_json::to_string(&outcome).map_err(|error| Failure(error.to_string()))?;
         println!("{json}");

@@ -9,7 +9,7 @@ use crate::histogram::Histogram;
 use crate::process;
 use crate::unary::Span;
 
-/// One run of a load against one server.
+/// One run of a load against one server, or a cluster of them.
 #[derive(Clone, Debug, Serialize)]
 pub struct Outcome {
     /// Calls (or events) that succeeded.
@@ -24,7 +24,7 @@ pub struct Outcome {
     pub p99_us: f64,
     pub p999_us: f64,
     pub max_us: f64,
-    /// User and system time of the server per operation; absent without a process id.
+    /// User and system time of the server, all members together, per operation; absent without a process id.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub server_cpu_us_per_op: Option<f64>,
     /// The part of it spent in the kernel.
@@ -40,7 +40,7 @@ pub struct Outcome {
 /// Gathers latencies and errors between the end of the warm-up and [`Meter::stop`]; what comes before
 /// or after is not counted.
 pub struct Meter {
-    pid: Option<u32>,
+    pids: Vec<u32>,
     latencies: Histogram,
     ops: u64,
     errors: u64,
@@ -55,21 +55,21 @@ struct Mark {
 }
 
 impl Mark {
-    fn take(pid: Option<u32>) -> Mark {
+    fn take(pids: &[u32]) -> Mark {
         let own = clock_gettime(ClockId::ProcessCPUTime);
         Mark {
             at: Instant::now(),
-            server: pid.and_then(process::cpu),
+            server: process::cpu_sum(pids),
             loader: own.tv_sec as f64 + own.tv_nsec as f64 / 1e9,
         }
     }
 }
 
 impl Meter {
-    /// `pid` is the server's process, if it runs here.
-    pub fn new(pid: Option<u32>) -> Meter {
+    /// `pids` are the server's processes, if they run here: one of each member.
+    pub fn new(pids: &[u32]) -> Meter {
         Meter {
-            pid,
+            pids: pids.to_owned(),
             latencies: Histogram::new(),
             ops: 0,
             errors: 0,
@@ -83,7 +83,7 @@ impl Meter {
         self.latencies.clear();
         self.ops = 0;
         // Errors while warming up are errors too.
-        self.started = Some(Mark::take(self.pid));
+        self.started = Some(Mark::take(&self.pids));
     }
 
     /// Starts when `passed` reaches the warm-up; whether the load is to go on. The measured time
@@ -112,8 +112,8 @@ impl Meter {
 
     /// The sum of it.
     pub fn stop(self) -> Outcome {
-        let end = Mark::take(self.pid);
-        let started = self.started.unwrap_or_else(|| Mark::take(self.pid));
+        let end = Mark::take(&self.pids);
+        let started = self.started.unwrap_or_else(|| Mark::take(&self.pids));
         let seconds = (end.at - started.at).as_secs_f64().max(1e-9);
         let ops = self.ops.max(1) as f64;
         let micros = |nanos: u64| nanos as f64 / 1e3;
@@ -131,10 +131,7 @@ impl Meter {
             server_cpu_us_per_op: server.map(|(a, b)| (b.total() - a.total()) * 1e6 / ops),
             server_system_us_per_op: server.map(|(a, b)| (b.system - a.system) * 1e6 / ops),
             loader_cpu_us_per_op: (end.loader - started.loader) * 1e6 / ops,
-            server_rss_bytes: self
-                .pid
-                .and_then(process::memory)
-                .map(|memory| memory.resident),
+            server_rss_bytes: process::memory_sum(&self.pids).map(|memory| memory.resident),
         }
     }
 }

@@ -39,6 +39,32 @@ fn cpu_of(stat: &str) -> Option<Cpu> {
     })
 }
 
+/// The same of several processes together; `None` if one is gone, or there are none.
+pub fn cpu_sum(pids: &[u32]) -> Option<Cpu> {
+    let mut each = pids.iter().map(|pid| cpu(*pid));
+    let first = each.next()??;
+    each.try_fold(first, |sum, cpu| {
+        let cpu = cpu?;
+        Some(Cpu {
+            user: sum.user + cpu.user,
+            system: sum.system + cpu.system,
+        })
+    })
+}
+
+/// Memory of several processes together, as [`cpu_sum`]. Pages they share count for each.
+pub fn memory_sum(pids: &[u32]) -> Option<Memory> {
+    let mut each = pids.iter().map(|pid| memory(*pid));
+    let first = each.next()??;
+    each.try_fold(first, |sum, memory| {
+        let memory = memory?;
+        Some(Memory {
+            resident: sum.resident + memory.resident,
+            anonymous: sum.anonymous + memory.anonymous,
+        })
+    })
+}
+
 /// Memory now.
 pub fn memory(pid: u32) -> Option<Memory> {
     memory_of(&fs::read_to_string(format!("/proc/{pid}/status")).ok()?)
@@ -81,5 +107,8 @@ mod tests {
         let pid = std::process::id();
         assert!(memory(pid).unwrap().resident > 0);
         assert!(cpu(pid).is_some());
+        let twice = memory_sum(&[pid, pid]).unwrap();
+        assert!(twice.resident > memory(pid).unwrap().resident);
+        assert_eq!(cpu_sum(&[]), None);
     }
 }

@@ -150,13 +150,29 @@ pub fn markdown(comparison: &Comparison) -> String {
     out
 }
 
+/// A page of its own, with the picture beside it.
+pub fn page(comparison: &Comparison) -> String {
+    let others = comparison.servers.get(1..).unwrap_or(&[]).join(" and ");
+    let ours = comparison.servers.first().map_or("", String::as_str);
+    format!(
+        "# {ours} beside {others}\n\n![rates and processor time](chart.svg)\n\n{}",
+        markdown(comparison)
+    )
+}
+
 fn machine(comparison: &Comparison) -> String {
     let machine = &comparison.machine;
     format!(
-        "{} CPUs ({}), {} GiB memory, Linux {}, data on {} (4 KiB fdatasync {:.0} us), load average \
+        "{}{} CPUs ({}), {} GiB memory, Linux {}, data on {} (4 KiB fdatasync {:.0} us), load average \
          {:.1} at the start.\n\
          Medians of {} rounds of {:.1} s, values of {} bytes, {} keys. Ratios are {} divided by \
          the server in the row.\n",
+        match comparison.members {
+            1 => String::new(),
+            members => format!(
+                "Clusters of {members} members; CPU is that of all members together, asked is the one that leads.\n"
+            ),
+        },
         machine.cpus,
         machine.model,
         machine.memory_bytes.div_ceil(1 << 30),
@@ -308,7 +324,7 @@ impl Table {
 }
 
 /// A whole number in groups of three digits.
-fn grouped(value: f64) -> String {
+pub fn grouped(value: f64) -> String {
     let digits = format!("{value:.0}");
     let mut out = String::new();
     for (at, digit) in digits.chars().enumerate() {

@@ -62,6 +62,7 @@ fn comparison() -> Comparison {
             load_average: 0.5,
         },
         servers: vec!["ours".to_owned(), "theirs".to_owned()],
+        members: 1,
         rounds: 3,
         seconds_per_load: 3.0,
         value_bytes: 256,
@@ -147,4 +148,18 @@ fn numbers_are_grouped() {
     ] {
         assert_eq!(grouped(value), text);
     }
+}
+
+#[test]
+fn the_picture_shows_every_server_of_every_load() {
+    let picture = crate::chart::svg(&comparison());
+    assert!(picture.starts_with("<svg ") && picture.ends_with("</svg>\n"));
+    for words in ["ours", "theirs", "put", "30 000", "200 000"] {
+        assert!(
+            picture.contains(&format!(">{words}</text>")),
+            "{words}: {picture}"
+        );
+    }
+    let page = page(&comparison());
+    assert!(page.starts_with("# ours beside theirs\n") && page.contains("(chart.svg)"));
 }

@@ -1,4 +1,4 @@
-//! Servers started for the comparison: each with its own data directory, ports and log file, all
+//! Servers started for the comparison: each member with its own data directory, ports and log file, all
 //! with the same settings, and none outliving its [`Server`].
 
 use std::fs::File;
@@ -7,13 +7,15 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use kvnode_api::service::Method;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::data::key;
 use crate::net::{Failure, Net};
 use crate::outcome::Meter;
+use crate::proto::{bytes_in, number_in};
 use crate::unary::{self, Span};
-use crate::work::{Order, Picker, Range};
+use crate::work::{Order, Picker, Range, Wants};
 
 /// Longest start, of a large data directory, that is waited for.
 const START_PATIENCE: Duration = Duration::from_secs(300);
@@ -60,40 +62,94 @@ fn label_of(version: &str) -> Option<String> {
     Some(format!("{name} {number}"))
 }
 
-/// Where a server lives over its restarts.
+/// Where a server, of one member or several, lives over its restarts.
 pub struct Home {
     program: Program,
     directory: PathBuf,
-    client: u16,
-    peer: u16,
+    places: Vec<Place>,
     quota_bytes: u64,
 }
 
+/// One member's ports.
+#[derive(Clone, Copy)]
+struct Place {
+    client: u16,
+    peer: u16,
+}
+
 impl Home {
-    /// A data directory to be made in `directory`, and two free ports.
-    pub fn new(program: &Program, directory: &Path, quota_bytes: u64) -> Result<Home, Failure> {
-        // Both are held until both are known, or they could be the same.
-        let client = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-        let peer = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    /// Data directories to be made in `directory`, and two free ports for each member.
+    pub fn new(
+        program: &Program,
+        directory: &Path,
+        quota_bytes: u64,
+        members: usize,
+    ) -> Result<Home, Failure> {
+        // All are held until all are known, or two could be the same.
+        let mut held = Vec::new();
+        let mut free = || -> Result<u16, Failure> {
+            let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+            let port = listener.local_addr()?.port();
+            held.push(listener);
+            Ok(port)
+        };
+        let places = (0..members.max(1)).map(|_| {
+            Ok(Place {
+                client: free()?,
+                peer: free()?,
+            })
+        });
         Ok(Home {
             program: program.clone(),
             directory: directory.to_owned(),
-            client: client.local_addr()?.port(),
-            peer: peer.local_addr()?.port(),
+            places: places.collect::<Result<_, Failure>>()?,
             quota_bytes,
         })
     }
 
-    /// Starts the server and waits for its first answered linearizable read; the time that took.
+    /// Starts the server and waits until every member has answered a linearizable read; the time that took.
     /// `expected` is a key that must be there and the length of its value.
     ///
     /// # Errors
-    /// The server ends, or does not answer in time; with the end of its log.
+    /// A member ends, or does not answer in time; with the end of its log.
     pub fn start(&self, expected: Option<(u64, usize)>) -> Result<(Server, Duration), Failure> {
-        let client = format!("http://127.0.0.1:{}", self.client);
-        let peer = format!("http://127.0.0.1:{}", self.peer);
-        let log_path = self.directory.join("log");
-        let log = File::options().create(true).append(true).open(&log_path)?;
+        let start = Instant::now();
+        let mut server = Server {
+            members: Vec::new(),
+            address: self.places[0].address(),
+        };
+        for number in 0..self.places.len() {
+            server.members.push(self.start_member(number)?);
+        }
+        for (number, place) in self.places.iter().enumerate() {
+            while let Err(why) = answers(place.address(), expected) {
+                if let Some(status) = server.members[number].try_wait()? {
+                    let log = self.log_path(number);
+                    return Err(Failure(format!("it ended with {status}; {}", tail(&log))));
+                }
+                if start.elapsed() > START_PATIENCE {
+                    let log = self.log_path(number);
+                    return Err(Failure(format!(
+                        "it does not answer: {why}; {}",
+                        tail(&log)
+                    )));
+                }
+                // Not there yet, or there but without a leader.
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        }
+        let took = start.elapsed();
+        if self.places.len() > 1 {
+            server.address = self.leader()?;
+        }
+        Ok((server, took))
+    }
+
+    fn start_member(&self, number: usize) -> Result<Child, Failure> {
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(self.log_path(number))?;
         let mut command = Command::new(&self.program.path);
         for (name, _) in std::env::vars_os() {
             let text = name.to_string_lossy();
@@ -101,80 +157,75 @@ impl Home {
                 command.env_remove(&name);
             }
         }
+        let url = |port: u16| format!("http://127.0.0.1:{port}");
+        let Place { client, peer } = self.places[number];
+        let founders: Vec<String> = (self.places.iter().enumerate())
+            .map(|(number, place)| format!("bench{number}={}", url(place.peer)))
+            .collect();
+        let data = self.data_path(number);
         command
-            .arg("--name=bench")
-            .arg(format!(
-                "--data-dir={}",
-                self.directory.join("data").display()
-            ))
-            .arg(format!("--listen-client-urls={client}"))
-            .arg(format!("--advertise-client-urls={client}"))
-            .arg(format!("--listen-peer-urls={peer}"))
-            .arg(format!("--initial-advertise-peer-urls={peer}"))
-            .arg(format!("--initial-cluster=bench={peer}"))
+            .arg(format!("--name=bench{number}"))
+            .arg(format!("--data-dir={}", data.display()))
+            .arg(format!("--listen-client-urls={}", url(client)))
+            .arg(format!("--advertise-client-urls={}", url(client)))
+            .arg(format!("--listen-peer-urls={}", url(peer)))
+            .arg(format!("--initial-advertise-peer-urls={}", url(peer)))
+            .arg(format!("--initial-cluster={}", founders.join(",")))
             .arg(format!("--quota-backend-bytes={}", self.quota_bytes))
             .arg("--logger=zap")
             .arg("--log-level=warn")
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log);
-        let start = Instant::now();
-        let child = command.spawn()?;
-        let mut server = Server {
-            child,
-            address: SocketAddr::from((Ipv4Addr::LOCALHOST, self.client)),
-        };
-        while start.elapsed() < START_PATIENCE {
-            if let Some(status) = server.child.try_wait()? {
-                return Err(Failure(format!(
-                    "it ended with {status}; {}",
-                    tail(&log_path)
-                )));
-            }
-            match server.answers(expected) {
-                Ok(()) => return Ok((server, start.elapsed())),
-                // Not there yet, or there but without a leader.
-                Err(_) => std::thread::sleep(Duration::from_millis(1)),
-            }
-        }
-        Err(Failure(format!("it does not answer; {}", tail(&log_path))))
+        Ok(command.spawn()?)
     }
 
-    /// Bytes of all files of the data directory.
+    /// The client address of the member that leads.
+    fn leader(&self) -> Result<SocketAddr, Failure> {
+        let start = Instant::now();
+        while start.elapsed() < START_PATIENCE {
+            for place in &self.places {
+                if leads(place.address())? {
+                    return Ok(place.address());
+                }
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        Err(Failure("no member says that it leads".to_owned()))
+    }
+
+    fn data_path(&self, number: usize) -> PathBuf {
+        self.directory.join(format!("data{number}"))
+    }
+
+    fn log_path(&self, number: usize) -> PathBuf {
+        self.directory.join(format!("log{number}"))
+    }
+
+    /// Bytes of all files of the data directories.
     pub fn disk_bytes(&self) -> u64 {
-        bytes_under(&self.directory.join("data"))
+        let each = (0..self.places.len()).map(|number| bytes_under(&self.data_path(number)));
+        each.sum()
+    }
+}
+
+impl Place {
+    fn address(self) -> SocketAddr {
+        SocketAddr::from((Ipv4Addr::LOCALHOST, self.client))
     }
 }
 
 /// A running server; killed when dropped.
 pub struct Server {
-    child: Child,
+    members: Vec<Child>,
+    /// Where clients ask; of several members the one that led at the start.
     pub address: SocketAddr,
 }
 
 impl Server {
-    pub fn pid(&self) -> u32 {
-        self.child.id()
-    }
-
-    /// Whether a linearizable read is answered, and rightly.
-    fn answers(&self, expected: Option<(u64, usize)>) -> Result<(), Failure> {
-        let (number, value_bytes) = expected.unwrap_or((0, 0));
-        let mut net = Net::connect(self.address, 1, Duration::from_secs(10))?;
-        let mut work = One(
-            Range {
-                picker: Picker::new(Order::Random, 1, 0),
-                width: 1,
-                serializable: false,
-                value_bytes,
-            },
-            Some(number),
-        );
-        let outcome = unary::run(&mut net, &mut work, 1, Span::ALL, Meter::new(None))?;
-        match outcome.first_error {
-            None => Ok(()),
-            Some(reason) => Err(Failure(reason)),
-        }
+    /// The process of each member.
+    pub fn pids(&self) -> Vec<u32> {
+        self.members.iter().map(Child::id).collect()
     }
 
     /// Asks it to stop and waits; how long that took.
@@ -183,35 +234,74 @@ impl Server {
     /// It does not stop in time; it is killed then.
     pub fn stop(mut self) -> Result<Duration, Failure> {
         let start = Instant::now();
-        self.signal(Signal::TERM)?;
-        while start.elapsed() < STOP_PATIENCE {
-            if self.child.try_wait()?.is_some() {
-                return Ok(start.elapsed());
-            }
-            std::thread::sleep(Duration::from_millis(1));
+        for member in &self.members {
+            terminate(member)?;
         }
-        Err(Failure("it does not stop".to_owned()))
+        for member in &mut self.members {
+            while member.try_wait()?.is_none() {
+                if start.elapsed() > STOP_PATIENCE {
+                    return Err(Failure("it does not stop".to_owned()));
+                }
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        }
+        Ok(start.elapsed())
     }
 
     /// Kills it at once, as a crash of the process would.
     pub fn kill(mut self) -> Result<(), Failure> {
-        self.child.kill()?;
-        self.child.wait()?;
+        for member in &mut self.members {
+            member.kill()?;
+        }
+        for member in &mut self.members {
+            member.wait()?;
+        }
         Ok(())
     }
+}
 
-    fn signal(&self, signal: Signal) -> Result<(), Failure> {
-        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
-        let pid = pid.ok_or_else(|| Failure("no process id".to_owned()))?;
-        Ok(kill_process(pid, signal)?)
+fn terminate(member: &Child) -> Result<(), Failure> {
+    let pid = i32::try_from(member.id()).ok().and_then(Pid::from_raw);
+    let pid = pid.ok_or_else(|| Failure("no process id".to_owned()))?;
+    Ok(kill_process(pid, Signal::TERM)?)
+}
+
+/// Whether a linearizable read is answered, and rightly.
+fn answers(address: SocketAddr, expected: Option<(u64, usize)>) -> Result<(), Failure> {
+    let (number, value_bytes) = expected.unwrap_or((0, 0));
+    let read = Range {
+        picker: Picker::new(Order::Random, 1, 0),
+        width: 1,
+        serializable: false,
+        wants: Wants::Pairs,
+        value_bytes,
+    };
+    once(address, &mut One(read, Some(number)))
+}
+
+/// Whether the member there says that it leads.
+fn leads(address: SocketAddr) -> Result<bool, Failure> {
+    let mut status = Status::default();
+    once(address, &mut status)?;
+    Ok(status.leads)
+}
+
+fn once<W: crate::work::Work>(address: SocketAddr, work: &mut W) -> Result<(), Failure> {
+    let mut net = Net::connect(address, 1, Duration::from_secs(10))?;
+    let outcome = unary::run(&mut net, work, 1, Span::ALL, Meter::new(&[]))?;
+    match outcome.first_error {
+        None => Ok(()),
+        Some(reason) => Err(Failure(reason)),
     }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // Both do nothing for a child that has been waited for.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        for member in &mut self.members {
+            // Both do nothing for a child that has been waited for.
+            let _ = member.kill();
+            let _ = member.wait();
+        }
     }
 }
 
@@ -219,8 +309,8 @@ impl Drop for Server {
 struct One(Range, Option<u64>);
 
 impl crate::work::Work for One {
-    fn method(&self) -> kvnode_api::service::Method {
-        self.0.method()
+    fn method(&self, slot: usize) -> Method {
+        self.0.method(slot)
     }
 
     fn next(&mut self, _slot: usize, out: &mut Vec<u8>) -> bool {
@@ -233,6 +323,32 @@ impl crate::work::Work for One {
 
     fn answered(&mut self, slot: usize, bytes: usize, body: &[u8]) -> Result<(), String> {
         self.0.answered(slot, bytes, body)
+    }
+}
+
+/// Asks a member once how it is.
+#[derive(Default)]
+struct Status {
+    asked: bool,
+    leads: bool,
+}
+
+impl crate::work::Work for Status {
+    const WANTS_BODY: bool = true;
+
+    fn method(&self, _slot: usize) -> Method {
+        Method::Status
+    }
+
+    fn next(&mut self, _slot: usize, _out: &mut Vec<u8>) -> bool {
+        !std::mem::replace(&mut self.asked, true)
+    }
+
+    fn answered(&mut self, _slot: usize, _bytes: usize, body: &[u8]) -> Result<(), String> {
+        let answer = body.get(5..).unwrap_or(&[]);
+        let (own, leader) = (number_in(bytes_in(answer, 1), 2), number_in(answer, 4));
+        self.leads = own != 0 && own == leader;
+        Ok(())
     }
 }
 

@@ -51,7 +51,6 @@ pub fn run<W: Work>(
         }
     }
     let run = Run {
-        path: work.method().path(),
         wires: (0..net.connections())
             .map(|index| {
                 Calls::new(
@@ -70,7 +69,6 @@ pub fn run<W: Work>(
 }
 
 struct Run<'a, W> {
-    path: &'static str,
     net: &'a mut Net,
     work: &'a mut W,
     wires: Vec<Calls>,
@@ -123,7 +121,7 @@ impl<W: Work> Run<'_, W> {
             }
             self.asking = self.meter.goes_on(span, now - self.epoch);
         }
-        let meter = std::mem::replace(&mut self.meter, Meter::new(None));
+        let meter = std::mem::replace(&mut self.meter, Meter::new(&[]));
         let outcome = meter.stop();
         self.drain()?;
         Ok(outcome)
@@ -168,7 +166,8 @@ impl<W: Work> Run<'_, W> {
                 }
                 calls.held = Some(slot);
             }
-            if !self.net.http(index).call(self.path, &calls.request)? {
+            let path = self.work.method(calls.held.unwrap_or(0)).path();
+            if !self.net.http(index).call(path, &calls.request)? {
                 break;
             }
             calls.open.extend(calls.held.take().map(|slot| Call {

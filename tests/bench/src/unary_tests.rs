@@ -102,7 +102,7 @@ fn every_request_is_answered_once_and_a_refusal_is_an_error() {
         let seen = Arc::new(Seen::default());
         let address = serve(Arc::clone(&seen));
         let mut net = Net::connect(address, 3, Duration::from_secs(10)).unwrap();
-        let meter = Meter::new(None);
+        let meter = Meter::new(&[]);
         let outcome = run(&mut net, &mut fill(5000, value_bytes), 4, Span::ALL, meter).unwrap();
         assert_eq!((outcome.ops, outcome.errors), (499, 1));
         assert_eq!(outcome.first_error.as_deref(), Some("status 8: no room"));
@@ -123,13 +123,13 @@ fn a_load_ends_in_time_with_nothing_left_open_and_the_connections_serve_again() 
         measured: Some(Duration::from_millis(20)),
     };
     let mut endless = fill(u64::MAX / 2, 10);
-    let outcome = run(&mut net, &mut endless, 4, span, Meter::new(None)).unwrap();
+    let outcome = run(&mut net, &mut endless, 4, span, Meter::new(&[])).unwrap();
     assert!(outcome.seconds >= 0.02);
     let asked = usize::try_from(endless.next / 10).unwrap();
     // All that was asked has been answered, but requests answered too early or late do not count.
     assert_eq!(seen.calls.load(Ordering::SeqCst), asked);
     assert!(outcome.ops as usize <= asked);
-    let outcome = run(&mut net, &mut fill(50, 10), 4, Span::ALL, Meter::new(None)).unwrap();
+    let outcome = run(&mut net, &mut fill(50, 10), 4, Span::ALL, Meter::new(&[])).unwrap();
     assert_eq!((outcome.ops, outcome.errors), (4, 1));
 }
 

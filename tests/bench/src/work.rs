@@ -2,7 +2,8 @@
 
 use kvnode_api::service::Method;
 
-use crate::data::{Chance, KEY_PREFIX, Values, key};
+use crate::data::{Chance, KEY_BYTES, KEY_PREFIX, Values, key};
+use crate::load::Load;
 use crate::proto::{bytes, bytes_in, message, number, number_in};
 
 /// Makes requests for slots: a slot is one place in the number of requests in flight, and has at
@@ -11,7 +12,8 @@ pub trait Work {
     /// Whether [`Work::answered`] is given the answer itself, not only its length.
     const WANTS_BODY: bool = false;
 
-    fn method(&self) -> Method;
+    /// Of the slot's request that was written last.
+    fn method(&self, slot: usize) -> Method;
 
     /// Writes the slot's next request; `false` if there is no more to ask.
     fn next(&mut self, slot: usize, out: &mut Vec<u8>) -> bool;
@@ -64,7 +66,7 @@ pub struct Put {
 }
 
 impl Work for Put {
-    fn method(&self) -> Method {
+    fn method(&self, _slot: usize) -> Method {
         Method::Put
     }
 
@@ -79,16 +81,28 @@ impl Work for Put {
     }
 }
 
+/// What of its keys a range is to bring.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Wants {
+    /// Keys and values
+    Pairs,
+    /// Keys alone
+    Keys,
+    /// Their number alone
+    Count,
+}
+
 /// Reads `width` neighbouring keys per call, all of which must exist.
 pub struct Range {
     pub picker: Picker,
     pub width: u64,
     pub serializable: bool,
+    pub wants: Wants,
     pub value_bytes: usize,
 }
 
 impl Work for Range {
-    fn method(&self) -> Method {
+    fn method(&self, _slot: usize) -> Method {
         Method::Range
     }
 
@@ -101,11 +115,79 @@ impl Work for Range {
         if self.serializable {
             number(7, 1, out);
         }
+        match self.wants {
+            Wants::Pairs => {}
+            Wants::Keys => number(8, 1, out),
+            Wants::Count => number(9, 1, out),
+        }
         true
     }
 
     fn answered(&mut self, _slot: usize, bytes: usize, _body: &[u8]) -> Result<(), String> {
-        at_least(bytes, self.width as usize * self.value_bytes)
+        let each = match self.wants {
+            Wants::Pairs => self.value_bytes,
+            Wants::Keys => KEY_BYTES,
+            Wants::Count => 0,
+        };
+        at_least(bytes, self.width as usize * each)
+    }
+}
+
+/// Four gets to one put, at random, each of one key.
+pub struct Mixed {
+    gets: Range,
+    puts: Put,
+    chance: Chance,
+    /// Whether the slot's last request was a put.
+    is_put: Vec<bool>,
+}
+
+impl Mixed {
+    /// As the load says, for so many slots; `seed` distinguishes runs.
+    pub fn new(slots: usize, load: &Load, seed: u64) -> Mixed {
+        let picker = |salt| Picker::new(load.order, load.keys, seed ^ salt);
+        Mixed {
+            gets: Range {
+                picker: picker(1),
+                width: 1,
+                serializable: load.serializable,
+                wants: Wants::Pairs,
+                value_bytes: load.value_bytes,
+            },
+            puts: Put {
+                picker: picker(2),
+                values: Values::new(load.value_bytes),
+            },
+            chance: Chance(seed),
+            is_put: vec![false; slots],
+        }
+    }
+}
+
+impl Work for Mixed {
+    fn method(&self, slot: usize) -> Method {
+        if self.is_put[slot] {
+            Method::Put
+        } else {
+            Method::Range
+        }
+    }
+
+    fn next(&mut self, slot: usize, out: &mut Vec<u8>) -> bool {
+        self.is_put[slot] = self.chance.below(5) == 0;
+        if self.is_put[slot] {
+            self.puts.next(slot, out)
+        } else {
+            self.gets.next(slot, out)
+        }
+    }
+
+    fn answered(&mut self, slot: usize, bytes: usize, body: &[u8]) -> Result<(), String> {
+        if self.is_put[slot] {
+            self.puts.answered(slot, bytes, body)
+        } else {
+            self.gets.answered(slot, bytes, body)
+        }
     }
 }
 
@@ -119,7 +201,7 @@ pub struct Fill {
 }
 
 impl Work for Fill {
-    fn method(&self) -> Method {
+    fn method(&self, _slot: usize) -> Method {
         Method::Txn
     }
 
@@ -165,7 +247,7 @@ impl Swap {
 impl Work for Swap {
     const WANTS_BODY: bool = true;
 
-    fn method(&self) -> Method {
+    fn method(&self, _slot: usize) -> Method {
         Method::Txn
     }
 
@@ -203,7 +285,7 @@ pub struct Grant {
 }
 
 impl Work for Grant {
-    fn method(&self) -> Method {
+    fn method(&self, _slot: usize) -> Method {
         Method::LeaseGrant
     }
 
@@ -271,6 +353,7 @@ mod tests {
             picker: Picker::new(Order::Random, 1, 1),
             width: 100,
             serializable: true,
+            wants: Wants::Count,
             value_bytes: 256,
         };
         let range: RangeRequest = next(&mut work);
@@ -278,7 +361,27 @@ mod tests {
             (&range.key[..], &range.range_end[..]),
             (&key(0)[..], &key(100)[..])
         );
-        assert!(range.serializable);
+        assert!(range.serializable && range.count_only && !range.keys_only);
+
+        let load = Load {
+            keys: 3,
+            value_bytes: 7,
+            ..Load::default()
+        };
+        let mut work = Mixed::new(1, &load, 1);
+        let mut puts = 0;
+        for _ in 0..1000 {
+            let mut out = Vec::new();
+            assert!(work.next(0, &mut out));
+            if work.method(0) == Method::Put {
+                puts += 1;
+                assert_eq!(PutRequest::decode(&out[..]).unwrap().value.len(), 7);
+            } else {
+                let range = RangeRequest::decode(&out[..]).unwrap();
+                assert!(!range.key.is_empty() && range.range_end.is_empty());
+            }
+        }
+        assert!((120..280).contains(&puts), "{puts} puts of 1000");
 
         let mut work = Grant {
             next: 7,

@@ -5,10 +5,11 @@
 //! client cores. Which message may leave before which write is raft's wrapper's decision; here everything it says is
 //! passed on at once, so a leader's appends travel while its own sync runs.
 //!
-//! One mechanism per file: `proposals` (what waits for a leader or its word), `leases` (the leader's clock), `link` (the other
+//! One mechanism per file: `direct` (the short way of a lone voter's entries), `proposals` (what waits for a leader or its word), `leases` (the leader's clock), `link` (the other
 //! members), `members` (who belongs to the cluster), `leadership` (who leads, stalls, hand-over), `retention` (how much log is kept), `snapshots` (members too
 //! far behind for the log).
 
+mod direct;
 mod leadership;
 mod leases;
 mod link;
@@ -59,6 +60,7 @@ pub struct ReplicaCore {
     links: Links,
     /// The state as last applied: what a new leader learns its leases from.
     view: View,
+    direct: direct::Direct,
     proposals: proposals::Proposals,
     changes: members::Changes,
     leases: leases::Leases,
@@ -78,6 +80,7 @@ impl ReplicaCore {
     ) -> Rc<RefCell<Self>> {
         let retention = retention::Retention::new(replica.status().first_index - 1);
         Rc::new(RefCell::new(ReplicaCore {
+            direct: direct::Direct::new(view.applied_index()),
             proposals: proposals::Proposals::default(),
             changes: members::Changes::default(),
             leases: leases::Leases::default(),
@@ -172,6 +175,10 @@ impl ReplicaCore {
                 leases,
                 own,
             } => {
+                if index > self.direct.given() {
+                    // On the short way the store may be done before raft was asked what is committed.
+                    self.pump();
+                }
                 self.replica.applied(index);
                 self.snapshots.applied(index);
                 self.own_applied(&own, view.applied_term());
@@ -212,7 +219,8 @@ impl ReplicaCore {
                 }
                 self.leadership.writing(write.number, self.shared.now_ms());
                 self.snapshot_writing(&write);
-                post(&self.links.disk, DiskJob::Write(write));
+                let direct = self.goes_direct(&write);
+                post(&self.links.disk, DiskJob::Write { write, direct });
             }
             self.send_messages();
             if let Some(last) = self.output.committed.last() {
@@ -220,10 +228,11 @@ impl ReplicaCore {
                     .vitals
                     .committed
                     .store(last.index, Ordering::Relaxed);
-                post(
-                    &self.links.apply,
-                    ApplyJob::Entries(std::mem::take(&mut self.output.committed)),
-                );
+                let committed = std::mem::take(&mut self.output.committed);
+                let left = self.direct.committed(committed);
+                if !left.is_empty() {
+                    post(&self.links.apply, ApplyJob::Entries(left));
+                }
             }
             if let Some(error) = self.output.failure.take() {
                 exit::fatal(

@@ -9,8 +9,10 @@ use super::ReplicaCore;
 use crate::cores::post;
 use crate::disk::DiskJob;
 
-/// Entries behind the applied index after which a lone voter drops them.
-const LONE_ENTRIES_MAX: u64 = 4096;
+/// Entries and bytes behind the applied index after which a lone voter drops them: few, so that their memory is used
+/// again while the processor's cache still has it.
+const LONE_ENTRIES_MAX: u64 = 1024;
+const LONE_BYTES_MAX: usize = 8 << 20;
 
 pub(super) struct Retention {
     /// Entries up to here are gone from memory.
@@ -28,7 +30,8 @@ impl ReplicaCore {
     pub(super) fn applied_to(&mut self, index: u64) {
         let behind = index.saturating_sub(self.retention.compacted);
         let upto = if self.is_lone() {
-            (behind >= LONE_ENTRIES_MAX).then_some(index)
+            let many = behind >= LONE_ENTRIES_MAX;
+            (many || self.replica.status().tail_bytes >= LONE_BYTES_MAX).then_some(index)
         } else {
             let keep = self.shared.config.log_keep_entries;
             let due = behind >= keep + self.shared.config.log_drop_entries;
@@ -55,7 +58,7 @@ impl ReplicaCore {
     }
 
     /// No other member, voter or learner.
-    fn is_lone(&self) -> bool {
+    pub(super) fn is_lone(&self) -> bool {
         let membership = self.replica.membership();
         self.replica.is_alone() && membership.learners.is_empty()
     }

@@ -45,6 +45,7 @@ impl ReplicaCore {
     /// The log is synced up to this write. An install's mark among it: the state may take over.
     pub(super) fn snapshot_written(&mut self, number: u64) {
         if let Some(job) = self.snapshots.written(number) {
+            self.direct.installed(job.index);
             post(&self.links.apply, ApplyJob::Install(job));
         }
     }
