@@ -3,7 +3,7 @@
 //! Errors are all exit code 2: the operator wrote something that cannot be meant.
 
 use super::flags::{self, GATES};
-use super::merge::{Notice, Settings, Source, invalid, named};
+use super::merge::{Notice, Settings, Source, invalid, named, unsupported};
 use super::urls::{Address, Url};
 use super::{
     AdminSocket, AuthToken, AutoCompaction, ClusterState, Config, ConfigError, Discovery,

@@ -265,7 +265,10 @@ impl Service for NodeService {
         Some(reply)
     }
 
-    // Not an `async fn`, which would hold its arguments twice: see `http/call.rs`.
+    #[expect(
+        clippy::manual_async_fn,
+        reason = "an `async fn` holds its arguments twice"
+    )]
     fn unary(self: Rc<Self>, call: Call, message: Bytes) -> impl Future<Output = Reply> {
         async move {
             let started = Instant::now();

@@ -406,7 +406,7 @@ fn finish(
         seconds: started.elapsed().as_secs_f64(),
         ..described
     };
-    shell.output.print(&saved, |saved| screen(saved));
+    shell.output.print(&saved, screen);
     Ok(Outcome::Fine)
 }
 
