@@ -147,7 +147,7 @@ pub fn run(plan: &Plan) -> Result<(), Failure> {
         value_bytes: plan.value_bytes,
         ..Load::default()
     };
-    let filled = fill.run(server, None)?;
+    let filled = fill.run(server, &[])?;
     println!(
         "written while one member was away: {} keys of {} bytes in {:.1} s",
         plan.keys, plan.value_bytes, filled.seconds
@@ -163,7 +163,7 @@ pub fn run(plan: &Plan) -> Result<(), Failure> {
         measured: plan.measured,
         ..Load::default()
     };
-    let before = puts.run(server, None)?;
+    let before = puts.run(server, &[])?;
     tell("undisturbed", &before);
 
     let begun = Instant::now();
@@ -175,7 +175,7 @@ pub fn run(plan: &Plan) -> Result<(), Failure> {
         if begun.elapsed() > PATIENCE {
             return Err(Failure("the member does not catch up".to_owned()));
         }
-        let slice = puts.run(server, None)?;
+        let slice = puts.run(server, &[])?;
         slices += 1;
         tell(&format!("slice {slices} of catching up"), &slice);
         if worst
@@ -191,7 +191,7 @@ pub fn run(plan: &Plan) -> Result<(), Failure> {
         );
     }
     let took = begun.elapsed();
-    let after = puts.run(server, None)?;
+    let after = puts.run(server, &[])?;
     tell("afterwards", &after);
     println!(
         "caught up within {took:.1?}, {}",
