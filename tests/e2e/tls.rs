@@ -102,6 +102,42 @@ fn only_who_shows_a_certificate_of_the_authority_gets_in() {
     assert!(expiry > 1_700_000_000, "{expiry}");
 }
 
+/// Through the gateway a certificate is no user: with auth on, whoever shows one with a name is sent away.
+#[test]
+fn the_gateway_takes_no_certificate_for_a_user() {
+    let files = Files::default();
+    let (authority, options) = mutual(&files);
+    // Over TLS the name in the Host header is not looked at: a page of a stranger's has no certificate for it.
+    let options = options.arg("--host-whitelist=127.0.0.1");
+    let server = Server::start(options.arg("--bcrypt-cost=4"));
+    let named = authority.issue(&Wish::holder("root"));
+    let named = Caller::new(&authority.pem, Some(&named));
+    let post =
+        |path: &str, body: &str| named.post(server.address(), path, body).expect("an answer");
+    for (path, body) in [
+        ("/v3/kv/put", r#"{"key":"Zm9v"}"#),
+        (
+            "/v3/auth/user/add",
+            r#"{"name":"root","password":"secret"}"#,
+        ),
+        ("/v3/auth/user/grant", r#"{"user":"root","role":"root"}"#),
+        ("/v3/auth/enable", ""),
+    ] {
+        let answer = post(path, body);
+        assert!(answer.starts_with("HTTP/1.1 200"), "{path}: {answer}");
+    }
+    for path in [
+        "/v3/kv/range",
+        "/v3beta/kv/range",
+        "/v3/auth/authenticate",
+        "/v3/no/route",
+    ] {
+        let answer = post(path, r#"{"key":"Zm9v","name":"root","password":"secret"}"#);
+        assert!(answer.starts_with("HTTP/1.1 400"), "{path}: {answer}");
+    }
+    let_in(&named, &server);
+}
+
 #[test]
 fn a_bundle_may_hold_several_authorities() {
     let files = Files::default();
