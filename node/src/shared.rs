@@ -13,6 +13,7 @@ use crate::departure::Departure;
 use crate::live::Live;
 use crate::metrics::Metrics;
 use crate::reload::{Hooks, Outcome, Reload};
+use crate::tls::Tls;
 
 /// The etcd API level this server answers as; clients parse it.
 pub const API_VERSION: &str = crate::version::ETCD;
@@ -33,8 +34,7 @@ pub struct Shared {
     /// Random per start: results of an earlier life's proposals find no waiter.
     pub incarnation: u64,
     pub wal_dir: PathBuf,
-    /// Listeners below this number are for clients, the others for health and metrics only.
-    pub client_listeners: usize,
+    pub tls: Tls,
     pub data_dir: PathBuf,
     pub metrics: Metrics,
     pub vitals: Vitals,
@@ -93,7 +93,7 @@ impl Shared {
         incarnation: u64,
         data_dir: PathBuf,
         wal_dir: PathBuf,
-        client_listeners: usize,
+        tls: Tls,
     ) -> Self {
         Shared {
             live: Live::new(&config),
@@ -104,7 +104,7 @@ impl Shared {
             member_id,
             incarnation,
             wal_dir,
-            client_listeners,
+            tls,
             data_dir,
             metrics: Metrics::new(),
             vitals: Vitals::default(),

@@ -36,7 +36,8 @@ impl Cluster {
     fn found(ports: &[u16], announced: &[u16], options: Options) -> Cluster {
         let name = |number: usize| format!("m{number}");
         let entries = announced.iter().enumerate();
-        let entries = entries.map(|(at, port)| format!("{}=http://127.0.0.1:{port}", name(at)));
+        let scheme = options.peer_scheme();
+        let entries = entries.map(|(at, port)| format!("{}={scheme}://127.0.0.1:{port}", name(at)));
         let all = entries.collect::<Vec<_>>().join(",");
         // Each member fills its first log segments with zeros before it serves.
         let options = options.arg("--wal-segment-bytes=8MiB");
