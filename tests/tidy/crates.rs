@@ -183,8 +183,8 @@ pub const NAMES: &[(&str, &[&str], &str)] = &[
     ),
     (
         "rustls",
-        &["node/src/tls/", "tests/src/certs.rs"],
-        "one directory meets the TLS library",
+        &["node/src/tls/", "client/src/", "tests/src/certs.rs"],
+        "one directory of the node, and the client library, meet the TLS library",
     ),
     (
         "fjall",
