@@ -9,7 +9,7 @@ use kvnode_client::api::Status;
 pub mod code {
     /// The server said no, time-out, nobody reached, unknown command or flag.
     pub const ERROR: u8 = 1;
-    /// No client could be made; any failure of `lease timetolive`, `list`, `keep-alive`.
+    /// No client could be made, the log-in failed; any failure of `lease timetolive`, `list`, `keep-alive`.
     pub const BAD_CONNECTION: u8 = 2;
     /// Bad input on stdin.
     pub const INVALID_INPUT: u8 = 3;
@@ -101,8 +101,13 @@ impl From<Error> for Failure {
             Error::Status { status, .. } => next_for(status),
             _ => "",
         };
+        // etcdctl logs in while it makes its client.
+        let code = match error.is(&Status::auth_failed()) {
+            true => code::BAD_CONNECTION,
+            false => code::ERROR,
+        };
         Failure {
-            code: code::ERROR,
+            code,
             text: text(&error),
             tried: error.attempts(),
             next: next.to_owned(),

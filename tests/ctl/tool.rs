@@ -127,9 +127,14 @@ impl Running {
             .expect("another line in time")
     }
 
+    /// The next line, if it is there already.
+    pub fn try_line(&self) -> Option<String> {
+        self.lines.try_recv().ok()
+    }
+
     /// Whether nothing was printed since the last look.
     pub fn is_silent(&self) -> bool {
-        self.lines.try_recv().is_err()
+        self.try_line().is_none()
     }
 
     /// SIGINT, as Ctrl-C sends it; then the exit code.

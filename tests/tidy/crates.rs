@@ -184,8 +184,8 @@ pub const NAMES: &[(&str, &[&str], &str)] = &[
     ),
     (
         "rustls",
-        &["node/src/tls/", "client/", "tests/src/certs.rs"],
-        "in the node one directory meets the TLS library",
+        &["node/src/tls/", "client/src/", "tests/src/certs.rs"],
+        "one directory of the node, and the client library, meet the TLS library",
     ),
     (
         "fjall",

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use kvnode_client::api::downgrade_request::DowngradeAction;
-use kvnode_client::api::{AlarmType, Status};
+use kvnode_client::api::{AlarmResponse, AlarmType, Status};
 use kvnode_client::{Client, get};
 
 use super::member_id;
@@ -40,17 +40,14 @@ pub async fn alarm_disarm(context: &Context<'_>) -> Result<()> {
     }
     let printer = context.printer(output::ALL)?;
     let client = context.client()?;
-    // One request per alarm; what each one ended is shown together.
-    let mut all = client.alarms().await?;
-    let mut ended = Vec::new();
-    for alarm in std::mem::take(&mut all.alarms) {
+    // One request per alarm; what each one ended is shown together, without a header as it is several answers.
+    let mut ended = AlarmResponse::default();
+    for alarm in client.alarms().await?.alarms {
         let kind = AlarmType::try_from(alarm.alarm).unwrap_or(AlarmType::None);
         let answer = client.alarm_disarm(alarm.member_id, kind).await?;
-        all.header = answer.header;
-        ended.extend(answer.alarms);
+        ended.alarms.extend(answer.alarms);
     }
-    all.alarms = ended;
-    printer.alarms(&all)
+    printer.alarms(&ended)
 }
 
 /// One after another, so that never more than one member is busy.

@@ -160,13 +160,19 @@ async fn follow(
             Ok(response) => response,
             Err(error) => return canceled(error, printer),
         };
-        if wish.max_events > 0 {
-            let left = usize::try_from(wish.max_events - seen).unwrap_or(usize::MAX);
-            response.events.truncate(left);
-        }
         if response.events.is_empty() {
             let revision = response.header.map_or(0, |header| header.revision);
             say_line(&format!("progress notify: {revision}"))?;
+        }
+        if wish.until > 0 {
+            let revision = |event: &api::Event| event.kv.as_ref().map_or(0, |kv| kv.mod_revision);
+            response
+                .events
+                .retain(|event| revision(event) <= wish.until);
+        }
+        if wish.max_events > 0 {
+            let left = usize::try_from(wish.max_events - seen).unwrap_or(usize::MAX);
+            response.events.truncate(left);
         }
         printer.watch(&response)?;
         for event in &response.events {
