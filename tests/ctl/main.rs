@@ -2,5 +2,6 @@
 
 mod client;
 mod table;
+mod tls;
 mod tool;
 mod tours;
