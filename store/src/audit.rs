@@ -466,3 +466,216 @@ fn attachment_digest(lease: i64, key: &[u8]) -> Digest {
     digest.bytes(key);
     digest
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use kvnode_api::{
+        CompactionRequest, DeleteRangeRequest, LeaseGrantRequest, Message, PutRequest,
+    };
+
+    use super::*;
+    use crate::command::Header;
+    use crate::engine::memory::MemoryEngine;
+    use crate::import::into_memory;
+    use crate::remake::{Leases, Remake, merged};
+    use crate::select::Selection;
+    use crate::{Command, Committed, Config, Kind, Store};
+
+    /// After puts with and without a lease, deletes, and a compaction to `compacted`, if it is not 0.
+    fn store(compacted: i64) -> Store<MemoryEngine> {
+        let mut store = Store::open(MemoryEngine::new(), Config::default()).unwrap();
+        for index in 1..=80u64 {
+            let key = Bytes::from(format!("k{}", index % 7));
+            let put = |lease| PutRequest {
+                key: key.clone(),
+                value: Bytes::from(vec![index as u8; 9]),
+                lease,
+                ..PutRequest::default()
+            };
+            let delete = DeleteRangeRequest {
+                key: key.clone(),
+                ..Default::default()
+            };
+            let compaction = CompactionRequest {
+                revision: compacted,
+                physical: false,
+            };
+            let (kind, message) = match index % 6 {
+                _ if index == 70 && compacted > 0 => (Kind::Compaction, compaction.encode_to_vec()),
+                1 if index == 1 => {
+                    let grant = LeaseGrantRequest { ttl: 9, id: 5 };
+                    (Kind::LeaseGrant, grant.encode_to_vec())
+                }
+                2 => (Kind::Put, put(5).encode_to_vec()),
+                4 => (Kind::DeleteRange, delete.encode_to_vec()),
+                _ => (Kind::Put, put(0).encode_to_vec()),
+            };
+            let command = Command::encode(kind, &Header::default(), &message);
+            let entry = Committed {
+                index,
+                term: 1,
+                command,
+            };
+            store.apply(&[entry]).unwrap();
+            if index == 75 {
+                while store.compact_some().unwrap() {}
+            }
+        }
+        store
+    }
+
+    fn records(store: &Store<MemoryEngine>) -> Vec<Record> {
+        store.view().export().collect::<Result<_, _>>().unwrap()
+    }
+
+    fn audit<'a>(
+        revision: i64,
+        compacted: i64,
+        records: impl Iterator<Item = &'a Record>,
+    ) -> Audit {
+        let mut audit = Audit::new(revision, compacted);
+        records.for_each(|record| audit.add(record));
+        audit
+    }
+
+    #[test]
+    fn a_sound_store_is_sound_at_every_compact_revision_and_hashes_as_its_view() {
+        for compacted in 0..60 {
+            let store = store(compacted);
+            let view = store.view();
+            let (revision, compact_revision) = (view.revision(), view.compact_revision());
+            let all = records(&store);
+            let whole = audit(revision, compact_revision, all.iter());
+            assert_eq!(whole.problems(), [""; 0], "compacted to {compacted}");
+            assert_eq!(whole.hash_kv(), view.hash_kv(0).unwrap().hash);
+            // In pieces of any size it comes to the same.
+            let mut pieces = Audit::new(revision, compact_revision);
+            for piece in all.chunks(7) {
+                pieces.merge(audit(revision, compact_revision, piece.iter()));
+            }
+            assert_eq!(pieces.problems(), [""; 0]);
+            assert_eq!(pieces.totals(), whole.totals());
+            assert_eq!(pieces.hash_kv(), whole.hash_kv());
+        }
+    }
+
+    #[test]
+    fn every_lost_record_and_every_exchanged_value_is_a_contradiction() {
+        let store = store(0);
+        let view = store.view();
+        let all = records(&store);
+        for lost in 0..all.len() {
+            let left = all.iter().enumerate().filter(|(at, _)| *at != lost);
+            let audit = audit(view.revision(), -1, left.map(|(_, record)| record));
+            assert!(
+                !audit.problems().is_empty(),
+                "{:?} is not missed",
+                all[lost]
+            );
+        }
+        let hist = all.iter().filter(|record| record.space == Space::Hist);
+        for (one, other) in hist.clone().zip(hist.skip(1)) {
+            let mut exchanged = all.clone();
+            for record in &mut exchanged {
+                if record == one {
+                    record.value = other.value.clone();
+                }
+            }
+            let audit = audit(view.revision(), -1, exchanged.iter());
+            assert!(!audit.problems().is_empty(), "{one:?} as {other:?}");
+        }
+    }
+
+    #[test]
+    fn what_a_restore_or_a_choice_makes_of_a_state_is_a_whole_state() {
+        for compacted in [0, 20, 55] {
+            let store = store(compacted);
+            let view = store.view();
+            for (bump, leases, prefix) in [
+                (0, Leases::Keep, ""),
+                (0, Leases::Extend(7), ""),
+                (9, Leases::Keep, ""),
+                (9, Leases::Drop, ""),
+                (9, Leases::Keep, "k3"),
+            ] {
+                let remake = Remake {
+                    bump,
+                    leases,
+                    auth: true,
+                    prefix: prefix.into(),
+                    members: vec![kvnode_api::Member {
+                        id: 77,
+                        ..Default::default()
+                    }],
+                    removed: vec![5],
+                    applied: (80, 1),
+                };
+                assert_eq!(remake.objection(), None);
+                let mut turned = remake.audit(view.meta());
+                let kept: Vec<Record> = records(&store)
+                    .into_iter()
+                    .filter_map(|record| remake.turn(record).unwrap())
+                    .inspect(|record| turned.add(record))
+                    .collect();
+                let added = remake.added(view.meta(), &mut turned);
+                assert_eq!(turned.problems(), [""; 0]);
+                let all = merged(kept.into_iter().map(Ok::<_, Error>), added);
+                let (engine, totals) = into_memory(all).unwrap();
+                assert_eq!(totals, *turned.totals());
+                let again = Store::open(engine, Config::default()).unwrap();
+                let view = again.view();
+                assert_eq!(view.hash_kv(0).unwrap().hash, turned.hash_kv());
+                assert_eq!(view.members().len(), 1);
+                assert!(view.members().is_removed(5));
+            }
+            for selection in [
+                Selection {
+                    prefix: "k".into(),
+                    revision: 0,
+                },
+                Selection {
+                    prefix: "k3".into(),
+                    revision: 60,
+                },
+            ] {
+                let selected = view.select(&selection).unwrap();
+                let mut all = Vec::new();
+                let each = selected.each(|record| {
+                    all.push(Ok::<_, Error>(record));
+                    Ok::<_, Error>(())
+                });
+                each.unwrap();
+                let (engine, _) = into_memory(all.into_iter()).unwrap();
+                let part = Store::open(engine, Config::default()).unwrap().view();
+                let whole = audit(
+                    part.revision(),
+                    part.compact_revision(),
+                    part.export().collect::<Result<Vec<_>, _>>().unwrap().iter(),
+                );
+                assert_eq!(whole.problems(), [""; 0]);
+                let range = kvnode_api::RangeRequest {
+                    key: selection.prefix.clone(),
+                    range_end: "l".into(),
+                    revision: selection.revision,
+                    ..Default::default()
+                };
+                let keys = |kvs: Vec<kvnode_api::KeyValue>| {
+                    let pairs = kvs
+                        .into_iter()
+                        .map(|kv| (kv.key, kv.value, kv.mod_revision));
+                    let wanted = pairs.filter(|(key, ..)| key.starts_with(&selection.prefix));
+                    wanted.collect::<Vec<_>>()
+                };
+                let now = kvnode_api::RangeRequest {
+                    revision: 0,
+                    ..range.clone()
+                };
+                assert_eq!(
+                    keys(part.range(&now).unwrap().kvs),
+                    keys(view.range(&range).unwrap().kvs)
+                );
+            }
+        }
+    }
+}

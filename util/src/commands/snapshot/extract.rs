@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use serde::Serialize;
 
-use super::save::{self, Chosen, From, Saved, Verify};
+use super::save::{self, Chosen, Saved, Verify, Whose};
 use super::{Packing, Threads};
 use crate::failure::{Code, Failure, Outcome, Result};
 use crate::keys::Keys;
@@ -95,7 +95,7 @@ pub fn run(args: &Args, shell: &Shell) -> Result<Outcome> {
     );
     let part = Part::create(to, args.overwrite, &again)?;
     let source = SourceArgs::of(&args.file).open(shell)?;
-    let from = From {
+    let from = Whose {
         cluster_id: source.cluster_id,
         member_id: source.member_id,
     };

@@ -180,8 +180,8 @@ pub fn run(args: &Args, shell: &Shell) -> Result<Outcome> {
         + examined.after.totals().state.value_bytes
         + examined.after.totals().hist.key_bytes
         + examined.after.totals().hist.value_bytes;
-    let parent = target.parent().unwrap_or(Path::new("."));
-    shell.need_space(parent, bytes, &format!("df -h {}", parent.display()))?;
+    let parent = super::save::parent_of(target)?;
+    shell.need_space(&parent, bytes, &format!("df -h {}", parent.display()))?;
     let mut instance_id = [0; 16];
     instance_id[..8].copy_from_slice(&process::random().to_le_bytes());
     instance_id[8..].copy_from_slice(&process::random().to_le_bytes());

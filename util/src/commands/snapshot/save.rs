@@ -32,7 +32,6 @@ use crate::source::{Source, SourceArgs};
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Where to; `-` for stdout
-    #[arg(allow_hyphen_values = true)]
     out: PathBuf,
     #[command(flatten)]
     source: DataDir,
@@ -180,10 +179,10 @@ pub fn run(args: &Args, shell: &Shell) -> Result<Outcome> {
     let stats = source.view.stats();
     if !to_stdout {
         let need = (stats.live_bytes + stats.history_bytes) / 2;
-        let place = args.out.parent().unwrap_or(Path::new("."));
-        shell.need_space(place, need, &format!("df -h {}", place.display()))?;
+        let place = parent_of(&args.out)?;
+        shell.need_space(&place, need, &format!("df -h {}", place.display()))?;
     }
-    let from = From {
+    let from = Whose {
         cluster_id: source.cluster_id,
         member_id: source.member_id,
     };
@@ -206,6 +205,12 @@ pub fn run(args: &Args, shell: &Shell) -> Result<Outcome> {
     finish(part, args, "data-dir", started, shell)
 }
 
+/// The directory a path lies in, absolute.
+pub fn parent_of(path: &Path) -> Result<PathBuf> {
+    let absolute = std::path::absolute(path).map_err(|e| Failure::io("resolve", path, &e))?;
+    Ok(absolute.parent().unwrap_or(Path::new("/")).to_path_buf())
+}
+
 /// What makes a failure: the reading of a store or the writing of a file.
 pub enum Failed {
     Read(Failure),
@@ -226,13 +231,13 @@ impl Failed {
     }
 }
 
-impl std::convert::From<kvnode_store::Error> for Failed {
+impl From<kvnode_store::Error> for Failed {
     fn from(error: kvnode_store::Error) -> Self {
         Failed::Read(error.into())
     }
 }
 
-impl std::convert::From<kvnode_snapshot::Error> for Failed {
+impl From<kvnode_snapshot::Error> for Failed {
     fn from(error: kvnode_snapshot::Error) -> Self {
         match error {
             kvnode_snapshot::Error::Io(error) => Failed::Write(error),
@@ -242,7 +247,7 @@ impl std::convert::From<kvnode_snapshot::Error> for Failed {
 }
 
 /// Whose state it is.
-pub struct From {
+pub struct Whose {
     pub cluster_id: u64,
     pub member_id: u64,
 }
@@ -278,7 +283,7 @@ impl Chosen<'_> {
 /// Packs a view into `out`. Returns the file's bytes.
 pub fn write(
     view: &View<FjallView>,
-    from: &From,
+    from: &Whose,
     chosen: &Chosen<'_>,
     options: Options,
     out: impl Write,
@@ -306,7 +311,7 @@ pub fn write(
         for record in &mut records {
             let record = record.map_err(|error| Failed::Read(error.into()))?;
             writer.push(record.space as u8, &record.key, &record.value)?;
-            count(&mut progress, record.key.len() + record.value.len());
+            progress.add((record.key.len() + record.value.len()) as u64);
         }
         let hash = records.totals().hash();
         let (totals, _) = writer.finish(hash)?;
@@ -327,18 +332,13 @@ pub fn write(
     let mut totals = kvnode_store::export::Totals::default();
     selected.each(|record| {
         totals.add(&record);
-        count(&mut progress, record.key.len() + record.value.len());
+        progress.add((record.key.len() + record.value.len()) as u64);
         writer
             .push(record.space as u8, &record.key, &record.value)
             .map_err(Failed::from)
     })?;
     let (written, _) = writer.finish(totals.hash())?;
     Ok(written.file_bytes)
-}
-
-/// A record's share of what a store counts for it.
-fn count(progress: &mut Progress, bytes: usize) {
-    progress.add(bytes as u64);
 }
 
 fn save_live(args: &Args, to_stdout: bool, shell: &Shell) -> Result<Outcome> {
