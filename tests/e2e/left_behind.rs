@@ -62,6 +62,13 @@ async fn has(cluster: &Cluster, number: usize, revision: i64) -> bool {
     matches!(answer, Ok(Ok(_)))
 }
 
+/// Stops a member until the others have ceased to count on it: they keep the log for one for an election timeout after they
+/// heard of it.
+async fn silence(cluster: &Cluster, number: usize) {
+    cluster.member(number).signal(Signal::STOP);
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+}
+
 fn took_over(cluster: &Cluster, number: usize) -> usize {
     says(cluster, number, TOOK_OVER)
 }
@@ -101,7 +108,7 @@ fn a_snapshot_takes_over_under_readers_and_watchers_who_miss_nothing() {
         write_many(&writer, 0, 30, 10).await;
         // In the value cache of the member that is about to fall behind.
         assert!(reader.read("k0007").await.is_some());
-        cluster.member(behind).signal(Signal::STOP);
+        silence(cluster, behind).await;
         let last = write_many(&writer, 30, AWAY_WRITES, 1000).await;
         cluster.member(behind).signal(Signal::CONT);
         cluster
@@ -157,7 +164,7 @@ fn a_watcher_whose_history_was_compacted_meanwhile_is_told_so() {
         let reader = cluster.client(behind).await;
         let mut watching = reader.watching().await;
         watching.create(watch_span("k", "l")).await;
-        cluster.member(behind).signal(Signal::STOP);
+        silence(cluster, behind).await;
         let compacted = write_many(&writer, 0, AWAY_WRITES, 100).await;
         let request = api::CompactionRequest {
             revision: compacted,
