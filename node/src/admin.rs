@@ -24,12 +24,10 @@ use serde_json::{Value, json};
 use crate::config::Source;
 use crate::cores::client::ClientCore;
 use crate::http::{
-    Bound, HttpRequest, HttpResponse, ResponseBody, UNIX_PATH_BYTES_MAX, bind_private,
+    Bound, HttpRequest, HttpResponse, ResponseBody, Role, UNIX_PATH_BYTES_MAX, bind_private,
 };
 use crate::shared::Shared;
 
-/// [`crate::http::Peer::listener`] of connections to the socket.
-pub const LISTENER: usize = usize::MAX;
 /// Connections at a time; more wait in the kernel.
 pub const CONNECTIONS_MAX: usize = 16;
 
@@ -41,7 +39,8 @@ pub fn open(path: &Path) -> Result<Bound, (String, String)> {
     if let Some(too_long) = too_long(path) {
         return Err(too_long);
     }
-    bind_private(path).map_err(|error| {
+    let bound = bind_private(path).map(|bound| bound.serving(Role::Admin, false));
+    bound.map_err(|error| {
         let hint = match error.source.kind() {
             std::io::ErrorKind::AddrInUse => "another process serves it, or something else has that name: move it away, or name another path with --admin-socket",
             _ => "name a path in a directory that the server may write to with --admin-socket, or none",

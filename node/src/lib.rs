@@ -1,7 +1,7 @@
 //! The shell of the server: the only crate with executors, sockets, clocks and threads.
 //!
-//! `node.rs` is the front door (start and stop order); `cores/` carries a request; `http/` and `grpc/` are its way in
-//! and out; `disk.rs` and `maintenance.rs` are the threads that sync. Everything that decides lives in the pure crates.
+//! `node.rs` is the front door (start and stop order); `cores/` carries a request; `http/`, `grpc/` and `gateway/` are its
+//! way in and out; `disk.rs` and `maintenance.rs` are the threads that sync. Everything that decides lives in the pure crates.
 
 pub mod config;
 pub mod exit;
@@ -27,6 +27,7 @@ mod departure;
 mod discovery;
 mod disk;
 mod force;
+mod gateway;
 mod grpc;
 mod health;
 mod integrity;
@@ -45,4 +46,5 @@ mod shared;
 mod slots;
 mod slow_disk;
 mod snapshots;
+pub mod tls;
 mod watches;

@@ -8,6 +8,7 @@ mod calls;
 mod disk;
 mod kinds;
 mod limits;
+mod peers;
 mod process;
 mod queues;
 mod server;
@@ -22,6 +23,8 @@ pub use queues::{Queue, Queues};
 pub use server::Server;
 pub use store::StoreCounts;
 
+use std::sync::{Arc, OnceLock};
+
 use kvnode_api::service::Method;
 use text::Text;
 
@@ -34,6 +37,8 @@ pub struct Metrics {
     pub queues: Queues,
     pub limits: Limits,
     pub peers_disconnected: Counter,
+    /// Kept by the transport, once that has begun.
+    pub peer_traffic: OnceLock<Arc<crate::peers::Traffic>>,
 }
 
 /// State that is sampled when asked for.
@@ -80,6 +85,7 @@ impl Metrics {
             queues: Queues::default(),
             limits: Limits::default(),
             peers_disconnected: Counter::default(),
+            peer_traffic: OnceLock::new(),
         }
     }
 
@@ -102,6 +108,9 @@ impl Metrics {
             "Members whose last connection with this one broke.",
             self.peers_disconnected.get(),
         );
+        if let Some(traffic) = self.peer_traffic.get() {
+            peers::render(&mut out, sample.member_id, &traffic.snapshot());
+        }
         self.calls.render(&mut out);
         process::render(&mut out, sample);
         out.into_string()

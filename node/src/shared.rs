@@ -15,6 +15,7 @@ use crate::metrics::Metrics;
 use crate::ranges::InFlight;
 use crate::reload::{Hooks, Outcome, Reload};
 use crate::reserve::Reserve;
+use crate::tls::Tls;
 
 /// The etcd API level this server answers as; clients parse it.
 pub const API_VERSION: &str = crate::version::ETCD;
@@ -35,8 +36,7 @@ pub struct Shared {
     /// Random per start: results of an earlier life's proposals find no waiter.
     pub incarnation: u64,
     pub wal_dir: PathBuf,
-    /// Listeners below this number are for clients, the others for health and metrics only.
-    pub client_listeners: usize,
+    pub tls: Tls,
     pub data_dir: PathBuf,
     pub metrics: Metrics,
     /// The ballast on the disk.
@@ -101,7 +101,7 @@ impl Shared {
         incarnation: u64,
         data_dir: PathBuf,
         wal_dir: PathBuf,
-        client_listeners: usize,
+        tls: Tls,
     ) -> Self {
         let reserve = Reserve::new(&data_dir, config.disk_reserve_bytes);
         Shared {
@@ -114,7 +114,7 @@ impl Shared {
             member_id,
             incarnation,
             wal_dir,
-            client_listeners,
+            tls,
             data_dir,
             ranges: InFlight::default(),
             reserve,

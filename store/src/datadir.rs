@@ -63,12 +63,14 @@ pub const SPENT_FILE: &str = "SPENT";
 pub const ADMIN_SOCKET: &str = "admin.sock";
 /// Room that a node gives up when the disk is full.
 pub const RESERVE_FILE: &str = "reserve";
+/// Self-signed certificates.
+pub const FIXTURES_DIR: &str = "fixtures";
 /// The identity before the directory is complete.
 const PENDING_FILE: &str = "IDENTITY.creating";
 /// Newest format version this program writes and reads.
 pub const FORMAT: u32 = 1;
 
-const KNOWN: [&str; 9] = [
+const KNOWN: [&str; 10] = [
     IDENTITY_FILE,
     LOCK_FILE,
     KV_DIR,
@@ -78,6 +80,7 @@ const KNOWN: [&str; 9] = [
     SPENT_FILE,
     ADMIN_SOCKET,
     RESERVE_FILE,
+    FIXTURES_DIR,
 ];
 const MODE: u32 = 0o700;
 

@@ -94,8 +94,11 @@ fn parse(bytes: &[u8]) -> Option<Answer> {
     })
 }
 
+/// Names in lower case.
+type Headers = Vec<(String, String)>;
+
 /// Status, headers and body.
-fn split(bytes: &[u8]) -> Option<(u16, Vec<(String, String)>, Vec<u8>)> {
+fn split(bytes: &[u8]) -> Option<(u16, Headers, Vec<u8>)> {
     let end = bytes.windows(4).position(|window| window == b"\r\n\r\n")?;
     let head = std::str::from_utf8(&bytes[..end]).ok()?;
     let mut lines = head.split("\r\n");

@@ -3,6 +3,7 @@
 mod files;
 mod manual;
 mod rules;
+mod security;
 mod sources;
 
 use super::*;

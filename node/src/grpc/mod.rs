@@ -1,11 +1,14 @@
 //! The gRPC services: one file each. This one is the front door: gate, dispatch, count.
 
 mod auth;
+mod caller;
 mod cluster;
+mod election;
 mod health;
 mod kv;
 mod learner;
 mod lease;
+mod lock;
 mod maintenance;
 mod slow;
 pub mod snapshot;
@@ -16,13 +19,18 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use bytes::Bytes;
+use http::StatusCode;
 use kvnode_api::service::Method;
 use kvnode_api::status::{Code, Status};
 
+use caller::{Caller, Waiting, disguise};
+
 use crate::auth::Asker;
 use crate::cores::client::ClientCore;
+use crate::gateway::{self, Gateway};
 use crate::http::{
-    Call, HttpRequest, HttpResponse, Reply, RequestStream, ResponseSink, Service, TurnedAway,
+    Call, HttpRequest, HttpResponse, Reply, RequestStream, ResponseBody, ResponseSink, Role,
+    Service, TurnedAway,
 };
 use crate::metrics::{CoreCalls, Limit, MethodCounts};
 use crate::snapshots::PersisterSlot;
@@ -33,6 +41,9 @@ pub struct NodeService {
     core: Rc<ClientCore>,
     persisters: PersisterSlot,
     slow: SlowLog,
+    /// Callers of Lock and Election that wait.
+    waiting: Rc<Waiting>,
+    gateway: Gateway,
 }
 
 /// What a client says it speaks.
@@ -44,12 +55,22 @@ impl NodeService {
             core,
             persisters,
             slow: SlowLog::default(),
+            waiting: Rc::default(),
+            gateway: Gateway::default(),
         })
+    }
+
+    pub fn core(&self) -> &Rc<ClientCore> {
+        &self.core
+    }
+
+    pub fn gateway(&self) -> &Gateway {
+        &self.gateway
     }
 
     /// Checks that hold for every RPC, in etcd's order.
     fn gate(&self, call: &Call, message: &Bytes) -> Result<(), Status> {
-        if call.peer.listener >= self.core.shared.client_listeners {
+        if !call.peer.role.serves_grpc() {
             return Err(not_served(call.method));
         }
         if self.core.shared.vitals.stopping.load(Ordering::Relaxed) {
@@ -76,6 +97,9 @@ impl NodeService {
     async fn dispatch(&self, call: &Call, message: Bytes) -> Reply {
         self.gate(call, &message)?;
         let core = &self.core;
+        if is_recipe(call.method) {
+            return Box::pin(self.recipe(call, message)).await;
+        }
         let asker = &match call.method {
             // Asked by those who have no token yet, or a stale one.
             Method::Authenticate | Method::AuthStatus | Method::HealthCheck => Asker::default(),
@@ -109,6 +133,24 @@ impl NodeService {
         }
     }
 
+    /// Lock and Election: calls on the caller's behalf, each checked as the caller's own.
+    async fn recipe(&self, call: &Call, message: Bytes) -> Reply {
+        let caller = &Caller {
+            core: &self.core,
+            call,
+        };
+        let reply = match call.method {
+            Method::Lock => lock::lock(caller, &self.waiting, message).await,
+            Method::Unlock => lock::unlock(caller, message).await,
+            Method::Campaign => election::campaign(caller, &self.waiting, message).await,
+            Method::Proclaim => election::proclaim(caller, message).await,
+            Method::Leader => election::leader(caller, message).await,
+            Method::Resign => election::resign(caller, message).await,
+            other => Err(not_served(other)),
+        };
+        reply.map_err(disguise)
+    }
+
     async fn dispatch_stream(
         &self,
         call: &Call,
@@ -124,6 +166,11 @@ impl NodeService {
                 return lease::keep_alive(core, call, requests, responses).await;
             }
             Method::HealthWatch => return health::watch(requests, responses).await,
+            // Errors in the words of the service; who calls is found out at each step.
+            Method::Observe => {
+                let caller = Caller { core, call };
+                return election::observe(&caller, requests, responses).await;
+            }
             _ => {}
         }
         let asker = &auth::identify(core, call).await?;
@@ -147,6 +194,19 @@ fn not_served(method: Method) -> Status {
     Status::new(Code::Unimplemented, text)
 }
 
+/// Whether the RPC is made of KV calls on the caller's behalf.
+fn is_recipe(method: Method) -> bool {
+    matches!(
+        method,
+        Method::Lock
+            | Method::Unlock
+            | Method::Campaign
+            | Method::Proclaim
+            | Method::Leader
+            | Method::Resign
+    )
+}
+
 /// Whether the RPC lets a client see or change keys.
 fn shows_data(method: Method) -> bool {
     matches!(
@@ -159,7 +219,8 @@ fn shows_data(method: Method) -> bool {
             | Method::Compact
             | Method::Watch
             | Method::Snapshot
-    )
+            | Method::Observe
+    ) || is_recipe(method)
 }
 
 fn requires_leader(call: &Call) -> bool {
@@ -211,7 +272,8 @@ impl Service for NodeService {
         counts.took(took, reply.is_ok());
         count_end(here, call.method, message.len(), &reply);
         let limit = self.core.shared.live.warning_unary_request_duration();
-        if took > limit {
+        // Who asks for a lock means to wait.
+        if took > limit && !is_recipe(call.method) {
             self.core.shared.metrics.server.slow_requests.add(1);
             self.slow.tell(&call, &message, &reply, took, limit);
         }
@@ -257,10 +319,14 @@ impl Service for NodeService {
     }
 
     async fn http(self: Rc<Self>, request: HttpRequest) -> HttpResponse {
-        if request.peer.listener == crate::admin::LISTENER {
+        if request.peer.role == Role::Admin {
             return crate::admin::answer(&self.core, request).await;
         }
-        crate::health::answer(&self.core, request).await
+        if !request.peer.role.serves_metrics() {
+            let text = "this port serves gRPC only; HTTP is on --listen-client-http-urls\n";
+            return ResponseBody::text(StatusCode::NOT_FOUND, text);
+        }
+        gateway::answer(self, request).await
     }
 }
 

@@ -319,6 +319,8 @@ async fn plain_http<S: Service>(
             send_pieces(link, respond, head, pieces).await;
         }
         ResponseBody::Fallible(pieces) => send_pieces(link, respond, head, pieces).await,
+        // HTTP/2 has no such upgrade, and no service offers one to it.
+        ResponseBody::Upgrade(_) => {}
     }
 }
 

@@ -1,8 +1,8 @@
 //! Listening sockets, and the one thread that accepts from all of them.
 //!
 //! Sockets are ours from the start: SO_REUSEADDR, so that a restart need not wait; never
-//! SO_REUSEPORT, under which a second process could share the port unnoticed and connections would
-//! be dealt by hash. Accepting is a plain thread in poll(2): it goes on while an executor is busy,
+//! SO_REUSEPORT unless asked for, under which a second process could share the port unnoticed and
+//! connections would be dealt by hash. Accepting is a plain thread in poll(2): it goes on while an executor is busy,
 //! and an accept is never cancelled. It deals each connection to the executor with the fewest.
 //!
 //! Limits: at [`Acceptor::start`]'s connection cap nothing is accepted, so clients wait in the
@@ -17,7 +17,6 @@ use std::net::{SocketAddr, TcpListener};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
@@ -28,7 +27,7 @@ use rustix::fs::Mode;
 use rustix::io::Errno;
 use socket2::{Domain, SockAddr, Socket, TcpKeepalive, Type};
 
-use super::face::Peer;
+use super::face::{Peer, Role};
 use crate::mailbox::{self, Receiver, Sender};
 use crate::rt;
 
@@ -82,12 +81,30 @@ pub struct ListenError {
 pub struct Bound {
     socket: Socket,
     address: Address,
+    role: Role,
+    encrypted: bool,
 }
 
 impl Bound {
     /// Where it listens; with the port the kernel chose if port 0 was asked for.
     pub fn address(&self) -> &Address {
         &self.address
+    }
+
+    /// For whom it listens, and whether in TLS. At first for clients, in the clear.
+    pub fn serving(mut self, role: Role, encrypted: bool) -> Bound {
+        self.role = role;
+        self.encrypted = encrypted;
+        self
+    }
+
+    fn new(socket: Socket, address: Address) -> Bound {
+        Bound {
+            socket,
+            address,
+            role: Role::Clients,
+            encrypted: false,
+        }
     }
 
     /// Takes over a TCP socket that listens already.
@@ -97,8 +114,7 @@ impl Bound {
     pub fn from_listener(listener: TcpListener) -> io::Result<Bound> {
         let address = Address::Tcp(listener.local_addr()?);
         listener.set_nonblocking(true)?;
-        let socket = listener.into();
-        Ok(Bound { socket, address })
+        Ok(Bound::new(listener.into(), address))
     }
 }
 
@@ -130,8 +146,20 @@ pub fn bind_private(path: &Path) -> Result<Bound, ListenError> {
 /// # Errors
 /// [`ListenError`], such as "address already in use".
 pub fn bind(address: &Address) -> Result<Bound, ListenError> {
+    bind_as(address, false)
+}
+
+/// As [`bind`], on a TCP port that other processes that ask for it as well may listen on.
+///
+/// # Errors
+/// As of [`bind`].
+pub fn bind_sharing(address: &Address) -> Result<Bound, ListenError> {
+    bind_as(address, true)
+}
+
+fn bind_as(address: &Address, share: bool) -> Result<Bound, ListenError> {
     let bound = match address {
-        Address::Tcp(tcp) => bind_tcp(*tcp),
+        Address::Tcp(tcp) => bind_tcp(*tcp, share),
         Address::Unix(path) => bind_unix(path, None),
     };
     bound.map_err(|source| ListenError {
@@ -140,9 +168,12 @@ pub fn bind(address: &Address) -> Result<Bound, ListenError> {
     })
 }
 
-fn bind_tcp(address: SocketAddr) -> io::Result<Bound> {
+fn bind_tcp(address: SocketAddr, share: bool) -> io::Result<Bound> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
     socket.set_reuse_address(true)?;
+    if share {
+        socket.set_reuse_port(true)?;
+    }
     if address.is_ipv6() {
         // `[::]` means every address of the machine, as it does for other servers of this kind.
         socket.set_only_v6(false)?;
@@ -151,10 +182,7 @@ fn bind_tcp(address: SocketAddr) -> io::Result<Bound> {
     socket.listen(BACKLOG)?;
     socket.set_nonblocking(true)?;
     let actual = socket.local_addr()?.as_socket().unwrap_or(address);
-    Ok(Bound {
-        socket,
-        address: Address::Tcp(actual),
-    })
+    Ok(Bound::new(socket, Address::Tcp(actual)))
 }
 
 fn bind_unix(path: &Path, mode: Option<Mode>) -> io::Result<Bound> {
@@ -178,10 +206,7 @@ fn bind_unix(path: &Path, mode: Option<Mode>) -> io::Result<Bound> {
     }
     socket.listen(BACKLOG)?;
     socket.set_nonblocking(true)?;
-    Ok(Bound {
-        socket,
-        address: Address::Unix(path.to_owned()),
-    })
+    Ok(Bound::new(socket, Address::Unix(path.to_owned())))
 }
 
 /// A connection on its way to its executor.
@@ -193,8 +218,8 @@ pub struct Arrival {
 }
 
 impl Arrival {
-    pub(crate) fn into_parts(self) -> (Socket, Rc<Peer>, Permit) {
-        (self.socket, Rc::new(self.peer), self.permit)
+    pub(crate) fn into_parts(self) -> (Socket, Peer, Permit) {
+        (self.socket, self.peer, self.permit)
     }
 }
 
@@ -284,27 +309,10 @@ impl Acceptor {
         ways: Vec<Way>,
         connections_max: usize,
     ) -> io::Result<Acceptor> {
-        Acceptor::start_numbered(0, listeners, ways, connections_max)
-    }
-
-    /// As [`Acceptor::start`]; [`Peer::listener`] counts from `first_listener`.
-    ///
-    /// # Errors
-    /// As [`Acceptor::start`].
-    ///
-    /// # Panics
-    /// As [`Acceptor::start`].
-    pub fn start_numbered(
-        first_listener: usize,
-        listeners: Vec<Bound>,
-        ways: Vec<Way>,
-        connections_max: usize,
-    ) -> io::Result<Acceptor> {
         assert!(!ways.is_empty(), "somebody must take the connections");
         let (waker, woken) = UnixStream::pair()?;
         let total = Arc::new(AtomicUsize::new(0));
         let work = Work {
-            first_listener,
             listeners,
             ways,
             connections_max: connections_max.max(1),
@@ -351,7 +359,6 @@ fn reserve() -> io::Result<File> {
 }
 
 struct Work {
-    first_listener: usize,
     listeners: Vec<Bound>,
     ways: Vec<Way>,
     connections_max: usize,
@@ -466,10 +473,15 @@ impl Work {
             // The peer has gone already.
             return;
         }
+        let Some(bound) = self.listeners.get(listener) else {
+            return;
+        };
         self.serial += 1;
         let peer = Peer {
             address,
-            listener: self.first_listener.saturating_add(listener),
+            role: bound.role,
+            encrypted: bound.encrypted,
+            holder: None,
             serial: self.serial,
         };
         let (mut socket, mut peer) = (socket, peer);
