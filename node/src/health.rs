@@ -17,12 +17,11 @@ use crate::shared::{API_VERSION, CLUSTER_VERSION, STORAGE_VERSION};
 /// Answers one request. Anything unknown is 404 in plain text.
 pub async fn answer(core: &Rc<ClientCore>, request: HttpRequest) -> HttpResponse {
     let path = request.path();
-    // Who scrapes is not told versions by mistake: they are the clients' affair.
-    let for_clients = request.peer.role.serves_http();
+    // Listeners of --listen-metrics-urls know nothing but metrics and health.
     let known = matches!(path, "/health" | "/metrics" | "/livez" | "/readyz")
         || path.starts_with("/livez/")
         || path.starts_with("/readyz/")
-        || (for_clients && matches!(path, "/version" | "/debug/vars"));
+        || (request.peer.role.serves_http() && matches!(path, "/version" | "/debug/vars"));
     if !known {
         return ResponseBody::text(StatusCode::NOT_FOUND, "404 page not found\n");
     }

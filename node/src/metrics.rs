@@ -25,6 +25,8 @@ pub use queues::{Queue, Queues};
 pub use server::Server;
 pub use store::StoreCounts;
 
+use std::sync::{Arc, OnceLock};
+
 use kvnode_api::service::Method;
 use text::Text;
 
@@ -111,6 +113,9 @@ impl Metrics {
             "Members whose last connection with this one broke.",
             self.peers_disconnected.get(),
         );
+        if let Some(traffic) = self.peer_traffic.get() {
+            peers::render(&mut out, sample.member_id, &traffic.snapshot());
+        }
         self.calls.render(&mut out);
         process::render(&mut out, sample);
         out.into_string()

@@ -331,9 +331,9 @@ impl Watches {
     fn push(&self, stream: StreamId, frame: Bytes, cost: usize) {
         if let Some(outbox) = self.outbox(stream) {
             if outbox.is_call {
-                self.shared.metrics.method(Method::Watch).sent.add(1);
-                let sent = &self.shared.metrics.calls.here().sent_bytes;
-                sent.add(frame.len() as u64);
+                let here = self.shared.metrics.calls.here();
+                here.method(Method::Watch).sent.add(1);
+                here.sent_bytes.add(frame.len() as u64);
             }
             outbox.push(frame, cost);
         }

@@ -291,7 +291,8 @@ impl Service for NodeService {
             counts.took(took, reply.is_ok());
             count_end(here, call.method, message.len(), &reply);
             let limit = self.core.shared.live.warning_unary_request_duration();
-            if took > limit {
+            // Who asks for a lock means to wait.
+            if took > limit && !is_recipe(call.method) {
                 self.core.shared.metrics.server.slow_requests.add(1);
                 self.slow.tell(&call, &message, &reply, took, limit);
             }
