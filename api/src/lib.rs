@@ -20,6 +20,7 @@ pub mod encode;
 pub mod frame;
 pub mod header;
 pub mod health;
+pub mod json;
 pub mod key_range;
 pub mod kv;
 pub mod lease;

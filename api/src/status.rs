@@ -299,6 +299,8 @@ texts! {
     session_expired, Unknown, "mutex: session is expired";
     election_no_leader, Unknown, "election: no leader";
     election_not_leader, Unknown, "election: not leader";
+    /// An Observe stream could not go on.
+    election_observe_closed, Unknown, "election: observe closed early";
     /// The quotes are the protocol's.
     leader_key_missing, Unknown, "\"leader\" field must be provided";
 

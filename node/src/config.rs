@@ -14,12 +14,14 @@ mod founding;
 pub mod ids;
 mod merge;
 mod print;
+pub mod security;
 mod suggest;
 pub mod urls;
 pub mod values;
 
 pub use merge::{Notice, Source};
 pub use print::{help, version};
+pub use security::Security;
 pub use urls::{Address, Scheme, Url};
 
 use crate::auth::jwt;
@@ -38,17 +40,25 @@ pub struct Config {
     pub name: String,
     /// All state; relative to the working directory if so given.
     pub data_dir: PathBuf,
+    /// Where the operator's socket is; `None` is nowhere.
+    pub admin_socket: Option<AdminSocket>,
     /// The write-ahead log, where it is not inside the data directory.
     pub wal_dir: Option<PathBuf>,
 
-    /// Client listeners; at least one, plain only.
+    /// Client listeners; at least one.
     pub listen_client_urls: Vec<Url>,
+    /// Listeners for HTTP alone; if there are any, the client listeners serve gRPC alone.
+    pub listen_client_http_urls: Vec<Url>,
     /// Published client urls; at least one.
     pub advertise_client_urls: Vec<Url>,
     /// Listeners for metrics and health only; often none.
     pub listen_metrics_urls: Vec<Url>,
     /// Peer listeners; a single member does not open them.
     pub listen_peer_urls: Vec<Url>,
+    /// Other processes may share the ports listened on.
+    pub socket_reuse_port: bool,
+    /// TLS of all listeners, and with other members.
+    pub security: Security,
     /// Peer urls in the member list, sorted.
     pub advertise_peer_urls: Vec<Url>,
     /// Founding members, each once; holds this one.
@@ -115,6 +125,9 @@ pub struct Config {
     /// Work factor of password hashes, 4 to 31.
     pub bcrypt_cost: u32,
 
+    /// The HTTP side of the client listeners.
+    pub gateway: Gateway,
+
     /// Level, form and outputs of the log.
     pub log: logging::Settings,
     /// Log an applied entry that took longer; `Duration::MAX` is off.
@@ -122,6 +135,15 @@ pub struct Config {
 
     /// Executors; `None` is one per usable CPU.
     pub cores: Option<NonZeroUsize>,
+}
+
+/// The operator's socket.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AdminSocket {
+    /// At most 107 bytes if `explicit`; see `admin.rs`.
+    pub path: PathBuf,
+    /// Somebody asked for it there: not to have it is worth refusing to start.
+    pub explicit: bool,
 }
 
 /// One entry of `--initial-cluster`.
@@ -169,6 +191,17 @@ pub struct Limits {
     pub request_bytes_max: usize,
     /// Open HTTP/2 streams per connection.
     pub concurrent_streams_max: u32,
+}
+
+/// Who may use the HTTP side of the client listeners.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Gateway {
+    /// Serve `/v3/...`.
+    pub enabled: bool,
+    /// Origins whose pages may read answers; none, or `*`, is all.
+    pub cors: Vec<String>,
+    /// Names in the Host header that are answered without TLS; none, or `*`, is all.
+    pub host_whitelist: Vec<String>,
 }
 
 /// HTTP/2 ping policy of the client listeners.

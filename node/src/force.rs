@@ -17,7 +17,7 @@ use kvnode_store::datadir::Identity;
 use kvnode_wal::{Entry, EntryKind, HardState};
 use prost::Message;
 
-use crate::config::{ForceNewCluster, Url};
+use crate::config::{Config, ForceNewCluster, Url};
 use crate::exit::{Code, Exit};
 use crate::join;
 
@@ -40,6 +40,7 @@ impl Forced {
 
 /// `None` if this member is alone already.
 pub fn plan(
+    config: &Config,
     forced: ForceNewCluster,
     identity: &Identity,
     members: &Members,
@@ -55,7 +56,7 @@ pub fn plan(
         .flat_map(|member| &member.peer_urls)
         .filter_map(|url| Url::parse(url).ok())
         .collect();
-    if let Some(url) = join::alive(&urls, identity.cluster_id).first() {
+    if let Some(url) = join::alive(config, &urls, identity.cluster_id).first() {
         return Err(Exit::new(
             Code::Safety,
             format!("--force-new-cluster would drop a member that answers at {url}"),

@@ -3,10 +3,7 @@
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
 
-use http::header::{
-    ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN, ALLOW,
-    HeaderName, HeaderValue,
-};
+use http::header::{ALLOW, HeaderValue};
 use http::{Method, StatusCode};
 use kvnode_api::status::Status;
 use kvnode_api::{AlarmType, RangeRequest};
@@ -16,42 +13,16 @@ use crate::http::{HttpRequest, HttpResponse, ResponseBody};
 use crate::process;
 use crate::shared::{API_VERSION, CLUSTER_VERSION, STORAGE_VERSION};
 
-/// Answers one request, with the headers that let a page of any origin read the answer.
+/// Answers one request. Anything unknown is 404 in plain text.
 pub async fn answer(core: &Rc<ClientCore>, request: HttpRequest) -> HttpResponse {
-    let mut response = if request.method == Method::OPTIONS {
-        ResponseBody::text(StatusCode::OK, "")
-    } else {
-        route(core, request).await
-    };
-    for (name, value) in CORS {
-        response
-            .headers_mut()
-            .insert(name, HeaderValue::from_static(value));
-    }
-    response
-}
-
-const CORS: [(HeaderName, &str); 3] = [
-    (
-        ACCESS_CONTROL_ALLOW_METHODS,
-        "POST, GET, OPTIONS, PUT, DELETE",
-    ),
-    (ACCESS_CONTROL_ALLOW_ORIGIN, "*"),
-    (
-        ACCESS_CONTROL_ALLOW_HEADERS,
-        "accept, content-type, authorization",
-    ),
-];
-
-/// Routes one request. Anything unknown is 404 in plain text.
-async fn route(core: &Rc<ClientCore>, request: HttpRequest) -> HttpResponse {
     let path = request.path();
     let known = matches!(
         path,
         "/health" | "/version" | "/metrics" | "/livez" | "/readyz"
     ) || path.starts_with("/livez/")
         || path.starts_with("/readyz/");
-    if !known {
+    // Who scrapes is not told versions by mistake: they are the clients' affair.
+    if !known || (path == "/version" && !request.peer.role.serves_http()) {
         return ResponseBody::text(StatusCode::NOT_FOUND, "404 page not found\n");
     }
     if request.method != Method::GET {
@@ -84,7 +55,8 @@ fn version() -> String {
 }
 
 fn metrics(core: &ClientCore) -> HttpResponse {
-    let text = core.shared.metrics.render(&process::sample(core));
+    let mut text = core.shared.metrics.render(&process::sample(core));
+    text.push_str(&core.shared.tls.metrics());
     ResponseBody::response(
         StatusCode::OK,
         "text/plain; version=0.0.4; charset=utf-8",

@@ -89,16 +89,18 @@ fn report(core: &ClientCore, outcome: &Outcome) {
         ids.join(", ")
     };
     if !outcome.corrupt.is_empty() {
-        metrics.integrity_corrupt.add(1);
         log::error!(
             "the members' states differ; corrupt (0: no majority to tell): {}",
             hex(&outcome.corrupt)
         );
     }
-    if outcome.unverified.is_empty() {
-        metrics.integrity_verified.add(1);
-    } else {
-        metrics.integrity_unverified.add(1);
+    // Once, by the worst of it.
+    match (outcome.corrupt.is_empty(), outcome.unverified.is_empty()) {
+        (false, _) => metrics.integrity_corrupt.add(1),
+        (true, false) => metrics.integrity_unverified.add(1),
+        (true, true) => metrics.integrity_verified.add(1),
+    }
+    if !outcome.unverified.is_empty() {
         log::warn!(
             "the state of members {} could not be compared: unverified",
             hex(&outcome.unverified)

@@ -33,7 +33,7 @@ pub struct Joined {
 
 /// Refuses to found a cluster as somebody the others know already. Nobody answering is fine.
 pub fn found(config: &Config) -> Result<(), Exit> {
-    for (url, answer) in ask::all(&others(config), FOUNDERS_LIMIT) {
+    for (url, answer) in ask::all(config, &others(config), FOUNDERS_LIMIT) {
         match answer {
             Ok(told) => may_found(config, &url, &told)?,
             Err(why) => log::debug!("asking {url} for its members: {why}"),
@@ -52,7 +52,9 @@ pub fn join(config: &Config) -> Result<Joined, Exit> {
             "list all members, as `etcdctl member add` prints them; or found a cluster with --initial-cluster-state=new",
         ));
     }
-    let answers = ask::all(&others, MEMBERS_LIMIT);
+    let answers = ask::until(config, &others, MEMBERS_LIMIT, |url, told| {
+        may_join(config, url, told).is_ok()
+    });
     // One that lags behind may not know of this member yet: any that does will do.
     let mut refused = None;
     let mut silent = String::new();
@@ -79,8 +81,8 @@ pub fn join(config: &Config) -> Result<Joined, Exit> {
 }
 
 /// Which of these members answer as members of this cluster.
-pub fn alive(urls: &[Url], cluster_id: u64) -> Vec<Url> {
-    let answers = ask::all(urls, FOUNDERS_LIMIT);
+pub fn alive(config: &Config, urls: &[Url], cluster_id: u64) -> Vec<Url> {
+    let answers = ask::all(config, urls, FOUNDERS_LIMIT);
     let ours = |told: Result<Told, String>| told.is_ok_and(|told| told.cluster_id == cluster_id);
     let alive = answers
         .into_iter()

@@ -1,7 +1,7 @@
 //! The shell of the server: the only crate with executors, sockets, clocks and threads.
 //!
-//! `node.rs` is the front door (start and stop order); `cores/` carries a request; `http/` and `grpc/` are its way in
-//! and out; `disk.rs` and `maintenance.rs` are the threads that sync. Everything that decides lives in the pure crates.
+//! `node.rs` is the front door (start and stop order); `cores/` carries a request; `http/`, `grpc/` and `gateway/` are its
+//! way in and out; `disk.rs` and `maintenance.rs` are the threads that sync. Everything that decides lives in the pure crates.
 
 pub mod config;
 pub mod exit;
@@ -12,9 +12,11 @@ pub mod node;
 pub mod notify;
 pub mod peers;
 pub mod preflight;
+pub mod reload;
 pub mod rt;
 pub mod version;
 
+mod admin;
 mod announce;
 mod asked;
 pub mod auth;
@@ -24,10 +26,12 @@ mod cores;
 mod departure;
 mod disk;
 mod force;
+mod gateway;
 mod grpc;
 mod health;
 mod integrity;
 mod join;
+mod live;
 mod maintenance;
 mod memberlist;
 mod metrics;
@@ -37,4 +41,5 @@ mod process;
 mod shared;
 mod slots;
 mod snapshots;
+pub mod tls;
 mod watches;

@@ -4,15 +4,22 @@ use std::io::Write as _;
 use std::process::ExitCode;
 
 use kvnode::config::{self, Config, Mode};
+use kvnode::reload::Reload;
 use kvnode::{exit, logging, node};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    let loaded = match Config::load(std::env::args_os().skip(1), std::env::vars_os(), |path| {
-        std::fs::read_to_string(path)
-    }) {
+    // Kept for reloads: the same words, the file as it is then.
+    let args: Vec<_> = std::env::args_os().skip(1).collect();
+    let vars: Vec<_> = std::env::vars_os().collect();
+    let load = move || {
+        Config::load(args.clone(), vars.clone(), |path| {
+            std::fs::read_to_string(path)
+        })
+    };
+    let loaded = match load() {
         Ok(loaded) => loaded,
         Err(error) => return exit::refuse(error.exit_code, &error.message, error.hint.as_deref()),
     };
@@ -34,7 +41,8 @@ fn main() -> ExitCode {
             for setting in loaded.not_default() {
                 log::info!("{} = {} ({})", setting.name, setting.value, setting.source);
             }
-            match node::run(loaded.config, &logging) {
+            let reload = Reload::new(Box::new(load), logging, loaded.effective);
+            match node::run(loaded.config, reload) {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(exit) => exit.report(),
             }

@@ -126,13 +126,13 @@ fn sample(shared: &Shared) {
         return;
     };
     let free = stat.f_bavail.saturating_mul(stat.f_frsize);
-    let low = shared.config.min_free_bytes > 0 && free < shared.config.min_free_bytes;
+    let least = shared.live.min_free_bytes();
+    let low = least > 0 && free < least;
     if low != shared.vitals.disk_low.swap(low, Ordering::Relaxed) {
         let directory = shared.data_dir.display();
         if low {
             log::error!(
-                "{free} bytes free under {directory}, less than --min-free-bytes={}: writes are refused until there is more",
-                shared.config.min_free_bytes
+                "{free} bytes free under {directory}, less than --min-free-bytes={least}: writes are refused until there is more"
             );
         } else {
             log::info!("{free} bytes free under {directory}: writes are admitted again");

@@ -77,6 +77,23 @@ pub fn answer(line: &str, cluster_id: u64, members: &str) -> String {
     )
 }
 
+/// Whether an answer that says how long it is has come whole; one that does not say ends with its connection.
+pub fn is_whole(answer: &[u8]) -> bool {
+    let mark = b"\r\n\r\n";
+    let Some(at) = answer.windows(mark.len()).position(|end| end == mark) else {
+        return false;
+    };
+    let (head, body) = answer.split_at(at + mark.len());
+    let head = String::from_utf8_lossy(head);
+    let mut lines = head.lines();
+    let length = lines.find_map(|line| {
+        let (name, value) = line.split_once(':')?;
+        let ours = name.eq_ignore_ascii_case("Content-Length");
+        ours.then(|| value.trim().parse::<usize>().ok()).flatten()
+    });
+    length.is_some_and(|length| body.len() >= length)
+}
+
 /// Reads a whole answer to `GET /members`; the error completes "it answered ".
 pub fn read(answer: &[u8]) -> Result<Told, String> {
     let text = std::str::from_utf8(answer).map_err(|_| "with something else than text")?;
@@ -146,6 +163,16 @@ mod tests {
         expected.reverse();
         assert_eq!(told.cluster_id, 0xabc);
         assert_eq!(told.members, expected);
+    }
+
+    #[test]
+    fn an_answer_is_whole_when_all_it_announced_is_there() {
+        let text = answer("GET /members HTTP/1.1", 0xabc, &body(&members()));
+        for end in 0..text.len() {
+            assert!(!is_whole(&text.as_bytes()[..end]), "{end}");
+        }
+        assert!(is_whole(text.as_bytes()));
+        assert!(!is_whole(b"HTTP/1.0 200 OK\r\n\r\n[]"), "nobody knows");
     }
 
     #[test]

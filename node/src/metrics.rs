@@ -3,8 +3,11 @@
 //! Every value is one relaxed atomic: a scrape may see two counters a moment apart, never a torn one. The hot path
 //! touches three of them per call.
 
+mod peers;
+
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use kvnode_api::service::{Kind, Method};
@@ -127,6 +130,8 @@ pub struct Metrics {
     pub proposals_failed: Counter,
     pub leader_changes: Counter,
     pub peers_disconnected: Counter,
+    /// Kept by the transport, once that has begun.
+    pub peer_traffic: OnceLock<Arc<crate::peers::Traffic>>,
     pub integrity_verified: Counter,
     pub integrity_unverified: Counter,
     pub integrity_corrupt: Counter,
@@ -199,6 +204,9 @@ impl Metrics {
         self.render_server(&mut out, sample);
         self.render_store(&mut out, sample);
         self.render_grpc(&mut out);
+        if let Some(traffic) = self.peer_traffic.get() {
+            peers::render(&mut out, sample.member_id, &traffic.snapshot());
+        }
         render_process(&mut out, sample);
         out.0
     }

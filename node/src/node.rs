@@ -14,26 +14,28 @@ use kvnode_store::engine::Engine as _;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
+use crate::admin;
 use crate::auth::Provider;
 use crate::compactor;
-use crate::config::{self, Config};
+use crate::config::{self, AdminSocket, Config};
 use crate::cores::client::{ClientCore, Start};
 use crate::cores::replica::{Links, ReplicaCore};
 use crate::cores::{ApplyJob, CoreMessage, Mailboxes, ReplicaMessage, View, apply, post};
 use crate::disk::{self, DiskJob};
 use crate::exit::{Code, Exit};
 use crate::grpc::NodeService;
-use crate::http::{self, Acceptor, Address, Bound, Door, Way};
-use crate::logging;
+use crate::http::{self, Acceptor, Address, Bound, Door, Role, Way};
 use crate::mailbox::{self, Receiver, Sender};
 use crate::maintenance;
 use crate::notify::Notify;
 use crate::open::{self, Opened};
 use crate::pool::Pool;
 use crate::preflight::{self, Machine};
+use crate::reload::Reload;
 use crate::rt::{self, Executor, Kicker};
 use crate::shared::Shared;
 use crate::snapshots::{Installer, PersisterSlot, Snapshots};
+use crate::tls::Tls;
 
 /// Threads for reads.
 const READERS: usize = 2;
@@ -47,7 +49,7 @@ const HAND_OVER_MAX: Duration = Duration::from_secs(5);
 const REPLICA_HANDICAP: usize = 1000;
 
 /// Runs the node until a signal ends it.
-pub fn run(config: Config, logging: &logging::Handle) -> Result<(), Exit> {
+pub fn run(config: Config, reload: Reload) -> Result<(), Exit> {
     let started = Instant::now();
     let notify = Notify::new(std::env::var_os("NOTIFY_SOCKET").as_deref());
     let machine = preflight::run().map_err(|failure| {
@@ -65,17 +67,32 @@ pub fn run(config: Config, logging: &logging::Handle) -> Result<(), Exit> {
             "this should not happen; report it",
         )
     })?;
-    let (listeners, client_listeners) = listen(&config)?;
+    let tls = Tls::open(&config).map_err(|error| {
+        let hint = error.hint.clone();
+        Exit::new(Code::Usage, error.what, hint)
+    })?;
+    let listeners = listen(&config)?;
     let peer_listeners = listen_for_peers(&config)?;
     notify.busy("opening the data directory", START_EXTENSION);
     let mut opened = open::open(&config, machine.open_files)?;
+    tls.settle(opened.data.root())
+        .map_err(|error| Exit::new(Code::Failed, error.what.clone(), error.hint))?;
     let mut config = config;
     if let Some(members) = opened.members.take() {
         config.initial_cluster = members;
     }
     let recovered_index = opened.committed_index;
-    let limits = (client_listeners, machine.open_files);
-    let (node, shared) = Node::start(config, opened, limits, peer_listeners)?;
+    let (mut node, shared) = Node::start(config, opened, machine.open_files, peer_listeners, tls)?;
+    shared.reload_hooks.add("TLS files", shared.tls.reloader());
+    node.take_reloads(reload);
+    node.open_admin_socket()?;
+    let tls_files = shared.tls.watch().map_err(|error| {
+        Exit::new(
+            Code::Failed,
+            format!("threads: {error}"),
+            "raise the limit on threads",
+        )
+    })?;
     shared.departure.wakes(signals.handle());
     let mut told = Instant::now();
     while !shared.vitals.announced.load(Ordering::Acquire)
@@ -112,14 +129,15 @@ pub fn run(config: Config, logging: &logging::Handle) -> Result<(), Exit> {
     );
     for signal in signals.forever() {
         if signal == SIGHUP {
-            logging.reopen();
-            log::info!("signal {signal}: log files are opened anew; other settings need a restart");
+            log::info!("signal {signal}: reading the settings again");
+            shared.reload();
             continue;
         }
         log::info!("signal {signal}: stopping; a second one ends the process at once");
         notify.stopping();
         break;
     }
+    tls_files.stop();
     if shared.departure.is_leaving() {
         notify.stopping();
         return removed(node, Some(acceptor), &shared);
@@ -155,67 +173,98 @@ fn connections_max(machine: &Machine) -> usize {
         .max(1)
 }
 
-/// All listening sockets, those for clients first, and how many of them there are.
-fn listen(config: &Config) -> Result<(Vec<Bound>, usize), Exit> {
-    let clients = bind_all(&config.listen_client_urls, "--listen-client-urls")?;
-    let count = clients.len();
-    let metrics = bind_all(&config.listen_metrics_urls, "--listen-metrics-urls")?;
-    Ok((clients.into_iter().chain(metrics).collect(), count))
+/// All listening sockets: those for clients first, HTTP's own after gRPC's, and how many of them there are.
+fn listen(config: &Config) -> Result<Vec<Bound>, Exit> {
+    let clients = match config.listen_client_http_urls.is_empty() {
+        true => Role::Clients,
+        false => Role::Grpc,
+    };
+    let mut all = Vec::new();
+    for (urls, flag, role) in [
+        (&config.listen_client_urls, "--listen-client-urls", clients),
+        (
+            &config.listen_client_http_urls,
+            "--listen-client-http-urls",
+            Role::Http,
+        ),
+        (
+            &config.listen_metrics_urls,
+            "--listen-metrics-urls",
+            Role::Metrics,
+        ),
+    ] {
+        for url in urls {
+            let share = config.socket_reuse_port;
+            let bound = bind_all(url, flag, share)?.into_iter();
+            all.extend(bound.map(|bound| bound.serving(role, url.scheme.is_tls())));
+        }
+    }
+    Ok(all)
 }
 
-/// The listening sockets for other members. A member founded alone, under the url nobody else could use, does without
-/// one that it cannot have: it was never asked for.
-fn listen_for_peers(config: &Config) -> Result<Vec<std::net::TcpListener>, Exit> {
+/// The listening sockets for other members.
+fn listen_for_peers(config: &Config) -> Result<Vec<Bound>, Exit> {
     let mut listeners = Vec::new();
     for url in &config.listen_peer_urls {
-        let addresses = url.bind_addresses().map_err(|error| {
-            Exit::new(
-                Code::Safety,
-                format!("{url:?}: {error}"),
-                "listen on an address of this machine",
-            )
-        })?;
-        for address in addresses {
-            let listener = std::net::TcpListener::bind(address).map_err(|error| {
-                Exit::new(
-                    Code::Safety,
-                    format!("cannot listen on {address} for members: {error}"),
-                    format!(
-                        "another process listens on {address}; stop it or change --listen-peer-urls"
-                    ),
-                )
-            })?;
-            listeners.push(listener);
-        }
+        let bound = bind_all(url, "--listen-peer-urls", config.socket_reuse_port)?.into_iter();
+        let encrypted = url.scheme.is_tls();
+        listeners.extend(bound.map(|bound| bound.serving(Role::Clients, encrypted)));
     }
     Ok(listeners)
 }
 
-fn bind_all(urls: &[config::Url], flag: &str) -> Result<Vec<Bound>, Exit> {
-    let mut bound = Vec::new();
-    for url in urls {
-        let addresses = match &url.address {
-            config::Address::Unix(path) => vec![Address::Unix(path.clone())],
-            config::Address::Tcp { .. } => {
-                let found = url.bind_addresses().map_err(|error| {
-                    Exit::new(
-                        Code::Safety,
-                        format!("{url:?}: {error}"),
-                        "listen on an address of this machine",
-                    )
-                })?;
-                found.into_iter().map(Address::Tcp).collect()
-            }
-        };
-        for address in addresses {
-            bound.push(http::bind(&address).map_err(|error| {
-                let hint =
-                    format!("another process listens on {address}; stop it or change {flag}");
-                Exit::new(Code::Safety, error_chain(&error), hint)
-            })?);
+fn bind_all(url: &config::Url, flag: &str, share: bool) -> Result<Vec<Bound>, Exit> {
+    let addresses = match &url.address {
+        config::Address::Unix(path) => vec![Address::Unix(path.clone())],
+        config::Address::Tcp { .. } => {
+            let found = url.bind_addresses().map_err(|error| {
+                Exit::new(
+                    Code::Safety,
+                    format!("{flag}={url}: {error}"),
+                    "listen on an address of this machine, or on a name that leads to one",
+                )
+            })?;
+            found.into_iter().map(Address::Tcp).collect()
         }
+    };
+    // A name may lead to several machines' addresses: those of this one count.
+    let several = addresses.len() > 1;
+    let (mut bound, mut elsewhere) = (Vec::new(), None);
+    for address in addresses {
+        let result = match share {
+            true => http::bind_sharing(&address),
+            false => http::bind(&address),
+        };
+        let absent =
+            |error: &http::ListenError| error.source.kind() == std::io::ErrorKind::AddrNotAvailable;
+        if several
+            && let Err(error) = &result
+            && absent(error)
+        {
+            elsewhere = Some(address.to_string());
+            continue;
+        }
+        bound.push(result.map_err(|error| {
+            let hint = match error.source.kind() {
+                std::io::ErrorKind::AddrNotAvailable => format!(
+                    "{address} is no address of this machine (`ip address` lists them); change {flag}"
+                ),
+                std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::NotFound => {
+                    format!("check that the server's user may listen there; change {flag}")
+                }
+                _ => format!("another process listens on {address}; stop it or change {flag}"),
+            };
+            Exit::new(Code::Safety, error_chain(&error), hint)
+        })?);
     }
-    Ok(bound)
+    match elsewhere {
+        Some(address) if bound.is_empty() => Err(Exit::new(
+            Code::Safety,
+            format!("{flag}={url} leads to no address of this machine, but to {address}"),
+            "`ip address` lists this machine's addresses; correct the name or list an address",
+        )),
+        _ => Ok(bound),
+    }
 }
 
 fn error_chain(error: &dyn std::error::Error) -> String {
@@ -243,6 +292,7 @@ struct Node {
     disk: (Sender<DiskJob>, JoinHandle<()>),
     maintenance: JoinHandle<()>,
     pools: Vec<(Pool, Vec<JoinHandle<()>>)>,
+    admin: Option<Acceptor>,
     /// Holds the lock on the data directory until the end.
     _data: kvnode_store::datadir::DataDir,
 }
@@ -264,7 +314,7 @@ struct ReplicaSeat {
     view: View,
     links: Links,
     inbox: Receiver<ReplicaMessage>,
-    peer_listeners: Vec<std::net::TcpListener>,
+    peer_listeners: Vec<Bound>,
     snapshots: Snapshots,
 }
 
@@ -272,8 +322,9 @@ impl Node {
     fn start(
         config: Config,
         opened: Opened,
-        (client_listeners, open_files): (usize, u64),
-        peer_listeners: Vec<std::net::TcpListener>,
+        open_files: u64,
+        peer_listeners: Vec<Bound>,
+        tls: Tls,
     ) -> Result<(Node, Arc<Shared>), Exit> {
         let Opened {
             data,
@@ -298,7 +349,7 @@ impl Node {
             incarnation,
             data.root().to_path_buf(),
             data.wal(),
-            client_listeners,
+            tls,
         ));
         shared
             .vitals
@@ -445,9 +496,43 @@ impl Node {
             disk: (disk_sender, disk),
             maintenance,
             pools,
+            admin: None,
             _data: data,
         };
         Ok((node, shared))
+    }
+
+    /// From now on SIGHUP and the admin socket reload settings.
+    fn take_reloads(&self, reload: Reload) {
+        let apply = self.apply.0.clone();
+        self.shared.set_reload(reload, move |config| {
+            post(&apply, ApplyJob::Quota(config.quota_bytes));
+        });
+    }
+
+    /// The operator's own way in. Only a socket that was asked for is worth refusing to start.
+    fn open_admin_socket(&mut self) -> Result<(), Exit> {
+        let Some(AdminSocket { path, explicit }) = &self.shared.config.admin_socket else {
+            return Ok(());
+        };
+        let bound = match admin::open(path) {
+            Ok(bound) => bound,
+            Err((what, hint)) if *explicit => return Err(Exit::new(Code::Safety, what, hint)),
+            Err((what, hint)) => {
+                log::warn!("{what}; there is none now; {hint}");
+                return Ok(());
+            }
+        };
+        log::info!("admin socket on {}", path.display());
+        let acceptor = Acceptor::start(vec![bound], self.ways.clone(), admin::CONNECTIONS_MAX);
+        self.admin = Some(acceptor.map_err(|error| {
+            Exit::new(
+                Code::Failed,
+                format!("admin socket: {error}"),
+                "raise the limit on threads",
+            )
+        })?);
+        Ok(())
     }
 
     fn accept(
@@ -467,9 +552,9 @@ impl Node {
     }
 
     /// Back from the outside in. What clients were promised is on disk already; this only makes it orderly.
-    fn stop(self, acceptor: Option<Acceptor>) -> Result<(), Exit> {
+    fn stop(mut self, acceptor: Option<Acceptor>) -> Result<(), Exit> {
         self.shared.vitals.serving.store(false, Ordering::Release);
-        if let Some(acceptor) = acceptor {
+        for acceptor in acceptor.into_iter().chain(self.admin.take()) {
             acceptor.stop();
         }
         self.hand_over();
@@ -580,6 +665,7 @@ impl Seat {
 fn http_options(shared: &Shared) -> http::Options {
     let config = &shared.config;
     http::Options {
+        tls: Some(Arc::clone(&shared.tls.client)),
         max_concurrent_streams: config.limits.concurrent_streams_max,
         message_bytes_max: config.limits.request_bytes_max + (512 << 10),
         keepalive_min_time: config.keepalive.min_time,

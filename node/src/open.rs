@@ -296,7 +296,12 @@ fn reopen(config: &Config, incarnation: u64, open_files: u64) -> Result<Opened, 
         return Err(removed(identity.member_id, identity.cluster_id));
     }
     let mut restored = Restored {
-        membership: membership(view.members(), applied, &recovered.membership),
+        membership: membership(
+            view.members(),
+            applied,
+            &recovered.membership,
+            recovered.first_index,
+        ),
         hard_state: recovered.hard_state,
         snapshot: (applied, applied_term),
         entries: std::mem::take(&mut recovered.entries),
@@ -304,7 +309,7 @@ fn reopen(config: &Config, incarnation: u64, open_files: u64) -> Result<Opened, 
     };
     let forced = match config.force_new_cluster {
         None => None,
-        Some(forced) => force::plan(forced, &identity, view.members(), &restored)?,
+        Some(forced) => force::plan(config, forced, &identity, view.members(), &restored)?,
     };
     let mut log = Log::resume(
         &data.wal(),
@@ -321,7 +326,8 @@ fn reopen(config: &Config, incarnation: u64, open_files: u64) -> Result<Opened, 
         forced.carry_out(&mut restored);
     }
     if restored.membership.voters.len() + restored.membership.learners.len() > 1 {
-        let mut tail = tail(&mut log, applied, config.log_keep_entries);
+        let behind = restored.entries.first().map_or(applied, |e| e.index - 1);
+        let mut tail = tail(&mut log, behind.min(applied), config.log_keep_entries);
         tail.append(&mut restored.entries);
         restored.entries = tail;
     }
@@ -336,14 +342,31 @@ fn recover(config: &Config, data: &DataDir, open_files: u64) -> Result<(Store, R
     }
     let store = StateMachine::open(engine, store_config(config)).map_err(store_exit)?;
     let (applied, _) = store.applied();
-    let floors = Floors {
-        applied,
-        snapshot: 0,
-        keep_after: applied,
-    };
-    let recovered =
-        dir::recover(&data.wal(), &wal_identity(data.identity()), floors).map_err(wal_exit)?;
+    let recovered = read_log(&data.wal(), &wal_identity(data.identity()), applied)?;
     Ok((store, recovered))
+}
+
+/// The log behind what is applied. If the newest membership it recorded is a joint one from before that, from there on: what
+/// left it is an entry, and the member table does not know of joint configurations.
+fn read_log(
+    wal: &std::path::Path,
+    identity: &WalIdentity,
+    applied: u64,
+) -> Result<Recovered, Exit> {
+    let read = |keep_after| {
+        let floors = Floors {
+            applied,
+            snapshot: 0,
+            keep_after,
+        };
+        dir::recover(wal, identity, floors).map_err(wal_exit)
+    };
+    let recovered = read(applied)?;
+    let logged = &recovered.membership;
+    if logged.voters_outgoing.is_empty() || logged.index >= applied {
+        return Ok(recovered);
+    }
+    read(logged.index)
 }
 
 /// Applied entries that other members may still lack, as many as memory would hold had this member not stopped: without
@@ -372,9 +395,15 @@ fn tail(log: &mut Log, applied: u64, entries_max: u64) -> Vec<Entry> {
 
 /// Who votes as of what is applied: the member table was written with it. The log knows it too, from its newest checkpoint,
 /// but that may be older than an applied change whose entry is gone. It may also be newer, where the engine lost its
-/// last moments; and it alone knows of a joint configuration.
-fn membership(members: &Members, applied: u64, logged: &Membership) -> Membership {
-    let joint = !logged.voters_outgoing.is_empty();
+/// last moments; and it alone knows of a joint configuration, unless the log begins so far behind one that the entry that
+/// left it may be gone: then it was left long ago.
+fn membership(
+    members: &Members,
+    applied: u64,
+    logged: &Membership,
+    first_index: u64,
+) -> Membership {
+    let joint = !logged.voters_outgoing.is_empty() && first_index <= logged.index + 1;
     if joint || logged.index > applied || members.voters().next().is_none() {
         return logged.clone();
     }
@@ -646,3 +675,6 @@ fn replica_exit(error: kvnode_replica::Error) -> Exit {
         "the log and the store contradict each other; restore this member from a snapshot",
     )
 }
+
+#[cfg(test)]
+mod tests;

@@ -30,7 +30,7 @@ pub fn sample(core: &ClientCore) -> Sample {
         is_learner: vitals.is_learner.load(Ordering::Relaxed),
         committed_index: vitals.committed.load(Ordering::Relaxed),
         applied_index: vitals.applied.load(Ordering::Relaxed),
-        quota_bytes: core.shared.config.quota_bytes.map_or(0, signed),
+        quota_bytes: core.shared.live.quota_bytes().map_or(0, signed),
         db_bytes: vitals.db_bytes.load(Ordering::Relaxed).max(db_in_use_bytes),
         db_in_use_bytes,
         keys_count: signed(keys),

@@ -1,15 +1,19 @@
 //! What every thread of the process may look at: identity, configuration, numbers. Nothing here is locked.
 
 use std::path::PathBuf;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use kvnode_api::ResponseHeader;
 use kvnode_api::status::Status;
 
-use crate::config::Config;
+use crate::config::{Config, Effective};
 use crate::departure::Departure;
+use crate::live::Live;
 use crate::metrics::Metrics;
+use crate::reload::{Hooks, Outcome, Reload};
+use crate::tls::Tls;
 
 /// The etcd API level this server answers as; clients parse it.
 pub const API_VERSION: &str = crate::version::ETCD;
@@ -30,14 +34,23 @@ pub struct Shared {
     /// Random per start: results of an earlier life's proposals find no waiter.
     pub incarnation: u64,
     pub wal_dir: PathBuf,
-    /// Listeners below this number are for clients, the others for health and metrics only.
-    pub client_listeners: usize,
+    pub tls: Tls,
     pub data_dir: PathBuf,
     pub metrics: Metrics,
     pub vitals: Vitals,
     pub departure: Departure,
+    /// What a reload changes.
+    pub live: Live,
+    /// Who takes part in reloads.
+    pub reload_hooks: Hooks,
+    reloader: OnceLock<Reloader>,
     started: Instant,
     started_unix: Duration,
+}
+
+struct Reloader {
+    reload: Reload,
+    after: Box<dyn Fn(&Config) + Send + Sync>,
 }
 
 /// Raft's state as last published by its core, and a few totals other threads ask for.
@@ -80,15 +93,18 @@ impl Shared {
         incarnation: u64,
         data_dir: PathBuf,
         wal_dir: PathBuf,
-        client_listeners: usize,
+        tls: Tls,
     ) -> Self {
         Shared {
+            live: Live::new(&config),
+            reload_hooks: Hooks::default(),
+            reloader: OnceLock::new(),
             config,
             cluster_id,
             member_id,
             incarnation,
             wal_dir,
-            client_listeners,
+            tls,
             data_dir,
             metrics: Metrics::new(),
             vitals: Vitals::default(),
@@ -142,6 +158,34 @@ impl Shared {
         } else {
             Status::timed_out()
         }
+    }
+
+    /// To be called once: what [`Shared::reload`] does, and `after` for what takes more than [`Live`].
+    pub fn set_reload(&self, reload: Reload, after: impl Fn(&Config) + Send + Sync + 'static) {
+        let after = Box::new(after);
+        let _ = self.reloader.set(Reloader { reload, after });
+    }
+
+    /// Reads the settings again and takes over what can be. Reads files: not for an executor.
+    pub fn reload(&self) -> Outcome {
+        match self.reloader.get() {
+            None => Outcome::default(),
+            Some(Reloader { reload, after }) => {
+                reload.run(&self.live, &self.reload_hooks, |config| after(config))
+            }
+        }
+    }
+
+    /// Every setting in force, with its source.
+    pub fn settings(&self) -> Vec<Effective> {
+        let reloader = self.reloader.get();
+        reloader.map_or_else(Vec::new, |reloader| reloader.reload.effective())
+    }
+
+    /// Lines the log lost because they came faster than they could be written.
+    pub fn dropped_log_lines(&self) -> u64 {
+        let reloader = self.reloader.get();
+        reloader.map_or(0, |reloader| reloader.reload.dropped_log_lines())
     }
 
     /// The header of an answer at `revision`.

@@ -54,6 +54,8 @@ pub struct Watches {
 struct Outbox {
     id: StreamId,
     requires_leader: bool,
+    /// A Watch call's, not the server's own: its answers are counted as sent.
+    is_call: bool,
     queue: RefCell<VecDeque<(Bytes, usize)>>,
     waker: RefCell<Option<Waker>>,
     ended: RefCell<Option<Status>>,
@@ -172,11 +174,21 @@ impl Watches {
 
     /// Opens a stream for one Watch call.
     pub fn open(core: &Rc<ClientCore>, requires_leader: bool) -> Stream {
+        Watches::open_stream(core, requires_leader, true)
+    }
+
+    /// Opens a stream that the server itself looks at, for a call that waits for keys to change.
+    pub fn open_own(core: &Rc<ClientCore>, requires_leader: bool) -> Stream {
+        Watches::open_stream(core, requires_leader, false)
+    }
+
+    fn open_stream(core: &Rc<ClientCore>, requires_leader: bool, is_call: bool) -> Stream {
         let watches = &core.watches;
         let id = watches.set.borrow_mut().open_stream();
         let outbox = Rc::new(Outbox {
             id,
             requires_leader,
+            is_call,
             queue: RefCell::default(),
             waker: RefCell::default(),
             ended: RefCell::default(),
@@ -310,8 +322,10 @@ impl Watches {
 
     fn push(&self, stream: StreamId, frame: Bytes, cost: usize) {
         if let Some(outbox) = self.outbox(stream) {
-            self.shared.metrics.method(Method::Watch).sent.add(1);
-            self.shared.metrics.grpc_sent_bytes.add(frame.len() as u64);
+            if outbox.is_call {
+                self.shared.metrics.method(Method::Watch).sent.add(1);
+                self.shared.metrics.grpc_sent_bytes.add(frame.len() as u64);
+            }
             outbox.push(frame, cost);
         }
     }

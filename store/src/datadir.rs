@@ -59,12 +59,14 @@ pub const QUARANTINE_DIR: &str = "quarantine";
 pub const SPENT_FILE: &str = "SPENT";
 /// Control socket of a running node.
 pub const ADMIN_SOCKET: &str = "admin.sock";
+/// Self-signed certificates.
+pub const FIXTURES_DIR: &str = "fixtures";
 /// The identity before the directory is complete.
 const PENDING_FILE: &str = "IDENTITY.creating";
 /// Newest format version this program writes and reads.
 pub const FORMAT: u32 = 1;
 
-const KNOWN: [&str; 8] = [
+const KNOWN: [&str; 9] = [
     IDENTITY_FILE,
     LOCK_FILE,
     KV_DIR,
@@ -73,6 +75,7 @@ const KNOWN: [&str; 8] = [
     QUARANTINE_DIR,
     SPENT_FILE,
     ADMIN_SOCKET,
+    FIXTURES_DIR,
 ];
 const MODE: u32 = 0o700;
 

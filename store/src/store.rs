@@ -303,6 +303,15 @@ impl<E: Engine> Store<E> {
         Ok(installed)
     }
 
+    /// Another quota from the next entry and view on.
+    ///
+    /// # Errors
+    /// The engine cannot be read.
+    pub fn set_quota(&mut self, quota_bytes: Option<u64>) -> Result<(), Error> {
+        self.config.quota_bytes = quota_bytes;
+        self.publish()
+    }
+
     /// For what else the owner does with it: its persister, its size on disk.
     pub fn engine(&self) -> &E {
         &self.engine

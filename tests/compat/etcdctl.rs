@@ -338,3 +338,89 @@ fn check_perf_passes() {
     );
     assert!(output.stdout.contains("PASS: Throughput"), "{output:?}");
 }
+
+/// A tool in the background, its lines as they come; killed when dropped.
+fn background(ctl: &Ctl, line: &str) -> (Guard, mpsc::Receiver<String>) {
+    let mut command = ctl.command(line);
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null());
+    let mut child = Guard(command.spawn().expect("etcdctl starts"));
+    let output = BufReader::new(child.0.stdout.take().expect("piped"));
+    let (lines, printed) = mpsc::channel();
+    std::thread::spawn(move || {
+        for line in output.lines().map_while(Result::ok) {
+            if lines.send(line).is_err() {
+                return;
+            }
+        }
+    });
+    (child, printed)
+}
+
+/// Ends it as ^C does: it tidies up.
+fn interrupt(mut child: Guard) {
+    let pid = rustix::process::Pid::from_child(&child.0);
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).expect("our own child");
+    kvnode_tests::server::wait(&mut child.0, LIMIT).expect("it ends");
+}
+
+/// The tool's own recipe, beside the server's Lock service: one queue for both.
+#[test]
+fn etcdctl_lock_and_the_lock_service_share_a_queue() {
+    let Some(ctl) = ctl() else { return };
+    let (first, printed) = background(&ctl, "lock shared");
+    let held = printed.recv_timeout(LIMIT).expect("the lock's key");
+    assert!(held.starts_with("shared/"), "{held}");
+    let (second, waiting) = background(&ctl, "lock shared");
+    let name = kvnode_tests::gateway::base64("shared");
+    let address = ctl.server.address();
+    let until_keys = |count: usize| {
+        let begun = std::time::Instant::now();
+        while ctl
+            .ok("get shared/ --prefix --keys-only")
+            .split_whitespace()
+            .count()
+            != count
+        {
+            assert!(begun.elapsed() < LIMIT, "never {count} keys");
+        }
+    };
+    until_keys(2);
+    let third = std::thread::spawn(move || {
+        let body = serde_json::json!({"name": name});
+        kvnode_tests::gateway::post(address, "/v3/lock/lock", &body)
+    });
+    until_keys(3);
+    assert!(waiting.try_recv().is_err(), "the first holds it");
+    interrupt(first);
+    assert!(waiting.recv_timeout(LIMIT).is_ok(), "the second has it");
+    assert!(!third.is_finished());
+    interrupt(second);
+    let (status, answer) = third.join().expect("no panic");
+    assert_eq!(status, 200, "{answer}");
+}
+
+#[test]
+fn etcdctl_elect_campaigns_and_observes() {
+    let Some(ctl) = ctl() else { return };
+    let (leader, printed) = background(&ctl, "elect e first");
+    let key = printed.recv_timeout(LIMIT).expect("the leader's key");
+    assert!(key.starts_with("e/"), "{key}");
+    assert_eq!(printed.recv_timeout(LIMIT).as_deref(), Ok("first"));
+    let (_observer, seen) = background(&ctl, "elect -l e");
+    assert_eq!(seen.recv_timeout(LIMIT).as_deref(), Ok(&*key));
+    assert_eq!(seen.recv_timeout(LIMIT).as_deref(), Ok("first"));
+    let (_next, elected) = background(&ctl, "elect e second");
+    interrupt(leader);
+    let key = elected.recv_timeout(LIMIT).expect("the next leader's key");
+    assert_eq!(seen.recv_timeout(LIMIT).as_deref(), Ok(&*key));
+    assert_eq!(seen.recv_timeout(LIMIT).as_deref(), Ok("second"));
+    // The server's Election service sees the same leader.
+    let body = serde_json::json!({"name": kvnode_tests::gateway::base64("e")});
+    let (status, answer) =
+        kvnode_tests::gateway::post(ctl.server.address(), "/v3/election/leader", &body);
+    assert_eq!(status, 200, "{answer}");
+    assert_eq!(answer["kv"]["key"], kvnode_tests::gateway::base64(key));
+}

@@ -1,28 +1,36 @@
-//! The Python package `etcd3` over grpcio, in a virtual environment below the target directory.
+//! The Python packages `etcd3` over grpcio and `etcd3gw` over JSON, in a virtual environment below the target directory.
 
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use kvnode_tests::{Options, Server, build};
 
 use crate::tool::{run, skip};
 
-/// Versions that work together: etcd3 is from the days of these two.
-const PACKAGES: [&str; 4] = [
+/// Versions that work together: etcd3 is from the days of the two below it.
+const PACKAGES: [&str; 5] = [
     "etcd3==0.12.0",
     "protobuf==3.20.3",
     "tenacity==6.3.1",
     "grpcio",
+    "etcd3gw==2.7.0",
 ];
 
 /// The environment's interpreter, made on first use; or why there is none.
 fn interpreter() -> Result<PathBuf, String> {
+    // Once for all tests: two would spoil each other's environment.
+    static MADE: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    MADE.get_or_init(make).clone()
+}
+
+fn make() -> Result<PathBuf, String> {
     let home = build::target_directory().join("tmp").join("kvnode-python");
     let python = home.join("bin").join("python");
     let imports = || {
         let mut command = Command::new(&python);
-        command.args(["-c", "import etcd3"]);
+        command.args(["-c", "import etcd3, etcd3gw"]);
         python.exists() && run(command, "", Duration::from_secs(60)).success
     };
     if imports() {
@@ -68,19 +76,28 @@ fn interpreter() -> Result<PathBuf, String> {
     }
 }
 
-#[test]
-fn a_python_client_puts_gets_compares_watches_and_leases() {
+fn runs_well(script: &str) {
     let python = match interpreter() {
         Ok(python) => python,
         Err(why) => return skip("python", &why),
     };
     let server = Server::start(Options::default());
     let mut command = Command::new(python);
-    command.arg(concat!(
-        env!("CARGO_MANIFEST_DIR"),
-        "/compat/python/client.py"
+    command.arg(format!(
+        "{}/compat/python/{script}",
+        env!("CARGO_MANIFEST_DIR")
     ));
     command.arg(server.address().port().to_string());
     let said = run(command, "", Duration::from_secs(60)).ok();
     assert_eq!(said.lines().last(), Some("all well"), "{said}");
+}
+
+#[test]
+fn a_python_client_puts_gets_compares_watches_and_leases() {
+    runs_well("client.py");
+}
+
+#[test]
+fn a_python_client_of_the_gateway_does_the_same_in_json() {
+    runs_well("gateway.py");
 }

@@ -4,12 +4,16 @@
 //! in its doc comment. The whole binary runs against any server of the protocol (see the harness); what
 //! depends on the release is asked of `Kind` where it matters.
 
+mod advisories;
 mod auth;
 mod cluster;
 mod compaction;
+mod election;
+mod gateway;
 mod http_side;
 mod lease;
 mod limits;
+mod lock;
 mod maintenance;
 mod manners;
 mod put_delete;

@@ -222,7 +222,7 @@ fn noise(server: &Server, bytes: &[u8]) {
 fn noise_on_the_port_disturbs_nobody() {
     const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
     idle(async |server, client| {
-        let mut dice = crate::load::Dice::new(42);
+        let mut dice = kvnode_tests::load::Dice::new(42);
         let mut random = |count: usize| -> Vec<u8> {
             (0..count)
                 .map(|_| u8::try_from(dice.roll(256)).expect("a byte"))

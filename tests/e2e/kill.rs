@@ -10,7 +10,7 @@ use kvnode_tests::words::*;
 use kvnode_tests::{Client, Options, Server};
 use tokio::sync::watch;
 
-use crate::load::{Dice, client, log_from, observer};
+use kvnode_tests::load::{Dice, client, log_from, observer};
 
 const CLIENTS: u32 = 6;
 

@@ -109,6 +109,19 @@ fn a_snapshot_takes_over_under_readers_and_watchers_who_miss_nothing() {
                 (took_over(cluster, behind) > 0).then_some(())
             })
             .await;
+        for (number, name) in [
+            (leader, "etcd_network_snapshot_send_success"),
+            (behind, "etcd_network_snapshot_receive_success"),
+        ] {
+            cluster
+                .until("the transfer is counted", async || {
+                    let address = cluster.member(number).address();
+                    let metrics = kvnode_tests::http::get(address, "/metrics").ok()?.body;
+                    let mut counts = metrics.lines().filter(|line| line.starts_with(name));
+                    counts.any(|line| !line.ends_with(" 0")).then_some(())
+                })
+                .await;
+        }
         while next <= last {
             let answer = watching.next().await;
             assert!(!answer.canceled, "{answer:?}");

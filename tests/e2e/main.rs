@@ -1,13 +1,21 @@
 //! Whole-system tests over process boundaries: crashes, full disks, hostile and slow clients.
 
+mod admin;
+mod auth_spread;
 mod bad_input;
 mod cluster;
+mod cluster_cases;
 mod crowd;
 mod exclusive;
 mod full_disk;
 mod kill;
 mod left_behind;
-mod load;
+mod locks;
 mod membership;
+mod one_sector;
+mod peer_numbers;
 mod restart;
 mod slow_watch;
+mod tampered;
+mod tls;
+mod tls_peers;

@@ -97,11 +97,11 @@ fn built() -> PathBuf {
     let mut command = Command::new(cargo);
     command
         .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+        // The whole workspace's features, as the tests themselves are built with: nothing is built twice.
         .args([
             "build",
             "--quiet",
-            "--package",
-            "kvnode",
+            "--workspace",
             "--bin",
             "kvnode",
             "--target-dir",

@@ -265,6 +265,19 @@ impl Client {
     }
 }
 
+impl Client {
+    /// As [`Client::half_open`], for what is not gRPC.
+    pub async fn half_open_json(&self, path: &str) -> (SendStream<Bytes>, ResponseFuture) {
+        let request = self.request(path, &[("content-type", "application/json")]);
+        let requests = self.requests.clone().ready().await;
+        let mut requests = requests.expect("a live connection");
+        let (response, stream) = requests
+            .send_request(request, false)
+            .expect("a live connection");
+        (stream, response)
+    }
+}
+
 /// What came back to a raw request.
 #[derive(Debug, Default)]
 pub struct RawAnswer {
@@ -344,6 +357,11 @@ impl<R: Message + Default> Incoming<R> {
     /// The next message, the end of the call (None), or how it failed.
     pub async fn next_or_end(&mut self) -> Result<Option<R>, Status> {
         limited(self.path, self.pull()).await
+    }
+
+    /// As [`Incoming::next_or_end`], however long that takes.
+    pub async fn next_whenever(&mut self) -> Result<Option<R>, Status> {
+        self.pull().await
     }
 
     /// The next message if one comes so soon.
@@ -551,6 +569,12 @@ unary! {
     role_delete "/etcdserverpb.Auth/RoleDelete" AuthRoleDeleteRequest -> AuthRoleDeleteResponse
     role_grant_permission "/etcdserverpb.Auth/RoleGrantPermission" AuthRoleGrantPermissionRequest -> AuthRoleGrantPermissionResponse
     role_revoke_permission "/etcdserverpb.Auth/RoleRevokePermission" AuthRoleRevokePermissionRequest -> AuthRoleRevokePermissionResponse
+    lock "/v3lockpb.Lock/Lock" LockRequest -> LockResponse
+    unlock "/v3lockpb.Lock/Unlock" UnlockRequest -> UnlockResponse
+    campaign "/v3electionpb.Election/Campaign" CampaignRequest -> CampaignResponse
+    proclaim "/v3electionpb.Election/Proclaim" ProclaimRequest -> ProclaimResponse
+    election_leader "/v3electionpb.Election/Leader" LeaderRequest -> LeaderResponse
+    resign "/v3electionpb.Election/Resign" ResignRequest -> ResignResponse
     health_check "/grpc.health.v1.Health/Check" HealthCheckRequest -> HealthCheckResponse
 }
 
@@ -579,6 +603,14 @@ impl Client {
         request: api::RangeRequest,
     ) -> Result<Incoming<api::RangeStreamResponse>, Status> {
         self.server_stream("/etcdserverpb.KV/RangeStream", &request)
+            .await
+    }
+
+    pub async fn observe(
+        &self,
+        request: api::LeaderRequest,
+    ) -> Result<Incoming<api::LeaderResponse>, Status> {
+        self.server_stream("/v3electionpb.Election/Observe", &request)
             .await
     }
 

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use kvnode_api as api;
 
 use crate::client::{Client, Status};
+use crate::proxy::Network;
 use crate::server::{Options, Server, free_port};
 
 /// How long the cluster as a whole may take for anything: several elections of a debug build on a busy machine.
@@ -21,26 +22,41 @@ pub struct Cluster {
 impl Cluster {
     /// Founds a cluster of `count` members and waits until each of them serves.
     pub fn start(count: usize, options: Options) -> Cluster {
-        let names: Vec<String> = (0..count).map(|number| format!("m{number}")).collect();
         let ports: Vec<u16> = (0..count).map(|_| free_port()).collect();
-        let entries: Vec<String> = names
-            .iter()
-            .zip(&ports)
-            .map(|(name, port)| format!("{name}=http://127.0.0.1:{port}"))
-            .collect();
-        let all = entries.join(",");
+        Cluster::found(&ports, &ports, options)
+    }
+
+    /// As [`Cluster::start`]; all that members say to each other passes through `network`.
+    pub fn start_through(network: &Network, count: usize, options: Options) -> Cluster {
+        let hidden: Vec<u16> = (0..count).map(|_| free_port()).collect();
+        let announced: Vec<u16> = hidden.iter().map(|port| network.open(*port)).collect();
+        Cluster::found(&hidden, &announced, options)
+    }
+
+    fn found(ports: &[u16], announced: &[u16], options: Options) -> Cluster {
+        let name = |number: usize| format!("m{number}");
+        let entries = announced.iter().enumerate();
+        let scheme = options.peer_scheme();
+        let entries = entries.map(|(at, port)| format!("{}={scheme}://127.0.0.1:{port}", name(at)));
+        let all = entries.collect::<Vec<_>>().join(",");
         // Each member fills its first log segments with zeros before it serves.
         let options = options.arg("--wal-segment-bytes=8MiB");
-        let begin = |(name, port): (&String, &u16)| {
-            Server::begin(options.clone().member(name, *port, &all))
+        let begin = |(at, port): (usize, &u16)| {
+            let options = options.clone().member(name(at), *port, &all);
+            Server::begin(options.announce_peer_port(announced[at]))
         };
-        let members = names.iter().zip(&ports).map(begin).collect();
+        let members = ports.iter().enumerate().map(begin).collect();
         let mut cluster = Cluster { members };
         cluster
             .members
             .iter_mut()
             .for_each(Server::wait_until_serving);
         cluster
+    }
+
+    /// Puts a server into the place of one that is gone for good.
+    pub fn replace(&mut self, number: usize, server: Server) {
+        self.members[number] = server;
     }
 
     /// Takes in a server that has joined; its number.

@@ -2,6 +2,8 @@
 
 use std::io::{Error, ErrorKind, Read, Result, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::time::Duration;
 
 /// Longest wait for anything on one of these connections; the read timeout of a server without quorum is 7 s.
@@ -36,7 +38,34 @@ pub fn request(
     let mut socket = TcpStream::connect_timeout(&address, PATIENCE)?;
     socket.set_read_timeout(Some(PATIENCE))?;
     socket.set_write_timeout(Some(PATIENCE))?;
-    let mut head = format!("{method} {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n");
+    let bytes = exchange(
+        &mut socket,
+        &address.to_string(),
+        (method, path),
+        headers,
+        body,
+    )?;
+    parse(&bytes).ok_or_else(|| no_answer(&bytes))
+}
+
+/// As [`request`] over a unix socket, for answers that need not be text: status and body.
+pub fn over_unix(socket: &Path, method: &str, path: &str) -> Result<(u16, Vec<u8>)> {
+    let mut socket = UnixStream::connect(socket)?;
+    socket.set_read_timeout(Some(PATIENCE))?;
+    socket.set_write_timeout(Some(PATIENCE))?;
+    let bytes = exchange(&mut socket, "admin", (method, path), &[], b"")?;
+    let (status, _, body) = split(&bytes).ok_or_else(|| no_answer(&bytes))?;
+    Ok((status, body))
+}
+
+fn exchange(
+    socket: &mut (impl Read + Write),
+    host: &str,
+    (method, path): (&str, &str),
+    headers: &[(&str, &str)],
+    body: &[u8],
+) -> Result<Vec<u8>> {
+    let mut head = format!("{method} {path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n");
     for (name, value) in headers {
         head.push_str(&format!("{name}: {value}\r\n"));
     }
@@ -45,16 +74,31 @@ pub fn request(
     socket.write_all(body)?;
     let mut bytes = Vec::new();
     socket.read_to_end(&mut bytes)?;
-    parse(&bytes).ok_or_else(|| {
-        let start = String::from_utf8_lossy(&bytes[..bytes.len().min(200)]).into_owned();
-        Error::new(
-            ErrorKind::InvalidData,
-            format!("not an HTTP answer: {start:?}"),
-        )
-    })
+    Ok(bytes)
+}
+
+fn no_answer(bytes: &[u8]) -> Error {
+    let start = String::from_utf8_lossy(&bytes[..bytes.len().min(200)]).into_owned();
+    Error::new(
+        ErrorKind::InvalidData,
+        format!("not an HTTP answer: {start:?}"),
+    )
 }
 
 fn parse(bytes: &[u8]) -> Option<Answer> {
+    let (status, headers, body) = split(bytes)?;
+    Some(Answer {
+        status,
+        headers,
+        body: String::from_utf8(body).ok()?,
+    })
+}
+
+/// Names in lower case.
+type Headers = Vec<(String, String)>;
+
+/// Status, headers and body.
+fn split(bytes: &[u8]) -> Option<(u16, Headers, Vec<u8>)> {
     let end = bytes.windows(4).position(|window| window == b"\r\n\r\n")?;
     let head = std::str::from_utf8(&bytes[..end]).ok()?;
     let mut lines = head.split("\r\n");
@@ -73,11 +117,7 @@ fn parse(bytes: &[u8]) -> Option<Answer> {
     } else {
         rest.to_vec()
     };
-    Some(Answer {
-        status,
-        headers,
-        body: String::from_utf8(body).ok()?,
-    })
+    Some((status, headers, body))
 }
 
 fn dechunk(mut rest: &[u8]) -> Option<Vec<u8>> {

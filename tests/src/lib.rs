@@ -11,11 +11,12 @@
 //! ```
 //!
 //! Further switches, all optional: `KVNODE_KILL_ROUNDS` and `KVNODE_KILL_SEED` (how often and when the
-//! kill test kills; 8 and the clock), `KVNODE_ETCDCTL` (the tool, if not in the path),
-//! `KVNODE_TEST_REQUIRE=etcdctl,python,go` (a missing tool fails instead of being skipped),
+//! kill test kills; 8 and the clock), `KVNODE_CHAOS_ROUNDS`, `KVNODE_CHAOS_SEED` and `KVNODE_FAILOVER_ROUNDS`
+//! (see `e2e/chaos/main.rs`), `KVNODE_ETCDCTL` (the tool, if not in the path),
+//! `KVNODE_TEST_REQUIRE=etcdctl,curl,python,go` (a missing tool fails instead of being skipped),
 //! `KVNODE_CHECK_PERF=1` (the minute of load that `etcdctl check perf` takes).
 //!
-//! A failed kill or order test keeps its history as JSON lines in the target directory and says where.
+//! A failed kill, chaos or order test keeps its history as JSON lines in the target directory and says where.
 //!
 //! [`sim`] is the other way round: the pure crates themselves, several members of them, in one thread
 //! over simulated time, network and disks.
@@ -23,13 +24,17 @@
 //! Where releases of etcd differ visibly a test asks [`Kind`] and says what it expects of which.
 
 pub mod build;
+pub mod certs;
 pub mod checker;
 pub mod client;
 pub mod cluster;
+pub mod gateway;
 pub mod history;
 pub mod http;
+pub mod load;
 pub mod model;
 pub mod pool;
+pub mod proxy;
 pub mod server;
 pub mod sim;
 pub mod words;

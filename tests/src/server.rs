@@ -66,6 +66,9 @@ pub struct Options {
     data_dir: Option<PathBuf>,
     client_port: Option<u16>,
     member: Option<Member>,
+    announced_peer_port: Option<u16>,
+    tls_clients: bool,
+    tls_peers: bool,
 }
 
 /// A server's place in a cluster.
@@ -101,6 +104,30 @@ impl Options {
         self
     }
 
+    /// Clients are served in TLS: needs the flags that name the certificate. Health is then asked for on a plain
+    /// listener of its own.
+    pub fn tls_clients(mut self) -> Self {
+        self.tls_clients = true;
+        self
+    }
+
+    /// Of the members' urls.
+    pub fn peer_scheme(&self) -> &'static str {
+        scheme(self.tls_peers)
+    }
+
+    /// Members talk in TLS.
+    pub fn tls_peers(mut self) -> Self {
+        self.tls_peers = true;
+        self
+    }
+
+    /// Several more command-line arguments.
+    pub fn args(mut self, arguments: impl IntoIterator<Item = String>) -> Self {
+        self.arguments.extend(arguments);
+        self
+    }
+
     /// A member of this name, with this peer port, of a cluster founded as `--initial-cluster` says.
     pub fn member(
         mut self,
@@ -113,6 +140,12 @@ impl Options {
             peer_port,
             initial_cluster: initial_cluster.into(),
         });
+        self
+    }
+
+    /// What it says of its peer port is this one, wherever it listens itself: something lies in between.
+    pub fn announce_peer_port(mut self, port: u16) -> Self {
+        self.announced_peer_port = Some(port);
         self
     }
 
@@ -143,6 +176,8 @@ pub struct Server {
     options: Options,
     client: SocketAddr,
     peer: SocketAddr,
+    /// Where health is asked for.
+    plain: SocketAddr,
     home: PathBuf,
     data_dir: PathBuf,
     log: PathBuf,
@@ -209,6 +244,13 @@ impl Server {
             child: None,
             output_before: 0,
             client: SocketAddr::from((Ipv4Addr::LOCALHOST, client_port)),
+            plain: SocketAddr::from((
+                Ipv4Addr::LOCALHOST,
+                match options.tls_clients {
+                    true => free_port(),
+                    false => client_port,
+                },
+            )),
             peer: SocketAddr::from((Ipv4Addr::LOCALHOST, peer_port)),
             data_dir: options
                 .data_dir
@@ -306,13 +348,26 @@ impl Server {
         self.client
     }
 
-    /// `http://host:port` of the client side.
+    /// Where metrics and health are served in the clear.
+    pub fn plain_address(&self) -> SocketAddr {
+        self.plain
+    }
+
+    /// `http://host:port` of the client side, or `https`.
     pub fn url(&self) -> String {
-        format!("http://{}", self.client)
+        format!("{}://{}", scheme(self.options.tls_clients), self.client)
     }
 
     pub fn peer_url(&self) -> String {
-        format!("http://{}", self.peer)
+        format!("{}://{}", scheme(self.options.tls_peers), self.peer)
+    }
+
+    /// What other members are told; differs from [`Server::peer_url`] where something lies in between.
+    pub fn announced_peer_url(&self) -> String {
+        match self.options.announced_peer_port {
+            Some(port) => format!("{}://127.0.0.1:{port}", scheme(self.options.tls_peers)),
+            None => self.peer_url(),
+        }
     }
 
     pub fn data_dir(&self) -> &Path {
@@ -401,9 +456,15 @@ impl Server {
             .arg(format!("--listen-client-urls={}", self.url()))
             .arg(format!("--advertise-client-urls={}", self.url()))
             .arg(format!("--listen-peer-urls={}", self.peer_url()))
-            .arg(format!("--initial-advertise-peer-urls={}", self.peer_url()))
+            .arg(format!(
+                "--initial-advertise-peer-urls={}",
+                self.announced_peer_url()
+            ))
             .arg(format!("--initial-cluster={initial_cluster}"))
             .args(&self.options.arguments);
+        if self.options.tls_clients {
+            command.arg(format!("--listen-metrics-urls=http://{}", self.plain));
+        }
         if !self.options.fsync {
             command.arg("--unsafe-no-fsync");
         }
@@ -431,7 +492,7 @@ impl Server {
             if output
                 .get(self.output_before..)
                 .is_some_and(|output| output.contains(READY))
-                && http::get(self.client, "/health").is_ok_and(|answer| serves(&answer))
+                && http::get(self.plain, "/health").is_ok_and(|answer| serves(&answer))
             {
                 break;
             }
@@ -471,6 +532,10 @@ impl Drop for Server {
             let _ = std::fs::remove_dir_all(&self.home);
         }
     }
+}
+
+fn scheme(tls: bool) -> &'static str {
+    if tls { "https" } else { "http" }
 }
 
 /// Healthy, or unhealthy only because an alarm from before the restart is still raised.

@@ -132,6 +132,26 @@ pub fn grant(ttl: i64) -> api::LeaseGrantRequest {
     api::LeaseGrantRequest { ttl, id: 0 }
 }
 
+/// A lock request; lease 0 lets the server grant one.
+pub fn lock_on(name: impl AsRef<[u8]>, lease: i64) -> api::LockRequest {
+    api::LockRequest {
+        name: bytes(name),
+        lease,
+    }
+}
+
+pub fn campaign_for(
+    name: impl AsRef<[u8]>,
+    lease: i64,
+    value: impl AsRef<[u8]>,
+) -> api::CampaignRequest {
+    api::CampaignRequest {
+        name: bytes(name),
+        lease,
+        value: bytes(value),
+    }
+}
+
 pub fn compact(revision: i64) -> api::CompactionRequest {
     api::CompactionRequest {
         revision,

@@ -3,14 +3,16 @@
 //! Errors are all exit code 2: the operator wrote something that cannot be meant.
 
 use super::flags::{self, GATES};
-use super::merge::{Notice, Settings, Source, invalid, named, unsupported};
-use super::urls::Url;
+use super::merge::{Notice, Settings, Source, invalid, named};
+use super::urls::{Address, Url};
 use super::{
-    AuthToken, AutoCompaction, ClusterState, Config, ConfigError, ForceNewCluster, Keepalive,
-    Limits, ids, suggest, values,
+    AdminSocket, AuthToken, AutoCompaction, ClusterState, Config, ConfigError, ForceNewCluster,
+    Gateway, Keepalive, Limits, ids, suggest, values,
 };
+use crate::admin;
 use crate::auth::jwt;
 use crate::logging::{self, Format, Output};
+use kvnode_store::datadir::ADMIN_SOCKET;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -39,11 +41,13 @@ pub fn build(settings: &Settings, notices: &mut Vec<Notice>) -> Result<Config, C
         .hint("leave it out to keep the log inside the data directory"));
     }
 
-    let listen_client_urls = read.listen("listen-client-urls", true)?;
-    let listen_metrics_urls = read.listen("listen-metrics-urls", false)?;
-    let listen_peer_urls = read.listen("listen-peer-urls", true)?;
+    let listen_client_urls = read.urls("listen-client-urls", true)?;
+    let listen_client_http_urls = read.urls("listen-client-http-urls", false)?;
+    let listen_metrics_urls = read.urls("listen-metrics-urls", false)?;
+    let listen_peer_urls = read.listen_for_peers()?;
     refuse_collisions(&[
         ("listen-client-urls", &listen_client_urls),
+        ("listen-client-http-urls", &listen_client_http_urls),
         ("listen-metrics-urls", &listen_metrics_urls),
         ("listen-peer-urls", &listen_peer_urls),
     ])?;
@@ -54,6 +58,14 @@ pub fn build(settings: &Settings, notices: &mut Vec<Notice>) -> Result<Config, C
         .hint("set it to the urls under which clients reach this member"));
     }
     let advertise_client_urls = read.urls("advertise-client-urls", true)?;
+    let security = read.security(
+        &[
+            ("listen-client-urls", &listen_client_urls, true),
+            ("listen-client-http-urls", &listen_client_http_urls, true),
+            ("listen-metrics-urls", &listen_metrics_urls, false),
+        ],
+        &[("listen-peer-urls", &listen_peer_urls, true)],
+    )?;
 
     let founding = read.founding(&name)?;
     let heartbeat_interval = read.millis("heartbeat-interval")?;
@@ -62,12 +74,16 @@ pub fn build(settings: &Settings, notices: &mut Vec<Notice>) -> Result<Config, C
     let initial_corrupt_check = read.feature_gates()?;
 
     Ok(Config {
+        admin_socket: read.admin_socket(&data_dir)?,
         data_dir,
         wal_dir,
         listen_client_urls,
+        listen_client_http_urls,
         advertise_client_urls,
         listen_metrics_urls,
         listen_peer_urls,
+        socket_reuse_port: read.bool("socket-reuse-port")?,
+        security,
         advertise_peer_urls: founding.advertise,
         initial_cluster: founding.members,
         initial_cluster_state: match read.text("initial-cluster-state") {
@@ -106,6 +122,11 @@ pub fn build(settings: &Settings, notices: &mut Vec<Notice>) -> Result<Config, C
         auth_token: read.auth_token()?,
         auth_token_ttl: Duration::from_secs(read.whole("auth-token-ttl")?),
         bcrypt_cost: read.whole_u32("bcrypt-cost")?,
+        gateway: Gateway {
+            enabled: read.bool("enable-grpc-gateway")?,
+            cors: read.words("cors"),
+            host_whitelist: read.words("host-whitelist"),
+        },
         log: read.log()?,
         warning_apply_duration: read.threshold("warning-apply-duration")?,
         cores: read.cores()?,
@@ -175,7 +196,7 @@ fn check_timing(heartbeat: Duration, election: Duration) -> Result<(), ConfigErr
 /// Typed access to settings that already passed their kinds.
 pub(super) struct Read<'a> {
     settings: &'a Settings,
-    notices: &'a mut Vec<Notice>,
+    pub(super) notices: &'a mut Vec<Notice>,
 }
 
 impl<'a> Read<'a> {
@@ -187,7 +208,7 @@ impl<'a> Read<'a> {
         &self.settings.get(name).source
     }
 
-    fn path(&self, name: &str) -> Option<PathBuf> {
+    pub(super) fn path(&self, name: &str) -> Option<PathBuf> {
         Some(self.text(name))
             .filter(|text| !text.is_empty())
             .map(PathBuf::from)
@@ -207,6 +228,27 @@ impl<'a> Read<'a> {
         invalid(flag, &setting.text, &setting.source, why)
     }
 
+    /// In the data directory unless put elsewhere.
+    fn admin_socket(&self, data_dir: &Path) -> Result<Option<AdminSocket>, ConfigError> {
+        match self.text("admin-socket") {
+            "none" | "off" => Ok(None),
+            "" => Ok(Some(AdminSocket {
+                path: data_dir.join(ADMIN_SOCKET),
+                explicit: false,
+            })),
+            path => {
+                let path = PathBuf::from(path);
+                match admin::too_long(&path) {
+                    None => Ok(Some(AdminSocket {
+                        path,
+                        explicit: true,
+                    })),
+                    Some((what, hint)) => Err(self.invalid("admin-socket", &what).hint(hint)),
+                }
+            }
+        }
+    }
+
     fn auth_token(&self) -> Result<AuthToken, ConfigError> {
         const NAME: &str = "auth-token";
         let text = self.text(NAME);
@@ -223,15 +265,20 @@ impl<'a> Read<'a> {
         }
     }
 
-    fn bool(&self, name: &str) -> Result<bool, ConfigError> {
+    pub(super) fn bool(&self, name: &str) -> Result<bool, ConfigError> {
         self.parse(name, values::parse_bool)
+    }
+
+    fn words(&self, name: &str) -> Vec<String> {
+        let words = values::split_list(self.text(name));
+        words.into_iter().map(str::to_owned).collect()
     }
 
     fn whole(&self, name: &str) -> Result<u64, ConfigError> {
         self.parse(name, |text| values::parse_whole(text, 0, u64::MAX))
     }
 
-    fn whole_u32(&self, name: &str) -> Result<u32, ConfigError> {
+    pub(super) fn whole_u32(&self, name: &str) -> Result<u32, ConfigError> {
         let whole = self.whole(name)?;
         u32::try_from(whole).map_err(|_| self.invalid(name, "too large"))
     }
@@ -299,15 +346,18 @@ impl<'a> Read<'a> {
         Ok(urls)
     }
 
-    /// As `urls`; refuses listeners this version cannot serve as asked.
-    fn listen(&mut self, name: &str, needed: bool) -> Result<Vec<Url>, ConfigError> {
-        let urls = self.urls(name, needed)?;
-        match urls.iter().find(|url| url.scheme.is_tls()) {
-            Some(url) => Err(unsupported(
-                &format!("{name}={url}"),
-                self.source(name),
-                "this version has no TLS: listen on http://, or end TLS in a proxy before the server",
-            )),
+    /// As `urls`; members are reached by TCP only.
+    fn listen_for_peers(&mut self) -> Result<Vec<Url>, ConfigError> {
+        let name = "listen-peer-urls";
+        let urls = self.urls(name, true)?;
+        let socket = |url: &&Url| matches!(url.address, Address::Unix(_));
+        match urls.iter().find(socket) {
+            Some(url) => {
+                let why = format!("{url} is a unix socket; members reach each other by TCP only");
+                Err(self
+                    .invalid(name, &why)
+                    .hint("use http://host:port or https://host:port"))
+            }
             None => Ok(urls),
         }
     }

@@ -145,6 +145,10 @@ pub(super) fn effective(settings: &Settings, config: &Config) -> Vec<Effective> 
             let value = match (flag.name, setting.text.as_str()) {
                 (_, text) if flag.kind == Kind::Secret && !text.is_empty() => "(hidden)".to_owned(),
                 ("data-dir", "") => config.data_dir.display().to_string(),
+                ("admin-socket", "") => match &config.admin_socket {
+                    Some(socket) => socket.path.display().to_string(),
+                    None => String::new(),
+                },
                 ("initial-cluster", "") => config
                     .initial_cluster
                     .iter()

@@ -2,6 +2,7 @@
 
 mod files;
 mod rules;
+mod security;
 mod sources;
 
 use super::*;

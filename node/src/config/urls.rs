@@ -115,7 +115,15 @@ impl Url {
             }
             Address::Tcp { host, port } => match host.parse::<IpAddr>() {
                 Ok(address) => Ok(vec![SocketAddr::new(address, *port)]),
-                Err(_) => Ok((host.as_str(), *port).to_socket_addrs()?.collect()),
+                Err(_) => {
+                    let mut found: Vec<SocketAddr> = Vec::new();
+                    for address in (host.as_str(), *port).to_socket_addrs()? {
+                        if !found.contains(&address) {
+                            found.push(address);
+                        }
+                    }
+                    Ok(found)
+                }
             },
         }
     }

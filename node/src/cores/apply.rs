@@ -111,6 +111,15 @@ impl ApplyThread {
                         self.install(job);
                         (compacting, warming) = (true, true);
                     }
+                    ApplyJob::Quota(quota_bytes) => {
+                        self.installer.config.quota_bytes = quota_bytes;
+                        match self.store.set_quota(quota_bytes) {
+                            Ok(()) => self.publish(),
+                            Err(error) => {
+                                log::error!("the new quota holds from the next write on: {error}");
+                            }
+                        }
+                    }
                     ApplyJob::Stop => stop = true,
                 }
             }
@@ -168,7 +177,7 @@ impl ApplyThread {
         });
         let took = started.elapsed();
         self.shared.metrics.apply_seconds.observe(took);
-        if took > self.shared.config.warning_apply_duration {
+        if took > self.shared.live.warning_apply_duration() {
             self.shared.metrics.slow_applies.add(1);
             log::warn!("applying {} entries took {took:?}", batch.len());
         }

@@ -175,5 +175,7 @@ pub enum ApplyJob {
     Fences(Box<BuiltFences>),
     /// The staged state takes over; entries after it follow it.
     Install(InstallJob),
+    /// Another quota than at the start; `None` is none.
+    Quota(Option<u64>),
     Stop,
 }

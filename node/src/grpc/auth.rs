@@ -44,8 +44,12 @@ pub async fn identify(core: &Rc<ClientCore>, call: &Call) -> Result<Asker, Statu
     }
     let Some(token) = token_of(|name| call.get(name)) else {
         let (_, revision) = core.with_view(state);
+        // As in etcd: where certificates are required, the holder's common name is the user.
+        let by_certificate = core.shared.config.security.client.cert_auth;
+        let holder = call.peer.holder.as_ref().filter(|_| by_certificate);
+        let user = holder.map(|holder| Bytes::copy_from_slice(holder.common_name.as_bytes()));
         return Ok(Asker {
-            user: Bytes::new(),
+            user: user.unwrap_or_default(),
             revision,
         });
     };

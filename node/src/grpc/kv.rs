@@ -347,7 +347,7 @@ async fn refuse_for_quota(core: &Rc<ClientCore>) -> Result<(), Status> {
     if !raised {
         log::warn!(
             "the quota of {} bytes is reached: raising NOSPACE; compact, then disarm the alarm",
-            core.shared.config.quota_bytes.unwrap_or(0)
+            core.shared.live.quota_bytes().unwrap_or(0)
         );
         let alarm = AlarmRequest {
             action: AlarmAction::Activate as i32,

@@ -74,8 +74,8 @@ pub fn status(core: &Rc<ClientCore>) -> Reply {
         storage_version: STORAGE_VERSION.into(),
         db_size_quota: core
             .shared
-            .config
-            .quota_bytes
+            .live
+            .quota_bytes()
             .map_or(0, |bytes| i64::try_from(bytes).unwrap_or(i64::MAX)),
         downgrade_info: Some(DowngradeInfo::default()),
     };

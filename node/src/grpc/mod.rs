@@ -1,13 +1,16 @@
 //! The gRPC services: one file each. This one is the front door: gate, dispatch, count.
 
 mod auth;
+mod caller;
 mod cluster;
+mod election;
 mod health;
 mod kv;
 mod learner;
 mod lease;
+mod lock;
 mod maintenance;
-mod snapshot;
+pub mod snapshot;
 mod watch;
 
 use std::future::Future;
@@ -15,28 +18,51 @@ use std::rc::Rc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
+use http::StatusCode;
 use kvnode_api::service::Method;
 use kvnode_api::status::{Code, Status};
 
+use caller::{Caller, Waiting, disguise};
+
 use crate::auth::Asker;
 use crate::cores::client::ClientCore;
-use crate::http::{Call, HttpRequest, HttpResponse, Reply, RequestStream, ResponseSink, Service};
+use crate::gateway::{self, Gateway};
+use crate::http::{
+    Call, HttpRequest, HttpResponse, Reply, RequestStream, ResponseBody, ResponseSink, Role,
+    Service,
+};
 use crate::snapshots::PersisterSlot;
 
 /// One executor's service: shared by all its connections.
 pub struct NodeService {
     core: Rc<ClientCore>,
     persisters: PersisterSlot,
+    /// Callers of Lock and Election that wait.
+    waiting: Rc<Waiting>,
+    gateway: Gateway,
 }
 
 impl NodeService {
     pub fn new(core: Rc<ClientCore>, persisters: PersisterSlot) -> Rc<Self> {
-        Rc::new(NodeService { core, persisters })
+        Rc::new(NodeService {
+            core,
+            persisters,
+            waiting: Rc::default(),
+            gateway: Gateway::default(),
+        })
+    }
+
+    pub fn core(&self) -> &Rc<ClientCore> {
+        &self.core
+    }
+
+    pub fn gateway(&self) -> &Gateway {
+        &self.gateway
     }
 
     /// Checks that hold for every RPC, in etcd's order.
     fn gate(&self, call: &Call, message: &Bytes) -> Result<(), Status> {
-        if call.peer.listener >= self.core.shared.client_listeners {
+        if !call.peer.role.serves_grpc() {
             return Err(not_served(call.method));
         }
         if self.core.shared.vitals.stopping.load(Ordering::Relaxed) {
@@ -63,6 +89,9 @@ impl NodeService {
     async fn dispatch(&self, call: &Call, message: Bytes) -> Reply {
         self.gate(call, &message)?;
         let core = &self.core;
+        if is_recipe(call.method) {
+            return Box::pin(self.recipe(call, message)).await;
+        }
         let asker = &match call.method {
             // Asked by those who have no token yet, or a stale one.
             Method::Authenticate | Method::AuthStatus | Method::HealthCheck => Asker::default(),
@@ -109,6 +138,24 @@ impl NodeService {
         }
     }
 
+    /// Lock and Election: calls on the caller's behalf, each checked as the caller's own.
+    async fn recipe(&self, call: &Call, message: Bytes) -> Reply {
+        let caller = &Caller {
+            core: &self.core,
+            call,
+        };
+        let reply = match call.method {
+            Method::Lock => lock::lock(caller, &self.waiting, message).await,
+            Method::Unlock => lock::unlock(caller, message).await,
+            Method::Campaign => election::campaign(caller, &self.waiting, message).await,
+            Method::Proclaim => election::proclaim(caller, message).await,
+            Method::Leader => election::leader(caller, message).await,
+            Method::Resign => election::resign(caller, message).await,
+            other => Err(not_served(other)),
+        };
+        reply.map_err(disguise)
+    }
+
     async fn dispatch_stream(
         &self,
         call: &Call,
@@ -124,6 +171,11 @@ impl NodeService {
                 return lease::keep_alive(core, call, requests, responses).await;
             }
             Method::HealthWatch => return health::watch(requests, responses).await,
+            // Errors in the words of the service; who calls is found out at each step.
+            Method::Observe => {
+                let caller = Caller { core, call };
+                return election::observe(&caller, requests, responses).await;
+            }
             _ => {}
         }
         let asker = &auth::identify(core, call).await?;
@@ -147,6 +199,19 @@ fn not_served(method: Method) -> Status {
     Status::new(Code::Unimplemented, text)
 }
 
+/// Whether the RPC is made of KV calls on the caller's behalf.
+fn is_recipe(method: Method) -> bool {
+    matches!(
+        method,
+        Method::Lock
+            | Method::Unlock
+            | Method::Campaign
+            | Method::Proclaim
+            | Method::Leader
+            | Method::Resign
+    )
+}
+
 /// Whether the RPC lets a client see or change keys.
 fn shows_data(method: Method) -> bool {
     matches!(
@@ -159,7 +224,8 @@ fn shows_data(method: Method) -> bool {
             | Method::Compact
             | Method::Watch
             | Method::Snapshot
-    )
+            | Method::Observe
+    ) || is_recipe(method)
 }
 
 fn requires_leader(call: &Call) -> bool {
@@ -184,7 +250,10 @@ impl Service for NodeService {
         Some(reply)
     }
 
-    // Not an `async fn`, which would hold its arguments twice: see `http/call.rs`.
+    #[allow(
+        clippy::manual_async_fn,
+        reason = "it would hold its arguments twice: see http/call.rs"
+    )]
     fn unary(self: Rc<Self>, call: Call, message: Bytes) -> impl Future<Output = Reply> {
         async move {
             let counts = self.core.shared.metrics.method(call.method);
@@ -220,7 +289,14 @@ impl Service for NodeService {
     }
 
     async fn http(self: Rc<Self>, request: HttpRequest) -> HttpResponse {
-        crate::health::answer(&self.core, request).await
+        if request.peer.role == Role::Admin {
+            return crate::admin::answer(&self.core, request).await;
+        }
+        if !request.peer.role.serves_metrics() {
+            let text = "this port serves gRPC only; HTTP is on --listen-client-http-urls\n";
+            return ResponseBody::text(StatusCode::NOT_FOUND, text);
+        }
+        gateway::answer(self, request).await
     }
 }
 

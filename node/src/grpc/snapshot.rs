@@ -13,7 +13,7 @@ use kvnode_snapshot::{Info, Options};
 use crate::cores::View;
 use crate::cores::client::ClientCore;
 use crate::http::ResponseSink;
-use crate::mailbox::{self, Sender};
+use crate::mailbox::{self, Receiver, Sender};
 use crate::shared::STORAGE_VERSION;
 use crate::snapshots;
 
@@ -24,10 +24,28 @@ const BLOBS_AHEAD: usize = 64;
 const DIGEST_BYTES: usize = 32;
 
 /// What the packing thread sends.
-enum Piece {
-    /// The size of the whole file, known before its first byte leaves.
+pub enum Piece {
     Blob(Bytes),
+    /// Packing failed; nothing follows.
     Failed(String),
+}
+
+/// Packs the state on a thread of its own, [`BLOBS_AHEAD`] blobs ahead of whoever takes them. The thread ends when the
+/// receiver is dropped.
+pub fn pack_ahead(view: View, info: Info) -> io::Result<Receiver<Piece>> {
+    let (sender, receiver) = mailbox::bounded(BLOBS_AHEAD);
+    std::thread::Builder::new()
+        .name("kv-snapshot".into())
+        .spawn(move || {
+            let mut blobs = Blobs {
+                sender,
+                buffer: BytesMut::with_capacity(BLOB_BYTES),
+            };
+            if let Err(error) = pack(&view, &info, &mut blobs).and_then(|_| blobs.flush()) {
+                blobs.give_up(&error.to_string());
+            }
+        })?;
+    Ok(receiver)
 }
 
 pub async fn serve(core: &Rc<ClientCore>, responses: &mut ResponseSink) -> Result<(), Status> {
@@ -40,19 +58,7 @@ pub async fn serve(core: &Rc<ClientCore>, responses: &mut ResponseSink) -> Resul
         .in_background(move || pack(&size_view, &size_info, io::sink()))
         .await?
         .map_err(|error| failed(&error.to_string()))?;
-    let (sender, mut receiver) = mailbox::bounded(BLOBS_AHEAD);
-    let packing = std::thread::Builder::new()
-        .name("kv-snapshot".into())
-        .spawn(move || {
-            let mut blobs = Blobs {
-                sender,
-                buffer: BytesMut::with_capacity(BLOB_BYTES),
-            };
-            if let Err(error) = pack(&view, &info, &mut blobs).and_then(|_| blobs.flush()) {
-                blobs.give_up(&error.to_string());
-            }
-        });
-    packing.map_err(|error| failed(&error.to_string()))?;
+    let mut receiver = pack_ahead(view, info).map_err(|error| failed(&error.to_string()))?;
     // What is announced leaves the digest out, as etcd does.
     let mut left = total.saturating_sub(DIGEST_BYTES as u64);
     let mut held = BytesMut::new();

@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use futures_util::future::Either;
+use futures_util::{Stream, StreamExt};
 use h2::SendStream;
 use h2::server::SendResponse;
 use http::StatusCode;
@@ -16,7 +17,7 @@ use kvnode_api::status::{Code, Status};
 
 use super::face::{Call, HttpBody, HttpRequest, Reply, Service};
 use super::headers;
-use super::http1::ResponseBody;
+use super::http1::{BrokenOff, ResponseBody};
 use super::link::{Deadline, Gone, Link, Ticket};
 use super::sink::{Outlet, ResponseSink};
 use super::source::RequestStream;
@@ -204,6 +205,7 @@ pub(super) fn run<S: Service>(
 }
 
 /// A unary call whose message is there. The request's body is held until the end: the client may not have closed it.
+#[allow(clippy::manual_async_fn, reason = "it would hold its arguments twice")]
 fn unary<S: Service>(
     service: Rc<S>,
     link: Rc<Link>,
@@ -331,33 +333,52 @@ async fn plain_http<S: Service>(
                 }
             }
         }
-        ResponseBody::Stream(mut pieces) => {
-            let Ok(mut stream) = respond.send_response(head, false) else {
-                return;
-            };
-            link.note_sent(0);
-            loop {
-                let piece = poll_fn(|cx| {
-                    if let Poll::Ready(piece) = pieces.as_mut().poll_next(cx) {
-                        return Poll::Ready(Ok(piece));
-                    }
-                    stream.poll_reset(cx).map(|_| Err(Gone))
-                })
-                .await;
-                match piece {
-                    Ok(Some(piece)) => {
-                        if push(link, &mut stream, piece).await.is_err() {
-                            return;
-                        }
-                    }
-                    Ok(None) => break,
-                    Err(Gone) => return,
+        ResponseBody::Stream(pieces) => {
+            let pieces = Box::pin(pieces.map(Ok::<_, BrokenOff>));
+            send_pieces(link, respond, head, pieces).await;
+        }
+        ResponseBody::Fallible(pieces) => send_pieces(link, respond, head, pieces).await,
+        // HTTP/2 has no such upgrade, and no service offers one to it.
+        ResponseBody::Upgrade(_) => {}
+    }
+}
+
+/// Sends the pieces of a body as they come. A body that breaks off ends as a reset, never as if it were whole.
+async fn send_pieces(
+    link: &Link,
+    mut respond: SendResponse<Bytes>,
+    head: http::Response<()>,
+    mut pieces: Pin<Box<dyn Stream<Item = Result<Bytes, BrokenOff>>>>,
+) {
+    let Ok(mut stream) = respond.send_response(head, false) else {
+        return;
+    };
+    link.note_sent(0);
+    loop {
+        let piece = poll_fn(|cx| {
+            if let Poll::Ready(piece) = pieces.as_mut().poll_next(cx) {
+                return Poll::Ready(Ok(piece));
+            }
+            stream.poll_reset(cx).map(|_| Err(Gone))
+        })
+        .await;
+        match piece {
+            Ok(Some(Ok(piece))) => {
+                if push(link, &mut stream, piece).await.is_err() {
+                    return;
                 }
             }
-            let _ = stream.send_data(Bytes::new(), true);
-            link.note_sent(0);
+            Ok(Some(Err(_))) => {
+                stream.send_reset(h2::Reason::INTERNAL_ERROR);
+                link.note_sent(0);
+                return;
+            }
+            Ok(None) => break,
+            Err(Gone) => return,
         }
     }
+    let _ = stream.send_data(Bytes::new(), true);
+    link.note_sent(0);
 }
 
 /// Sends a reply, or as much of it as the window admits. Errors mean that nobody listens any more.

@@ -19,6 +19,7 @@ use kvnode_api::status::Status;
 pub use super::http1::{HttpBody, HttpRequest, HttpResponse, ResponseBody};
 pub use super::sink::{Closed, ResponseSink};
 pub use super::source::RequestStream;
+use crate::tls::Holder;
 
 /// What a call is answered with: one message behind its gRPC prefix
 /// (see `kvnode_api::frame::encode`), or why there is none.
@@ -65,6 +66,21 @@ pub struct Call {
 }
 
 impl Call {
+    /// A call that did not come as gRPC; `headers` are its metadata.
+    pub fn new(
+        method: Method,
+        deadline: Option<Instant>,
+        peer: Rc<Peer>,
+        headers: HeaderMap,
+    ) -> Call {
+        Call {
+            method,
+            deadline,
+            peer,
+            headers,
+        }
+    }
+
     /// A metadata value: the first under this lower-case name, as the bytes that came (base64 not
     /// undone for `-bin` names).
     pub fn get(&self, name: &str) -> Option<&[u8]> {
@@ -87,12 +103,48 @@ impl Call {
 }
 
 /// The other end of a connection.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Peer {
     /// Its address; `None` on a unix socket.
     pub address: Option<SocketAddr>,
-    /// Which of the acceptor's listeners it came to, in the order they were given.
-    pub listener: usize,
+    /// What the listener it came to is for.
+    pub role: Role,
+    /// Whether that listener speaks TLS.
+    pub encrypted: bool,
+    /// Who holds the client certificate, where one was asked for and verified.
+    pub holder: Option<Holder>,
     /// Number of the connection, unique in this process.
     pub serial: u64,
+}
+
+/// What a listener is for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Role {
+    /// gRPC and HTTP.
+    #[default]
+    Clients,
+    /// gRPC alone: HTTP has listeners of its own.
+    Grpc,
+    /// HTTP alone.
+    Http,
+    /// Metrics and health alone.
+    Metrics,
+    /// The operator of this machine.
+    Admin,
+}
+
+impl Role {
+    pub fn serves_grpc(self) -> bool {
+        matches!(self, Role::Clients | Role::Grpc)
+    }
+
+    /// Everything of HTTP that clients use.
+    pub fn serves_http(self) -> bool {
+        matches!(self, Role::Clients | Role::Http)
+    }
+
+    /// Metrics and health.
+    pub fn serves_metrics(self) -> bool {
+        !matches!(self, Role::Grpc | Role::Admin)
+    }
 }

@@ -24,7 +24,7 @@ pub(super) fn is_grpc(headers: &HeaderMap) -> bool {
 ///
 /// # Errors
 /// INTERNAL if the field is there and malformed.
-pub(super) fn timeout(headers: &HeaderMap) -> Result<Option<Duration>, Status> {
+pub(crate) fn timeout(headers: &HeaderMap) -> Result<Option<Duration>, Status> {
     let Some(value) = headers.get(GRPC_TIMEOUT) else {
         return Ok(None);
     };

@@ -6,7 +6,7 @@
 use std::cell::Cell;
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -22,6 +22,7 @@ use hyper::service::service_fn;
 use super::Options;
 use super::face::{Peer, Service};
 use super::io::{Io, Wire};
+use super::socket::Socket;
 use crate::rt;
 
 /// Longest request head, in bytes.
@@ -77,6 +78,11 @@ impl HttpBody {
         HttpBody(Origin::Http2(body))
     }
 
+    /// Whether the connection could be upgraded: HTTP/2 ones cannot.
+    pub fn is_http1(&self) -> bool {
+        matches!(self.0, Origin::Http1(_))
+    }
+
     /// The next piece as it comes; `None` at the end.
     ///
     /// # Errors
@@ -115,7 +121,11 @@ impl HttpBody {
         .unwrap_or(Err(BodyError::TooSlow))
     }
 
-    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, BodyError>> {
+    /// Poll form of [`HttpBody::piece`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, BodyError>> {
         match &mut self.0 {
             Origin::Http1(body) => loop {
                 match Pin::new(&mut *body).poll_frame(cx) {
@@ -151,7 +161,19 @@ pub enum ResponseBody {
     Full(Bytes),
     /// Pieces as they come; each is sent before the next is asked for.
     Stream(Pin<Box<dyn Stream<Item = Bytes>>>),
+    /// As `Stream`, but may break off: the client then sees the connection (or the stream) end before the body does.
+    Fallible(Pin<Box<dyn Stream<Item = Result<Bytes, BrokenOff>>>>),
+    /// The head is the last of HTTP/1.1 on this connection; this goes on with it.
+    Upgrade(Takeover),
 }
+
+/// An answer cannot be completed. The reason is for the log; the client sees an incomplete body.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the answer broke off: {0}")]
+pub struct BrokenOff(pub String);
+
+/// Speaks another protocol on a connection to its end. Dropped when the process stops.
+pub type Takeover = Box<dyn FnOnce(Socket) -> Pin<Box<dyn Future<Output = ()>>>>;
 
 impl ResponseBody {
     /// An answer of this status, content type and body.
@@ -189,9 +211,12 @@ pub(super) async fn drive<S: Service>(
 ) {
     let open = Rc::new(Cell::new(0));
     let counter = Rc::clone(&open);
+    let upgrade = Rc::new(Cell::new(None));
+    let agreed = Rc::clone(&upgrade);
     let handler = service_fn(move |request: http::Request<Incoming>| {
         let under_way = UnderWay::new(&counter);
         let (service, peer) = (Rc::clone(&service), Rc::clone(&peer));
+        let agreed = Rc::clone(&agreed);
         async move {
             rt::mark_busy();
             let (head, body) = request.into_parts();
@@ -202,28 +227,32 @@ pub(super) async fn drive<S: Service>(
                 body: HttpBody(Origin::Http1(body)),
                 peer,
             };
-            let response = service.http(request).await;
+            let response = service.http(request).await.map(|body| match body {
+                ResponseBody::Upgrade(takeover) => {
+                    agreed.set(Some(takeover));
+                    ResponseBody::Full(Bytes::new())
+                }
+                body => body,
+            });
             Ok::<_, Infallible>(response.map(|body| Outgoing {
                 body,
                 _under_way: under_way,
             }))
         }
     });
-    let mut connection = pin!(
-        Builder::new()
-            .max_buf_size(HEAD_BYTES_MAX)
-            .serve_connection(Io(Rc::clone(&wire)), handler)
-    );
+    let mut connection = Builder::new()
+        .max_buf_size(HEAD_BYTES_MAX)
+        .serve_connection(Io(Rc::clone(&wire)), handler);
     let mut stopping = shutdown.wait();
     let mut grace = None;
     let mut patience = Patience::new(&options);
     let result = poll_fn(|cx| {
         wire.begin_turn();
         if grace.is_none() && Pin::new(&mut stopping).poll(cx).is_ready() {
-            connection.as_mut().graceful_shutdown();
+            Pin::new(&mut connection).graceful_shutdown();
             grace = Some(rt::sleep(options.shutdown_grace));
         }
-        if let Poll::Ready(result) = connection.as_mut().poll(cx) {
+        if let Poll::Ready(result) = Pin::new(&mut connection).poll(cx) {
             return Poll::Ready(Some(result));
         }
         if patience.poll_over(cx, open.get() > 0, wire.read_bytes()) {
@@ -235,8 +264,17 @@ pub(super) async fn drive<S: Service>(
         }
     })
     .await;
-    if let Some(Err(error)) = result {
-        log::debug!("HTTP/1.1 connection: {error}");
+    match result {
+        Some(Err(error)) => log::debug!("HTTP/1.1 connection: {error}"),
+        // The head is out and the engine is done: what comes now is another protocol's.
+        Some(Ok(())) => {
+            if let Some(takeover) = upgrade.take() {
+                let ahead = connection.into_parts().read_buf;
+                let socket = Socket::new(wire, ahead);
+                rt::unless(&shutdown, takeover(socket)).await;
+            }
+        }
+        None => {}
     }
 }
 
@@ -319,19 +357,24 @@ struct Outgoing {
 
 impl Body for Outgoing {
     type Data = Bytes;
-    type Error = Infallible;
+    type Error = BrokenOff;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
         match &mut self.body {
             ResponseBody::Full(bytes) if bytes.is_empty() => Poll::Ready(None),
             ResponseBody::Full(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
+            ResponseBody::Upgrade(_) => Poll::Ready(None),
             ResponseBody::Stream(pieces) => pieces
                 .as_mut()
                 .poll_next(cx)
                 .map(|piece| piece.map(|piece| Ok(Frame::data(piece)))),
+            ResponseBody::Fallible(pieces) => pieces
+                .as_mut()
+                .poll_next(cx)
+                .map(|piece| piece.map(|piece| piece.map(Frame::data))),
         }
     }
 
@@ -342,7 +385,9 @@ impl Body for Outgoing {
     fn size_hint(&self) -> SizeHint {
         match &self.body {
             ResponseBody::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            ResponseBody::Stream(_) => SizeHint::default(),
+            ResponseBody::Stream(_) | ResponseBody::Fallible(_) | ResponseBody::Upgrade(_) => {
+                SizeHint::default()
+            }
         }
     }
 }

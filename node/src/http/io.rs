@@ -19,7 +19,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::frames::{self, Walker};
 use super::pings::PingPolicy;
 use super::sniff::PREFACE;
-use crate::rt;
+use crate::tls::Stream;
 
 /// The shared read buffer, in bytes; the most one read returns.
 const READ_BYTES: usize = 64 << 10;
@@ -40,7 +40,7 @@ thread_local! {
 /// The driver's view of its socket.
 #[derive(Debug)]
 pub(super) struct Wire {
-    stream: RefCell<rt::Stream>,
+    stream: RefCell<Stream>,
     /// What was read to find out the protocol, to be read again.
     head: RefCell<Bytes>,
     turn_left: Cell<usize>,
@@ -96,11 +96,11 @@ struct FrameEyes {
 }
 
 impl Wire {
-    pub(super) fn http1(stream: rt::Stream, head: Bytes) -> Rc<Wire> {
+    pub(super) fn http1(stream: Stream, head: Bytes) -> Rc<Wire> {
         Wire::new(stream, head, None)
     }
 
-    pub(super) fn http2(stream: rt::Stream, head: Bytes, pings: PingPolicy) -> Rc<Wire> {
+    pub(super) fn http2(stream: Stream, head: Bytes, pings: PingPolicy) -> Rc<Wire> {
         let eyes = FrameEyes {
             incoming: Walker::after(PREFACE.len()),
             outgoing: Walker::default(),
@@ -113,7 +113,7 @@ impl Wire {
         Wire::new(stream, head, Some(RefCell::new(eyes)))
     }
 
-    fn new(stream: rt::Stream, head: Bytes, frames: Option<RefCell<FrameEyes>>) -> Rc<Wire> {
+    fn new(stream: Stream, head: Bytes, frames: Option<RefCell<FrameEyes>>) -> Rc<Wire> {
         Rc::new(Wire {
             stream: RefCell::new(stream),
             head: RefCell::new(head),
@@ -152,7 +152,18 @@ impl Wire {
                 gathered.clear();
             }
         }
-        Poll::Ready(Ok(()))
+        self.poll_flush_stream(cx)
+    }
+
+    /// Gives the socket what was taken from the engine and encrypted.
+    fn poll_flush_stream(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut stream = self.stream.borrow_mut();
+        if !stream.has_unsent() {
+            return Poll::Ready(Ok(()));
+        }
+        let result = stream.poll_flush(cx);
+        self.write_blocked.set(result.is_pending());
+        result
     }
 
     /// Bytes read since the beginning; tells a driver whether the peer is alive.
@@ -195,7 +206,7 @@ impl Wire {
             }
             left = &left[written..];
         }
-        Ok(())
+        poll_fn(|cx| self.poll_flush_stream(cx)).await
     }
 
     /// Ends the sending direction and waits for the peer to end its own: closing a socket with
@@ -213,7 +224,7 @@ impl Wire {
     }
 
     /// Reads at most `limit` bytes and gives them to `take`.
-    fn poll_read_with(
+    pub(super) fn poll_read_with(
         &self,
         cx: &mut Context<'_>,
         limit: usize,
@@ -277,7 +288,7 @@ impl Wire {
         });
     }
 
-    fn poll_write(&self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    pub(super) fn poll_write(&self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         if self.begins_to_gather(bytes) || !self.gathered.borrow().is_empty() {
             if self.gathered.borrow().bytes.len() + bytes.len() > GATHER_BYTES {
                 std::task::ready!(self.poll_flush(cx))?;
@@ -288,8 +299,11 @@ impl Wire {
                 return Poll::Ready(Ok(bytes.len()));
             }
         }
-        let result = self.stream.borrow_mut().poll_write(cx, bytes);
-        self.write_blocked.set(result.is_pending());
+        let mut stream = self.stream.borrow_mut();
+        let result = stream.poll_write(cx, bytes);
+        self.write_blocked
+            .set(result.is_pending() || stream.has_unsent());
+        drop(stream);
         if let Poll::Ready(Ok(written)) = result {
             self.wrote(&bytes[..written]);
         }
@@ -338,8 +352,8 @@ impl AsyncWrite for Io {
         self.0.poll_write(cx, bytes)
     }
 
-    fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.0.poll_flush_stream(cx)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -368,8 +382,8 @@ impl hyper::rt::Write for Io {
         self.0.poll_write(cx, bytes)
     }
 
-    fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.0.poll_flush_stream(cx)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

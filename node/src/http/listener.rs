@@ -1,8 +1,8 @@
 //! Listening sockets, and the one thread that accepts from all of them.
 //!
 //! Sockets are ours from the start: SO_REUSEADDR, so that a restart need not wait; never
-//! SO_REUSEPORT, under which a second process could share the port unnoticed and connections would
-//! be dealt by hash. Accepting is a plain thread in poll(2): it goes on while an executor is busy,
+//! SO_REUSEPORT unless asked for, under which a second process could share the port unnoticed and
+//! connections would be dealt by hash. Accepting is a plain thread in poll(2): it goes on while an executor is busy,
 //! and an accept is never cancelled. It deals each connection to the executor with the fewest.
 //!
 //! Limits: at [`Acceptor::start`]'s connection cap nothing is accepted, so clients wait in the
@@ -17,17 +17,17 @@ use std::net::{SocketAddr, TcpListener};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::Mode;
 use rustix::io::Errno;
 use socket2::{Domain, SockAddr, Socket, TcpKeepalive, Type};
 
-use super::face::Peer;
+use super::face::{Peer, Role};
 use crate::mailbox::{self, Receiver, Sender};
 use crate::rt;
 
@@ -81,12 +81,30 @@ pub struct ListenError {
 pub struct Bound {
     socket: Socket,
     address: Address,
+    role: Role,
+    encrypted: bool,
 }
 
 impl Bound {
     /// Where it listens; with the port the kernel chose if port 0 was asked for.
     pub fn address(&self) -> &Address {
         &self.address
+    }
+
+    /// For whom it listens, and whether in TLS. At first for clients, in the clear.
+    pub fn serving(mut self, role: Role, encrypted: bool) -> Bound {
+        self.role = role;
+        self.encrypted = encrypted;
+        self
+    }
+
+    fn new(socket: Socket, address: Address) -> Bound {
+        Bound {
+            socket,
+            address,
+            role: Role::Clients,
+            encrypted: false,
+        }
     }
 
     /// Takes over a TCP socket that listens already.
@@ -96,8 +114,7 @@ impl Bound {
     pub fn from_listener(listener: TcpListener) -> io::Result<Bound> {
         let address = Address::Tcp(listener.local_addr()?);
         listener.set_nonblocking(true)?;
-        let socket = listener.into();
-        Ok(Bound { socket, address })
+        Ok(Bound::new(listener.into(), address))
     }
 }
 
@@ -110,14 +127,40 @@ impl Drop for Bound {
     }
 }
 
+/// Longest path of a unix socket: the kernel's address holds this and a zero.
+pub const UNIX_PATH_BYTES_MAX: usize = 107;
+
+/// As [`bind`], for a unix socket that only its owner may connect to: its file has mode 0600 from the first moment.
+///
+/// # Errors
+/// As [`bind`].
+pub fn bind_private(path: &Path) -> Result<Bound, ListenError> {
+    bind_unix(path, Some(Mode::RUSR | Mode::WUSR)).map_err(|source| ListenError {
+        address: Address::Unix(path.to_owned()),
+        source,
+    })
+}
+
 /// Opens a listening socket. A unix socket's file that nobody listens on any more is replaced.
 ///
 /// # Errors
 /// [`ListenError`], such as "address already in use".
 pub fn bind(address: &Address) -> Result<Bound, ListenError> {
+    bind_as(address, false)
+}
+
+/// As [`bind`], on a TCP port that other processes that ask for it as well may listen on.
+///
+/// # Errors
+/// As of [`bind`].
+pub fn bind_sharing(address: &Address) -> Result<Bound, ListenError> {
+    bind_as(address, true)
+}
+
+fn bind_as(address: &Address, share: bool) -> Result<Bound, ListenError> {
     let bound = match address {
-        Address::Tcp(tcp) => bind_tcp(*tcp),
-        Address::Unix(path) => bind_unix(path),
+        Address::Tcp(tcp) => bind_tcp(*tcp, share),
+        Address::Unix(path) => bind_unix(path, None),
     };
     bound.map_err(|source| ListenError {
         address: address.clone(),
@@ -125,9 +168,12 @@ pub fn bind(address: &Address) -> Result<Bound, ListenError> {
     })
 }
 
-fn bind_tcp(address: SocketAddr) -> io::Result<Bound> {
+fn bind_tcp(address: SocketAddr, share: bool) -> io::Result<Bound> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
     socket.set_reuse_address(true)?;
+    if share {
+        socket.set_reuse_port(true)?;
+    }
     if address.is_ipv6() {
         // `[::]` means every address of the machine, as it does for other servers of this kind.
         socket.set_only_v6(false)?;
@@ -136,15 +182,16 @@ fn bind_tcp(address: SocketAddr) -> io::Result<Bound> {
     socket.listen(BACKLOG)?;
     socket.set_nonblocking(true)?;
     let actual = socket.local_addr()?.as_socket().unwrap_or(address);
-    Ok(Bound {
-        socket,
-        address: Address::Tcp(actual),
-    })
+    Ok(Bound::new(socket, Address::Tcp(actual)))
 }
 
-fn bind_unix(path: &Path) -> io::Result<Bound> {
+fn bind_unix(path: &Path, mode: Option<Mode>) -> io::Result<Bound> {
     let address = SockAddr::unix(path)?;
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    if let Some(mode) = mode {
+        // A socket's own mode becomes that of the file that bind makes, so there is no moment with a wider one.
+        rustix::fs::fchmod(&socket, mode)?;
+    }
     if let Err(error) = socket.bind(&address) {
         if error.kind() != io::ErrorKind::AddrInUse {
             return Err(error);
@@ -159,10 +206,7 @@ fn bind_unix(path: &Path) -> io::Result<Bound> {
     }
     socket.listen(BACKLOG)?;
     socket.set_nonblocking(true)?;
-    Ok(Bound {
-        socket,
-        address: Address::Unix(path.to_owned()),
-    })
+    Ok(Bound::new(socket, Address::Unix(path.to_owned())))
 }
 
 /// A connection on its way to its executor.
@@ -174,8 +218,8 @@ pub struct Arrival {
 }
 
 impl Arrival {
-    pub(crate) fn into_parts(self) -> (Socket, Rc<Peer>, Permit) {
-        (self.socket, Rc::new(self.peer), self.permit)
+    pub(crate) fn into_parts(self) -> (Socket, Peer, Permit) {
+        (self.socket, self.peer, self.permit)
     }
 }
 
@@ -205,7 +249,7 @@ impl Drop for Permit {
 }
 
 /// The acceptor's way to one executor.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Way {
     sender: Sender<Arrival>,
     load: Arc<AtomicUsize>,
@@ -424,10 +468,15 @@ impl Work {
             // The peer has gone already.
             return;
         }
+        let Some(bound) = self.listeners.get(listener) else {
+            return;
+        };
         self.serial += 1;
         let peer = Peer {
             address,
-            listener,
+            role: bound.role,
+            encrypted: bound.encrypted,
+            holder: None,
             serial: self.serial,
         };
         let (mut socket, mut peer) = (socket, peer);
@@ -485,6 +534,27 @@ fn due(last: &mut Option<Instant>) -> bool {
 mod tests {
     use super::*;
     use std::net::TcpStream;
+
+    #[test]
+    fn a_private_socket_is_its_owners_alone_and_replaces_a_stale_one() {
+        use std::os::unix::fs::PermissionsExt as _;
+
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s");
+        let bound = bind_private(&path).unwrap();
+        let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        let error = bind_private(&path).unwrap_err();
+        assert_eq!(error.source.kind(), io::ErrorKind::AddrInUse);
+        drop(bound);
+        assert!(!path.exists());
+        // One left behind by a killed process: nobody listens.
+        drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+        assert!(path.exists());
+        let bound = bind_private(&path).unwrap();
+        drop(bound);
+        assert!(!path.exists());
+    }
 
     #[test]
     fn connections_go_to_the_executor_with_the_fewest() {

@@ -1,7 +1,8 @@
 //! The client port: HTTP/2 gRPC and HTTP/1.1 on one socket.
 //!
 //! One acceptor thread (`listener.rs`) deals connections to the executors, the least loaded first.
-//! There each becomes one task: the first bytes tell the protocol (`sniff.rs`), then `driver.rs`
+//! There each becomes one task: where the listener asks for TLS a handshake comes first; its ALPN or
+//! the first bytes tell the protocol (`sniff.rs`), then `driver.rs`
 //! (HTTP/2) or `http1.rs` serves it to its end. The services behind see nothing of it but
 //! `face.rs`.
 //!
@@ -18,9 +19,11 @@ mod http1;
 mod io;
 mod link;
 mod listener;
+mod local;
 mod pings;
 mod sink;
 mod sniff;
+mod socket;
 mod source;
 #[cfg(test)]
 mod tests;
@@ -28,6 +31,7 @@ mod tests;
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
@@ -35,14 +39,21 @@ use bytes::Bytes;
 
 pub use face::{
     Call, Closed, HttpBody, HttpRequest, HttpResponse, Peer, Reply, RequestStream, ResponseBody,
-    ResponseSink, Service,
+    ResponseSink, Role, Service,
 };
-pub use http1::BodyError;
+pub(crate) use headers::timeout as grpc_timeout;
+pub use http1::{BodyError, BrokenOff};
 pub(crate) use listener::Permit;
-pub use listener::{Acceptor, Address, Arrival, Bound, Door, ListenError, Way, bind, door};
+pub use listener::{
+    Acceptor, Address, Arrival, Bound, Door, ListenError, UNIX_PATH_BYTES_MAX, Way, bind,
+    bind_private, bind_sharing, door,
+};
+pub use local::{Messages, Slot};
 pub use sink::TrySendError;
+pub use socket::Socket;
 
 use crate::rt;
+use crate::tls::{self, HandshakeError, Live, Stream};
 use io::Wire;
 use link::{Link, PartialBudget};
 use pings::PingPolicy;
@@ -54,6 +65,8 @@ const HEADER_LIST_BYTES_MAX: u32 = 64 << 10;
 /// Bounds and times of an executor's connections.
 #[derive(Clone, Debug)]
 pub struct Options {
+    /// What the listeners that speak TLS do it with.
+    pub(crate) tls: Option<Arc<Live>>,
     /// Calls a client may have open on one connection; more wait at the client.
     pub max_concurrent_streams: u32,
     /// Longest request message, in bytes; a longer one is refused before it is read.
@@ -86,6 +99,7 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Options {
         Options {
+            tls: None,
             max_concurrent_streams: u32::MAX,
             message_bytes_max: 2 << 20,
             stream_window_bytes: 1 << 20,
@@ -143,12 +157,22 @@ async fn connection<S: Service>(
     partial: Rc<PartialBudget>,
     shutdown: rt::Shutdown,
 ) {
-    let (socket, peer, _permit) = arrival.into_parts();
-    let mut stream = rt::Stream::from_socket(socket);
-    let limit = options.first_bytes_timeout;
-    let sniffed = rt::timeout(limit, sniff::sniff(&mut stream));
-    let Some(Ok(Ok(Some((protocol, head))))) = rt::unless(&shutdown, sniffed).await else {
+    let (socket, mut peer, _permit) = arrival.into_parts();
+    let Some(mut stream) = secured(socket, &mut peer, &options, &shutdown).await else {
         return;
+    };
+    let peer = Rc::new(peer);
+    let (protocol, head) = match stream.agreed() {
+        Some(b"h2") => (Protocol::Http2, Vec::new()),
+        Some(b"http/1.1") => (Protocol::Http1, Vec::new()),
+        _ => {
+            let limit = options.first_bytes_timeout;
+            let sniffed = rt::timeout(limit, sniff::sniff(&mut stream));
+            match rt::unless(&shutdown, sniffed).await {
+                Some(Ok(Ok(Some(sniffed)))) => sniffed,
+                _ => return,
+            }
+        }
     };
     let head = Bytes::from(head);
     match protocol {
@@ -161,6 +185,38 @@ async fn connection<S: Service>(
         Protocol::Http1 => {
             let wire = Wire::http1(stream, head);
             http1::drive(wire, service, peer, options, shutdown).await;
+        }
+        Protocol::Tls => {
+            HandshakeError::TlsOnPlain.log("client port", peer.address);
+            let _ = poll_fn(|cx| stream.poll_write(cx, tls::NOT_HERE)).await;
+            let _ = poll_fn(|cx| stream.poll_close(cx)).await;
+        }
+    }
+}
+
+/// Does the handshake of a listener that speaks TLS.
+async fn secured(
+    socket: socket2::Socket,
+    peer: &mut Peer,
+    options: &Options,
+    shutdown: &rt::Shutdown,
+) -> Option<Stream> {
+    let stream = rt::Stream::from_socket(socket);
+    if !peer.encrypted {
+        return Some(Stream::Plain(stream));
+    }
+    let live = options.tls.as_ref()?;
+    match rt::unless(shutdown, tls::accept(stream, live.server())).await? {
+        Ok(stream) => {
+            if live.verifies() {
+                peer.holder = tls::holder(&stream);
+            }
+            Some(stream)
+        }
+        Err(error) => {
+            live.count_refused();
+            error.log("client port", peer.address);
+            None
         }
     }
 }

@@ -16,6 +16,7 @@ use kvnode_api::status::Status;
 
 use super::headers;
 use super::link::{Gone, Link, Ticket};
+use super::local::Slot;
 
 /// The client has reset the call, its connection is gone, or the response is finished.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -28,12 +29,25 @@ pub struct Closed;
 /// [`super::Options::unsent_bytes_max`]; beyond that [`ResponseSink::send`] waits for the client.
 #[derive(Debug)]
 pub struct ResponseSink {
-    outlet: Rc<Outlet>,
+    way: Way,
+}
+
+#[derive(Debug)]
+enum Way {
+    Http2(Rc<Outlet>),
+    Local(Rc<Slot>),
 }
 
 impl ResponseSink {
     pub(super) fn new(outlet: Rc<Outlet>) -> ResponseSink {
-        ResponseSink { outlet }
+        let way = Way::Http2(outlet);
+        ResponseSink { way }
+    }
+
+    /// A sink whose messages somebody on this executor takes from the slot.
+    pub fn local(slot: Rc<Slot>) -> ResponseSink {
+        let way = Way::Local(slot);
+        ResponseSink { way }
     }
 
     /// Sends the response headers now. Otherwise they go with the first message.
@@ -41,7 +55,10 @@ impl ResponseSink {
     /// # Errors
     /// [`Closed`].
     pub fn headers(&mut self) -> Result<(), Closed> {
-        self.outlet.open().map_err(|Gone| Closed)
+        match &self.way {
+            Way::Http2(outlet) => outlet.open().map_err(|Gone| Closed),
+            Way::Local(slot) => slot.ask_headers().map_err(|Gone| Closed),
+        }
     }
 
     /// Sends one framed message (see `kvnode_api::frame::encode`); returns when the last of it is
@@ -54,7 +71,12 @@ impl ResponseSink {
     /// [`Closed`].
     pub async fn send(&mut self, frame: Bytes) -> Result<(), Closed> {
         self.drain().await?;
-        *self.outlet.left.borrow_mut() = frame;
+        match &self.way {
+            Way::Http2(outlet) => *outlet.left.borrow_mut() = frame,
+            Way::Local(slot) => {
+                slot.put(frame).map_err(|Gone| Closed)?;
+            }
+        }
         self.drain().await
     }
 
@@ -64,13 +86,21 @@ impl ResponseSink {
     /// # Errors
     /// [`TrySendError`].
     pub fn try_send(&mut self, frame: Bytes) -> Result<(), TrySendError> {
-        if self
-            .outlet
+        let outlet = match &self.way {
+            Way::Http2(outlet) => outlet,
+            Way::Local(slot) => {
+                return match slot.put(frame).map_err(|Gone| TrySendError::Closed)? {
+                    Some(frame) => Err(TrySendError::Busy(frame)),
+                    None => Ok(()),
+                };
+            }
+        };
+        if outlet
             .poll_drain_quietly()
             .map_err(|Gone| TrySendError::Closed)?
         {
-            *self.outlet.left.borrow_mut() = frame;
-            self.outlet
+            *outlet.left.borrow_mut() = frame;
+            outlet
                 .poll_drain_quietly()
                 .map_err(|Gone| TrySendError::Closed)?;
             Ok(())
@@ -84,31 +114,41 @@ impl ResponseSink {
     /// # Errors
     /// [`Closed`].
     pub async fn drain(&mut self) -> Result<(), Closed> {
-        poll_fn(|cx| self.outlet.poll_send(cx))
-            .await
-            .map_err(|Gone| Closed)
+        poll_fn(|cx| match &self.way {
+            Way::Http2(outlet) => outlet.poll_send(cx),
+            Way::Local(slot) => slot.poll_empty(cx),
+        })
+        .await
+        .map_err(|Gone| Closed)
     }
 
     /// Ends the response with this status (`Ok` for OK) after what was sent.
     pub async fn finish(mut self, status: Result<(), Status>) {
         if self.drain().await.is_ok() {
-            self.outlet.end(&status);
+            match &self.way {
+                Way::Http2(outlet) => outlet.end(&status),
+                Way::Local(slot) => slot.finish(status),
+            }
         }
     }
 
     pub fn is_closed(&self) -> bool {
-        self.outlet.closed.get()
+        match &self.way {
+            Way::Http2(outlet) => outlet.closed.get(),
+            Way::Local(slot) => slot.is_closed(),
+        }
     }
 
     /// Ends when the call is over. For a handler that has nothing to send for a while; one whose
     /// sink lives in its own future need not care, it is dropped then.
     pub async fn closed(&self) {
-        poll_fn(|cx| {
-            if self.outlet.closed.get() {
-                return Poll::Ready(());
+        poll_fn(|cx| match &self.way {
+            Way::Http2(outlet) if outlet.closed.get() => Poll::Ready(()),
+            Way::Http2(outlet) => {
+                remember(&outlet.wants_closed, cx);
+                Poll::Pending
             }
-            remember(&self.outlet.wants_closed, cx);
-            Poll::Pending
+            Way::Local(slot) => slot.poll_closed(cx),
         })
         .await;
     }

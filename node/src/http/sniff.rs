@@ -3,7 +3,7 @@
 use std::future::poll_fn;
 use std::io;
 
-use crate::rt;
+use crate::tls::Stream;
 
 /// How every HTTP/2 connection begins.
 pub(super) const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -14,13 +14,15 @@ const FIRST_READ_BYTES: usize = 2048;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Protocol {
     Http2,
-    /// Whatever is not HTTP/2; the HTTP/1 engine refuses what is not that either.
+    /// Whatever is neither of the others; the HTTP/1 engine refuses what is not that either.
     Http1,
+    /// A TLS handshake where none is expected.
+    Tls,
 }
 
 /// Reads until the protocol is clear. Returns it with all that was read, or `None` if the
 /// connection ended before.
-pub(super) async fn sniff(stream: &mut rt::Stream) -> io::Result<Option<(Protocol, Vec<u8>)>> {
+pub(super) async fn sniff(stream: &mut Stream) -> io::Result<Option<(Protocol, Vec<u8>)>> {
     let mut buffer = vec![0; FIRST_READ_BYTES];
     let mut filled = 0;
     loop {
@@ -36,8 +38,14 @@ pub(super) async fn sniff(stream: &mut rt::Stream) -> io::Result<Option<(Protoco
     }
 }
 
-/// `None` while both are possible; that ends within the preface's length.
+/// The first byte of a TLS handshake.
+const TLS_RECORD: u8 = 0x16;
+
+/// `None` while HTTP/1 and 2 are possible; that ends within the preface's length.
 fn judge(bytes: &[u8]) -> Option<Protocol> {
+    if bytes.first() == Some(&TLS_RECORD) {
+        return Some(Protocol::Tls);
+    }
     let length = bytes.len().min(PREFACE.len());
     if bytes[..length] != PREFACE[..length] {
         Some(Protocol::Http1)
@@ -56,6 +64,7 @@ mod tests {
     fn first_byte_that_differs_decides() {
         assert_eq!(judge(b"GET / HTTP/1.1\r\n"), Some(Protocol::Http1));
         assert_eq!(judge(b"PRI * HTTP/1"), Some(Protocol::Http1));
+        assert_eq!(judge(b"\x16\x03\x01"), Some(Protocol::Tls));
         assert_eq!(judge(b"P"), None);
         assert_eq!(judge(b"POST"), Some(Protocol::Http1));
         assert_eq!(judge(&PREFACE[..23]), None);

@@ -10,6 +10,7 @@ use kvnode_api::frame::Decoder;
 use kvnode_api::status::Status;
 
 use super::link::Link;
+use super::local::Messages;
 
 /// The messages a client sends on one call, in order.
 ///
@@ -17,8 +18,15 @@ use super::link::Link;
 /// it back after one window ([`super::Options::stream_window_bytes`]); but unread bytes also count
 /// against the connection's window, so a handler that stops asking for long holds back the
 /// connection's other calls.
+pub struct RequestStream(Origin);
+
+enum Origin {
+    Http2(Http2),
+    Local(Box<dyn Messages>),
+}
+
 #[derive(Debug)]
-pub struct RequestStream {
+struct Http2 {
     body: RecvStream,
     decoder: Decoder,
     link: Rc<Link>,
@@ -27,15 +35,29 @@ pub struct RequestStream {
     ended: bool,
 }
 
+impl std::fmt::Debug for RequestStream {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.0 {
+            Origin::Http2(http2) => http2.fmt(f),
+            Origin::Local(_) => f.write_str("Local"),
+        }
+    }
+}
+
 impl RequestStream {
     pub(super) fn new(body: RecvStream, link: Rc<Link>) -> RequestStream {
-        RequestStream {
+        RequestStream(Origin::Http2(Http2 {
             body,
             decoder: Decoder::new(link.options.message_bytes_max),
             link,
             held: 0,
             ended: false,
-        }
+        }))
+    }
+
+    /// Messages that somebody on this executor decodes.
+    pub fn local(messages: Box<dyn Messages>) -> RequestStream {
+        RequestStream(Origin::Local(messages))
     }
 
     /// The next message; `None` when the client has half-closed.
@@ -48,24 +70,9 @@ impl RequestStream {
 
     /// Poll form of [`RequestStream::next`].
     pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, Status>> {
-        loop {
-            if let Some(message) = self.decoder.next_message()? {
-                return Poll::Ready(Ok(Some(message)));
-            }
-            self.account()?;
-            if self.ended {
-                return Poll::Ready(self.decoder.finish().map(|()| None));
-            }
-            match self.body.poll_data(cx) {
-                Poll::Ready(Some(Ok(data))) => {
-                    // Fails only if the stream is closed, which the next read reports.
-                    let _ = self.body.flow_control().release_capacity(data.len());
-                    self.decoder.push(data);
-                }
-                Poll::Ready(Some(Err(_))) => return Poll::Ready(Err(Status::context_canceled())),
-                Poll::Ready(None) => self.ended = true,
-                Poll::Pending => return Poll::Pending,
-            }
+        match &mut self.0 {
+            Origin::Http2(http2) => http2.poll_next(cx),
+            Origin::Local(messages) => messages.poll_next(cx),
         }
     }
 
@@ -87,6 +94,30 @@ impl RequestStream {
         self.poll_next(cx)
             .map(|next| next.and_then(|message| message.ok_or_else(Status::missing_message)))
     }
+}
+
+impl Http2 {
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, Status>> {
+        loop {
+            if let Some(message) = self.decoder.next_message()? {
+                return Poll::Ready(Ok(Some(message)));
+            }
+            self.account()?;
+            if self.ended {
+                return Poll::Ready(self.decoder.finish().map(|()| None));
+            }
+            match self.body.poll_data(cx) {
+                Poll::Ready(Some(Ok(data))) => {
+                    // Fails only if the stream is closed, which the next read reports.
+                    let _ = self.body.flow_control().release_capacity(data.len());
+                    self.decoder.push(data);
+                }
+                Poll::Ready(Some(Err(_))) => return Poll::Ready(Err(Status::context_canceled())),
+                Poll::Ready(None) => self.ended = true,
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    }
 
     /// Counts the beginning of a message whose rest is still to come.
     fn account(&mut self) -> Result<(), Status> {
@@ -101,7 +132,7 @@ impl RequestStream {
     }
 }
 
-impl Drop for RequestStream {
+impl Drop for Http2 {
     fn drop(&mut self) {
         self.link.partial.change(self.held, 0);
     }

@@ -5,27 +5,43 @@ use std::net::{SocketAddr, TcpStream, ToSocketAddrs as _};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use crate::config::{Address, Url};
+use crate::config::{Address, Config, Url};
 use crate::memberlist::{self, Told};
+use crate::tls::{self, Calling, Link};
 
 /// The longest answer read.
 const ANSWER_BYTES_MAX: u64 = 1 << 20;
 
 /// Asks all of them at once and waits for `limit` at the most; in the order of `urls`. A thread that
 /// hangs in a name look-up is left to itself.
-pub fn all(urls: &[Url], limit: Duration) -> Vec<(Url, Result<Told, String>)> {
+pub fn all(config: &Config, urls: &[Url], limit: Duration) -> Vec<(Url, Result<Told, String>)> {
+    until(config, urls, limit, |_, _| false)
+}
+
+/// As [`all`], but no longer than until an answer is `enough`: nobody need wait for a member that
+/// hangs when another one has said all there is to know.
+pub fn until(
+    config: &Config,
+    urls: &[Url],
+    limit: Duration,
+    enough: impl Fn(&Url, &Told) -> bool,
+) -> Vec<(Url, Result<Told, String>)> {
     let deadline = Instant::now() + limit;
     let (sender, answers) = mpsc::channel();
     let mut results: Vec<(Url, Result<Told, String>)> = urls
         .iter()
         .map(|url| (url.clone(), Err(format!("no answer within {limit:?}"))))
         .collect();
+    let calls: Calls = match urls.iter().any(|url| url.scheme.is_tls()) {
+        true => tls::calls(config),
+        false => Err(String::new()),
+    };
     let mut asked = 0;
     for (at, url) in urls.iter().cloned().enumerate() {
-        let sender = sender.clone();
+        let (sender, calls) = (sender.clone(), calls.clone());
         let spawned = std::thread::Builder::new()
             .name("kv-ask".into())
-            .spawn(move || sender.send((at, one(&url, deadline))));
+            .spawn(move || sender.send((at, one(&url, &calls, deadline))));
         match (spawned, results.get_mut(at)) {
             (Ok(_), _) => asked += 1,
             (Err(error), Some(result)) => result.1 = Err(format!("no thread: {error}")),
@@ -38,25 +54,33 @@ pub fn all(urls: &[Url], limit: Duration) -> Vec<(Url, Result<Told, String>)> {
             break;
         };
         if let Some(result) = results.get_mut(at) {
+            let done = answer.as_ref().is_ok_and(|told| enough(&result.0, told));
             result.1 = answer;
+            if done {
+                break;
+            }
         }
     }
     results
 }
 
-fn one(url: &Url, deadline: Instant) -> Result<Told, String> {
+/// What https:// urls are called with, or why they cannot be.
+type Calls = Result<Calling, String>;
+
+fn one(url: &Url, calls: &Calls, deadline: Instant) -> Result<Told, String> {
     let Address::Tcp { host, port } = &url.address else {
         return Err("members are reached by TCP only".to_owned());
     };
-    if url.scheme.is_tls() {
-        return Err("this version has no TLS".to_owned());
-    }
+    let secure = match url.scheme.is_tls() {
+        true => Some((calls.as_ref().map_err(Clone::clone)?, host.as_str())),
+        false => None,
+    };
     let addresses = (host.as_str(), *port)
         .to_socket_addrs()
         .map_err(|error| error.to_string())?;
     let mut last = "the name has no address".to_owned();
     for address in addresses {
-        match exchange(address, url, deadline) {
+        match exchange(address, url, secure, deadline) {
             Ok(answer) => {
                 return memberlist::read(&answer).map_err(|why| format!("it answered {why}"));
             }
@@ -66,7 +90,12 @@ fn one(url: &Url, deadline: Instant) -> Result<Told, String> {
     Err(last)
 }
 
-fn exchange(address: SocketAddr, url: &Url, deadline: Instant) -> io::Result<Vec<u8>> {
+fn exchange(
+    address: SocketAddr,
+    url: &Url,
+    secure: Option<(&Calling, &str)>,
+    deadline: Instant,
+) -> io::Result<Vec<u8>> {
     let left = || {
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
@@ -75,8 +104,13 @@ fn exchange(address: SocketAddr, url: &Url, deadline: Instant) -> io::Result<Vec
             Ok(left)
         }
     };
-    let mut stream = TcpStream::connect_timeout(&address, left()?)?;
-    stream.set_write_timeout(Some(left()?))?;
+    let socket = TcpStream::connect_timeout(&address, left()?)?;
+    socket.set_write_timeout(Some(left()?))?;
+    socket.set_read_timeout(Some(left()?))?;
+    let mut stream = match secure {
+        Some((config, host)) => Link::call(socket, config, host)?,
+        None => Link::Plain(socket),
+    };
     let host = url.to_string();
     let host = host.split_once("://").map_or("", |(_, host)| host);
     // In one piece: who answers the first line and closes would reset a connection with more on its way.
@@ -85,10 +119,14 @@ fn exchange(address: SocketAddr, url: &Url, deadline: Instant) -> io::Result<Vec
     let mut answer = Vec::new();
     let mut chunk = [0; 4096];
     while (answer.len() as u64) < ANSWER_BYTES_MAX {
-        stream.set_read_timeout(Some(left()?))?;
+        stream.socket().set_read_timeout(Some(left()?))?;
         match stream.read(&mut chunk)? {
             0 => break,
             read => answer.extend_from_slice(chunk.get(..read).unwrap_or_default()),
+        }
+        // The end of the connection may take its time.
+        if memberlist::is_whole(&answer) {
+            break;
         }
     }
     Ok(answer)
@@ -117,13 +155,16 @@ mod tests {
     fn everybody_is_asked_and_answers_in_the_order_of_the_urls() {
         let good = peer(memberlist::answer("GET /members HTTP/1.0", 9, "[]"));
         let odd = peer("hello".to_owned());
-        let gone = {
-            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-            Url::parse(&format!("http://{}", listener.local_addr().unwrap())).unwrap()
-        };
+        // Held, so that no other test of this process gets it, and not listened on.
+        let held =
+            socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        held.bind(&any.into()).unwrap();
+        let gone = held.local_addr().unwrap().as_socket().unwrap();
+        let gone = Url::parse(&format!("http://{gone}")).unwrap();
         let tls = Url::parse("https://localhost:1").unwrap();
         let urls = [gone, good, odd, tls];
-        let answers = all(&urls, Duration::from_secs(20));
+        let answers = all(&Config::default(), &urls, Duration::from_secs(20));
         assert_eq!(
             answers.iter().map(|(url, _)| url).collect::<Vec<_>>(),
             urls.iter().collect::<Vec<_>>()
@@ -141,14 +182,37 @@ mod tests {
                 .as_ref()
                 .is_err_and(|why| why.contains("something else than HTTP"))
         );
-        assert!(answers[3].1.as_ref().is_err_and(|why| why.contains("TLS")));
+        assert!(answers[3].1.is_err());
+    }
+
+    #[test]
+    fn an_answer_that_is_enough_ends_the_wait_though_others_hang_and_its_connection_stays() {
+        let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url =
+            |of: &TcpListener| Url::parse(&format!("http://{}", of.local_addr().unwrap())).unwrap();
+        let urls = [url(&silent), url(&listener)];
+        let (over, wait) = mpsc::channel::<()>();
+        let answering = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let answer = memberlist::answer("GET /members HTTP/1.0", 9, "[]");
+            stream.write_all(answer.as_bytes()).unwrap();
+            let _ = wait.recv();
+        });
+        let limit = Duration::from_secs(600);
+        let answers = until(&Config::default(), &urls, limit, |_, told| {
+            told.cluster_id == 9
+        });
+        assert!(answers[0].1.is_err() && answers[1].1.is_ok());
+        drop(over);
+        answering.join().unwrap();
     }
 
     #[test]
     fn who_does_not_answer_is_not_waited_for_beyond_the_limit() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = Url::parse(&format!("http://{}", listener.local_addr().unwrap())).unwrap();
-        let answers = all(&[url], Duration::from_millis(50));
+        let answers = all(&Config::default(), &[url], Duration::from_millis(50));
         assert!(answers[0].1.is_err());
         drop(listener);
     }

@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::future::poll_fn;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 use std::rc::Rc;
 
 use super::greeting::{
@@ -20,8 +20,9 @@ use super::look;
 use super::snapshot;
 use super::stream::Stream;
 use super::wire::{self, Wire};
-use crate::http::{Arrival, Door};
+use crate::http::{Arrival, Door, Peer};
 use crate::rt;
+use crate::tls::{self, HandshakeError};
 
 /// Takes connections until the transport stops.
 pub(super) async fn run(inner: Rc<Inner>, mut door: Door) {
@@ -40,8 +41,8 @@ pub(super) async fn run(inner: Rc<Inner>, mut door: Door) {
 async fn take(inner: &Rc<Inner>, strangers: &Strangers, arrival: Arrival) {
     let (socket, peer, permit) = arrival.into_parts();
     let address = Address(peer.address);
-    let mut stream = match Stream::accepted(socket) {
-        Ok(stream) => stream,
+    let (socket, spare) = match socket.try_clone() {
+        Ok(spare) => (rt::Stream::from_socket(socket), spare.into()),
         Err(error) => {
             if let Some(more) = inner.strangers.due() {
                 log::warn!("peer port: connection from {address} closed: {error} ({more} more)");
@@ -49,7 +50,12 @@ async fn take(inner: &Rc<Inner>, strangers: &Strangers, arrival: Arrival) {
             return;
         }
     };
-    let Some((hello, purpose)) = receive(inner, strangers, &mut stream, address).await else {
+    let newcomer = Newcomer {
+        socket,
+        spare,
+        peer,
+    };
+    let Some((stream, hello, purpose)) = receive(inner, strangers, newcomer).await else {
         return;
     };
     inner.refused.forget(hello.from);
@@ -73,20 +79,33 @@ async fn take(inner: &Rc<Inner>, strangers: &Strangers, arrival: Arrival) {
     }
 }
 
+/// Somebody who has just connected.
+struct Newcomer {
+    socket: rt::Stream,
+    /// A second handle on the socket.
+    spare: TcpStream,
+    peer: Peer,
+}
+
 /// Hears who it is and answers.
 async fn receive(
     inner: &Rc<Inner>,
     strangers: &Strangers,
-    stream: &mut Stream,
-    address: Address,
-) -> Option<(Hello, Purpose)> {
+    newcomer: Newcomer,
+) -> Option<(Stream, Hello, Purpose)> {
+    let address = Address(newcomer.peer.address);
     let stranger = strangers.enter(inner.limits.strangers_max);
-    let greeting = rt::timeout(inner.limits.greeting_limit, greet(inner, stream));
+    let welcome = async {
+        let mut stream = secure(inner, newcomer).await?;
+        let (hello, verdict) = greet(inner, &mut stream).await?;
+        Ok((stream, hello, verdict))
+    };
+    let greeting = rt::timeout(inner.limits.greeting_limit, welcome);
     let greeted = rt::unless(&inner.stop, rt::unless(&stranger.latch, greeting)).await;
     strangers.leave(&stranger);
     let unknown = match greeted? {
-        Some(Ok(Ok((hello, Ok(purpose))))) => return Some((hello, purpose)),
-        Some(Ok(Ok((hello, Err(refusal))))) => {
+        Some(Ok(Ok((stream, hello, Ok(purpose))))) => return Some((stream, hello, purpose)),
+        Some(Ok(Ok((_, hello, Err(refusal))))) => {
             if inner.refused.note(hello.from, refusal) && !matches!(refusal, Refusal::Busy { .. }) {
                 log::warn!(
                     "peer port: member {:x} at {address} was refused: {refusal}; {}",
@@ -131,6 +150,35 @@ enum Unknown {
     Greeting(#[from] GreetingError),
     #[error("{0}")]
     Broken(#[from] io::Error),
+    #[error("{0}")]
+    Tls(#[from] HandshakeError),
+}
+
+/// Encrypts the connection where its listener asks for it; checks that the caller's certificate fits its address.
+async fn secure(inner: &Rc<Inner>, newcomer: Newcomer) -> Result<Stream, Unknown> {
+    let Newcomer {
+        socket,
+        spare,
+        peer,
+    } = newcomer;
+    if !peer.encrypted {
+        return Ok(Stream::accepted(tls::Stream::Plain(socket), spare));
+    }
+    let live = inner.tls.as_ref().ok_or(HandshakeError::NotReady)?;
+    let result = match tls::accept(socket, live.server()).await {
+        Ok(stream) if live.checks_address() => tls::check_address(&stream, peer.address)
+            .await
+            .map(|()| stream),
+        result => result,
+    };
+    match result {
+        Ok(stream) => Ok(Stream::accepted(stream, spare)),
+        Err(HandshakeError::Left) => Err(Unknown::Left),
+        Err(error) => {
+            live.count_refused();
+            Err(error.into())
+        }
+    }
 }
 
 async fn greet(
@@ -166,6 +214,7 @@ async fn greet(
     while sent < reply.len() {
         sent += poll_fn(|cx| stream.poll_write(cx, &reply[sent..])).await?;
     }
+    poll_fn(|cx| stream.poll_flush(cx)).await?;
     Ok((hello, verdict))
 }
 

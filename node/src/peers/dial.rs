@@ -1,4 +1,4 @@
-//! Connecting to a member: resolve, connect, greet. All of it blocks, so it runs on a thread that
+//! Connecting to a member: resolve, connect, encrypt where its url is https, greet. All of it blocks, so it runs on a thread that
 //! lives for one round over the member's urls; there is at most one such thread per link and
 //! snapshot. The threads are not pooled: a resolver that hangs for a minute must keep nobody
 //! else from dialling.
@@ -6,12 +6,14 @@
 use std::fmt;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
 
 use super::Limits;
 use super::greeting::{GREETING_BYTES, GreetingError, Hello, Refusal, Reply};
 use super::stream::Blocking;
 use crate::config::urls::{Address, Url};
 use crate::mailbox;
+use crate::tls::{Calling, Live};
 
 /// One round of tries.
 #[derive(Clone, Debug)]
@@ -21,6 +23,8 @@ pub(super) struct Dial {
     pub first: usize,
     pub hello: Hello,
     pub limits: Limits,
+    /// What https:// urls are called with.
+    pub tls: Option<Arc<Live>>,
 }
 
 /// A connection on which both sides have agreed.
@@ -37,8 +41,16 @@ pub(super) struct Dialled {
 pub(super) enum DialError {
     #[error("{0}")]
     Url(String),
-    #[error("only http:// can be dialled")]
+    #[error("only http:// and https:// can be dialled")]
     Scheme,
+    #[error("{0}")]
+    NoTls(String),
+    #[error("{address}: TLS: {source}")]
+    Tls {
+        address: SocketAddr,
+        #[source]
+        source: io::Error,
+    },
     #[error("the name is not known: {0}")]
     Resolve(#[source] io::Error),
     #[error("the name has no address")]
@@ -135,12 +147,17 @@ impl Dial {
 
     fn try_url(&self, url: &str) -> Result<(Blocking, u64), DialError> {
         let url = Url::parse(url).map_err(DialError::Url)?;
-        if url.scheme.is_tls() || matches!(url.address, Address::Unix(_)) {
+        let Address::Tcp { host, .. } = &url.address else {
             return Err(DialError::Scheme);
-        }
+        };
+        let secure = match (url.scheme.is_tls(), &self.tls) {
+            (false, _) => None,
+            (true, Some(tls)) => Some((tls.client().map_err(DialError::NoTls)?, host.as_str())),
+            (true, None) => return Err(DialError::NoTls("TLS is not set up".to_owned())),
+        };
         let mut last = DialError::NoAddress;
         for address in url.bind_addresses().map_err(DialError::Resolve)? {
-            match self.try_address(address) {
+            match self.try_address(address, secure.as_ref()) {
                 Ok(stream) => return Ok(stream),
                 Err(error) => last = error,
             }
@@ -148,10 +165,21 @@ impl Dial {
         Err(last)
     }
 
-    fn try_address(&self, address: SocketAddr) -> Result<(Blocking, u64), DialError> {
+    fn try_address(
+        &self,
+        address: SocketAddr,
+        secure: Option<&(Calling, &str)>,
+    ) -> Result<(Blocking, u64), DialError> {
         let socket = TcpStream::connect_timeout(&address, self.limits.connect_limit)
             .and_then(Blocking::connected);
         let mut stream = socket.map_err(|source| DialError::Connect { address, source })?;
+        if let Some((config, host)) = secure {
+            let limit = self.limits.greeting_limit;
+            stream = stream
+                .set_limits(limit, limit)
+                .and_then(|()| stream.secure(config, host))
+                .map_err(|source| DialError::Tls { address, source })?;
+        }
         let reply = self
             .greet(&mut stream)
             .map_err(|source| DialError::Silent { address, source })?;
@@ -166,6 +194,7 @@ impl Dial {
     fn greet(&self, stream: &mut Blocking) -> io::Result<[u8; GREETING_BYTES]> {
         stream.set_limits(self.limits.greeting_limit, self.limits.greeting_limit)?;
         stream.write_all(&self.hello.encode())?;
+        stream.flush()?;
         let mut reply = [0; GREETING_BYTES];
         // One that drips its bytes is held by the limit on each; nobody waits for this thread.
         stream.read_exact(&mut reply)?;

@@ -6,20 +6,25 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
 use super::bell::Bell;
 use super::said::{Refused, Seldom};
 use super::snapshot::{Outgoing, Pace, Transfers};
+use super::traffic::{self, Traffic};
 use super::wire::{Farewell, Wire};
 use super::{Identity, Limits, PeerEvent};
 use crate::mailbox::Sender;
 use crate::memberlist;
 use crate::rt;
+use crate::tls::Live;
 
 pub(super) struct Inner {
     pub identity: Identity,
     pub limits: Limits,
+    /// To accept and to call with, where urls are https.
+    pub tls: Option<Arc<Live>>,
     pub message_limits: kvnode_replica::Limits,
     events: Box<dyn Fn(Vec<PeerEvent>)>,
     /// Members we know and strangers that are connected; a handful, so it is searched in order.
@@ -34,6 +39,7 @@ pub(super) struct Inner {
     pub buffer: RefCell<Box<[u8]>>,
     /// From the threads of snapshots.
     pub mail: Sender<PeerEvent>,
+    pub traffic: Arc<Traffic>,
     /// The pace of all snapshots we send.
     pub pace: Arc<Pace>,
     /// Snapshots that are being received.
@@ -49,12 +55,14 @@ impl Inner {
     pub(super) fn new(
         identity: Identity,
         limits: Limits,
+        tls: Option<Arc<Live>>,
         events: Box<dyn Fn(Vec<PeerEvent>)>,
         buffer_bytes: usize,
         mail: Sender<PeerEvent>,
     ) -> Rc<Inner> {
         Rc::new(Inner {
             identity,
+            tls,
             message_limits: kvnode_replica::Limits::default(),
             events,
             remotes: RefCell::new(Vec::new()),
@@ -63,6 +71,7 @@ impl Inner {
             stop: rt::Shutdown::new(),
             notice: Bell::default(),
             buffer: RefCell::new(vec![0; buffer_bytes].into()),
+            traffic: Arc::default(),
             pace: Arc::new(Pace::new(limits.snapshot_bytes_per_second)),
             transfers: Transfers::new(&limits),
             mail,
@@ -87,7 +96,7 @@ impl Inner {
     /// The member's record; made if it is somebody we have not heard of.
     pub(super) fn remote_or_guest(&self, member: u64) -> Rc<Remote> {
         self.remote(member).unwrap_or_else(|| {
-            let remote = Remote::new(member);
+            let remote = Remote::new(member, self.traffic.of(member));
             self.remotes.borrow_mut().push(Rc::clone(&remote));
             remote
         })
@@ -102,6 +111,7 @@ impl Inner {
                 remote.end(side);
             }
             if remote.since.take().is_some() {
+                remote.traffic.disconnects.add(1);
                 events.push(PeerEvent::Unreachable(remote.member));
                 events.push(PeerEvent::Disconnected(remote.member));
             }
@@ -110,6 +120,7 @@ impl Inner {
         *remote.place(side) = Some(Rc::clone(wire));
         if remote.since.get().is_none() {
             remote.since.set(Some(Instant::now()));
+            remote.traffic.connected.store(true, Relaxed);
             events.push(PeerEvent::Connected(remote.member));
         }
         if !events.is_empty() {
@@ -130,6 +141,8 @@ impl Inner {
         let mut events = vec![PeerEvent::Unreachable(remote.member)];
         if remote.wire().is_none() {
             remote.since.set(None);
+            remote.traffic.connected.store(false, Relaxed);
+            remote.traffic.disconnects.add(1);
             events.push(PeerEvent::Disconnected(remote.member));
             if !remote.linked.get() {
                 self.forget(remote);
@@ -154,6 +167,7 @@ pub(super) enum Side {
 /// One other member.
 pub(super) struct Remote {
     pub member: u64,
+    pub traffic: Arc<traffic::Member>,
     /// Empty for a guest: somebody who calls us and of whom we have not been told.
     pub urls: RefCell<Vec<String>>,
     /// We have been told of it, so there is a task that dials it.
@@ -173,9 +187,10 @@ pub(super) struct Remote {
 }
 
 impl Remote {
-    fn new(member: u64) -> Rc<Remote> {
+    fn new(member: u64, traffic: Arc<traffic::Member>) -> Rc<Remote> {
         Rc::new(Remote {
             member,
+            traffic,
             urls: RefCell::new(Vec::new()),
             linked: Cell::new(false),
             dialled: RefCell::new(None),

@@ -85,6 +85,7 @@ impl Link {
             first,
             hello: Hello::new(&self.inner.identity, self.remote.member, Purpose::Messages),
             limits: self.inner.limits.clone(),
+            tls: self.inner.tls.clone(),
         };
         dial.run_beside()
     }

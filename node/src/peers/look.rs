@@ -37,5 +37,5 @@ pub(super) async fn answer(inner: &Inner, stream: &mut Stream, begun: &[u8]) -> 
         let sent = poll_fn(|cx| stream.poll_write(cx, rest)).await?;
         rest = rest.get(sent..).unwrap_or_default();
     }
-    Ok(())
+    poll_fn(|cx| stream.poll_flush(cx)).await
 }

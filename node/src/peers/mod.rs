@@ -21,17 +21,20 @@ mod lanes;
 mod limits;
 mod link;
 mod look;
-mod said;
+pub(crate) mod said;
 mod snapshot;
 mod stream;
 #[cfg(test)]
 mod tests;
+mod traffic;
 mod wire;
 
 use std::cell::RefCell;
 use std::io;
 use std::net::TcpListener;
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -42,6 +45,7 @@ use crate::http::{self, Acceptor, Bound};
 use crate::mailbox;
 use crate::memberlist;
 use crate::rt;
+use crate::tls::Live;
 use inner::{Inner, Remote};
 use lanes::Item;
 use wire::Farewell;
@@ -49,6 +53,7 @@ use wire::Farewell;
 pub use frame::{ASK_BYTES_MAX, CHUNK_BYTES};
 pub use limits::Limits;
 pub use snapshot::{IncomingSnapshot, SnapshotEvent, SnapshotId, SnapshotSink, SnapshotSource};
+pub use traffic::{Figures, Histogram, Traffic};
 
 /// Who we are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,7 +68,7 @@ pub struct Identity {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PeerAddress {
     pub member: u64,
-    /// `http://host:port`, tried in turn.
+    /// `http://host:port` or `https://host:port`, tried in turn.
     pub urls: Vec<String>,
 }
 
@@ -121,26 +126,41 @@ impl Peers {
         limits: Limits,
         events: impl Fn(Vec<PeerEvent>) + 'static,
     ) -> io::Result<Peers> {
+        let bound: io::Result<_> = listeners.into_iter().map(Bound::from_listener).collect();
+        Peers::start_with(identity, bound?, limits, None, events)
+    }
+
+    /// As [`Peers::start`], with listeners that may speak TLS, and members that may be called so.
+    ///
+    /// # Errors
+    /// No thread or descriptor to be had.
+    pub(crate) fn start_with(
+        identity: Identity,
+        listeners: Vec<Bound>,
+        limits: Limits,
+        tls: Option<Arc<Live>>,
+        events: impl Fn(Vec<PeerEvent>) + 'static,
+    ) -> io::Result<Peers> {
         // A few per snapshot, and only few of those run.
         let (mail, letters) = mailbox::by_admission();
         let connections_max = limits.connections_max;
         let events = Box::new(events);
-        let inner = Inner::new(identity, limits, events, wire::READ_BYTES, mail);
+        let inner = Inner::new(identity, limits, tls, events, wire::READ_BYTES, mail);
         let mut acceptor = None;
         if !listeners.is_empty() {
-            let bound = listeners.into_iter().map(Bound::from_listener);
             let (way, door) = http::door(0);
-            acceptor = Some(Acceptor::start(
-                bound.collect::<io::Result<_>>()?,
-                vec![way],
-                connections_max,
-            )?);
+            acceptor = Some(Acceptor::start(listeners, vec![way], connections_max)?);
             rt::spawn_local(accept::run(Rc::clone(&inner), door));
         }
         rt::spawn_local(tell_unreachable(Rc::clone(&inner)));
         rt::spawn_local(hand_over_letters(Rc::clone(&inner), letters));
         let acceptor = Rc::new(RefCell::new(acceptor));
         Ok(Peers { inner, acceptor })
+    }
+
+    /// What has gone back and forth; goes on being counted as long as the transport runs.
+    pub fn traffic(&self) -> Arc<Traffic> {
+        Arc::clone(&self.inner.traffic)
     }
 
     /// What `GET /members` on the peer port shows from now on; nobody, until this is called.
@@ -161,6 +181,8 @@ impl Peers {
             let is_member = members.iter().any(|m| m.member == remote.member);
             if was_removed || (remote.linked.get() && !is_member) {
                 inner.forget(&remote);
+                remote.traffic.known.store(false, Ordering::Relaxed);
+                remote.traffic.connected.store(false, Ordering::Relaxed);
                 remote.gone.fire();
                 if let Some(outgoing) = remote.outgoing.take() {
                     outgoing.cancel();
@@ -178,6 +200,7 @@ impl Peers {
             }
             let remote = inner.remote_or_guest(*member);
             let changed = remote.urls.replace(urls.clone()) != *urls;
+            remote.traffic.known.store(true, Ordering::Relaxed);
             if !remote.linked.replace(true) {
                 let inner = Rc::clone(inner);
                 rt::spawn_local(async move {
@@ -202,6 +225,9 @@ impl Peers {
         let is_append = message.kind == Kind::Append;
         let wire = remote.wire();
         let taken = wire.is_some_and(|wire| wire.push(Item::Message(message)));
+        if !taken {
+            remote.traffic.sent_failures.add(1);
+        }
         if !taken && is_append {
             remote.unreachable.set(true);
         }

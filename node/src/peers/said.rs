@@ -10,14 +10,14 @@ const EVERY: Duration = Duration::from_secs(10);
 
 /// One kind of line, said at most every ten seconds.
 #[derive(Debug, Default)]
-pub(super) struct Seldom {
+pub(crate) struct Seldom {
     last: Cell<Option<Instant>>,
     kept_back: Cell<u64>,
 }
 
 impl Seldom {
     /// Whether to say it now; then with how many were kept back before.
-    pub(super) fn due(&self) -> Option<u64> {
+    pub(crate) fn due(&self) -> Option<u64> {
         let now = Instant::now();
         if self.last.get().is_some_and(|last| now - last < EVERY) {
             self.kept_back.set(self.kept_back.get() + 1);

@@ -1,8 +1,8 @@
-//! A connection's bytes: the one place where another kind of stream than plain TCP is put.
+//! A connection's bytes, in the clear or encrypted.
 //!
 //! Two faces, since messages move on the executor and dialling and snapshots on threads. A stream
-//! may go from one to the other between two greetings, when nothing is under way on it: so
-//! what encrypts must not care who moves its bytes.
+//! may go from one to the other between two greetings, when nothing is under way on it: what
+//! encrypts does not care who moves its bytes.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -11,9 +11,10 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 use rustix::net::RecvFlags;
-use socket2::{SockRef, Socket, TcpKeepalive};
+use socket2::{SockRef, TcpKeepalive};
 
 use crate::rt;
+use crate::tls::{self, Calling, Link};
 
 /// A dead host is noticed by the kernel after this, where nothing else watches.
 const KEEPALIVE_TIME: Duration = Duration::from_secs(20);
@@ -23,25 +24,18 @@ const KEEPALIVE_PROBES: u32 = 3;
 /// On the executor.
 #[derive(Debug)]
 pub(super) struct Stream {
-    body: Body,
+    body: tls::Stream,
     /// A second handle on the socket of an accepted stream, by which it can leave the executor.
     spare: Option<TcpStream>,
 }
 
-#[derive(Debug)]
-enum Body {
-    Plain(rt::Stream),
-}
-
 impl Stream {
-    /// # Errors
-    /// No descriptor for the second handle.
-    pub(super) fn accepted(socket: Socket) -> io::Result<Stream> {
-        let spare = socket.try_clone()?.into();
-        Ok(Stream {
-            body: Body::Plain(rt::Stream::from_socket(socket)),
+    /// A stream of a socket whose second handle is `spare`.
+    pub(super) fn accepted(body: tls::Stream, spare: TcpStream) -> Stream {
+        Stream {
+            body,
             spare: Some(spare),
-        })
+        }
     }
 
     /// It stays on the executor.
@@ -51,9 +45,11 @@ impl Stream {
 
     /// Takes an accepted stream off the executor; `None` if it has settled.
     pub(super) fn into_blocking(self) -> Option<Blocking> {
-        let Body::Plain(stream) = self.body;
-        drop(stream);
-        self.spare.map(Blocking::Plain)
+        let spare = self.spare?;
+        Some(Blocking(match self.body.into_session() {
+            None => Link::Plain(spare),
+            Some(session) => Link::Tls(session, spare),
+        }))
     }
 
     pub(super) fn poll_read(
@@ -61,27 +57,26 @@ impl Stream {
         cx: &mut Context<'_>,
         buf: &mut [u8],
     ) -> Poll<io::Result<usize>> {
-        match &mut self.body {
-            Body::Plain(stream) => stream.poll_read(cx, buf),
-        }
+        self.body.poll_read(cx, buf)
     }
 
+    /// Takes bytes to send; they have left only when [`Stream::poll_flush`] is ready.
     pub(super) fn poll_write(
         &mut self,
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        match &mut self.body {
-            Body::Plain(stream) => stream.poll_write(cx, buf),
-        }
+        self.body.poll_write(cx, buf)
+    }
+
+    pub(super) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.body.poll_flush(cx)
     }
 }
 
 /// On a thread.
 #[derive(Debug)]
-pub(super) enum Blocking {
-    Plain(TcpStream),
-}
+pub(super) struct Blocking(Link);
 
 impl Blocking {
     /// Takes over a socket that has just been connected.
@@ -97,15 +92,28 @@ impl Blocking {
                 .with_interval(KEEPALIVE_INTERVAL)
                 .with_retries(KEEPALIVE_PROBES),
         )?;
-        Ok(Blocking::Plain(socket))
+        Ok(Blocking(Link::Plain(socket)))
+    }
+
+    /// Encrypts a connection just made to a server that is to hold a certificate for `host`.
+    ///
+    /// # Errors
+    /// The socket's, or why the certificate will not do.
+    pub(super) fn secure(self, config: &Calling, host: &str) -> io::Result<Blocking> {
+        match self.0 {
+            Link::Plain(socket) => Link::call(socket, config, host).map(Blocking),
+            sealed => Ok(Blocking(sealed)),
+        }
     }
 
     pub(super) fn into_executor(self) -> Stream {
-        let Blocking::Plain(socket) = self;
-        Stream {
-            body: Body::Plain(rt::Stream::from_socket(socket.into())),
-            spare: None,
-        }
+        let body = match self.0 {
+            Link::Plain(socket) => tls::Stream::Plain(rt::Stream::from_socket(socket.into())),
+            Link::Tls(session, socket) => {
+                tls::Stream::sealed(rt::Stream::from_socket(socket.into()), session)
+            }
+        };
+        Stream { body, spare: None }
     }
 
     /// How long one read and one write may take.
@@ -113,7 +121,7 @@ impl Blocking {
     /// # Errors
     /// As the kernel says.
     pub(super) fn set_limits(&self, read: Duration, write: Duration) -> io::Result<()> {
-        let Blocking::Plain(socket) = self;
+        let socket = self.0.socket();
         socket.set_read_timeout(Some(read))?;
         socket.set_write_timeout(Some(write))
     }
@@ -123,34 +131,34 @@ impl Blocking {
     /// # Errors
     /// No descriptor.
     pub(super) fn cutter(&self) -> io::Result<Cutter> {
-        let Blocking::Plain(socket) = self;
-        socket.try_clone().map(Cutter)
+        self.0.socket().try_clone().map(Cutter)
     }
 
-    /// Whether a read would return at once: with bytes, the end, or an error.
+    /// Whether a read would return at once: with bytes, the end, or an error. (Encrypted, it may still wait for the
+    /// rest of what has begun to come.)
     pub(super) fn has_input(&self) -> bool {
-        let Blocking::Plain(socket) = self;
+        if self.0.has_input() {
+            return true;
+        }
         let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
-        let seen = rustix::net::recv(socket, &mut [0u8; 1][..], flags);
+        let seen = rustix::net::recv(self.0.socket(), &mut [0u8; 1][..], flags);
         !matches!(seen, Err(Errno::AGAIN | Errno::INTR))
     }
 }
 
 impl Read for Blocking {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let Blocking::Plain(socket) = self;
-        socket.read(buf)
+        self.0.read(buf)
     }
 }
 
 impl Write for Blocking {
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-        let Blocking::Plain(socket) = self;
-        socket.write(buf)
+        self.0.write(buf)
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        Ok(())
+        self.0.flush()
     }
 }
 

@@ -6,13 +6,15 @@
 //!
 //! A peer that is silent for `ping_after` is pinged; one that has not answered that until
 //! `dead_after` has passed is given up. Any byte counts as an answer. What is waiting in the socket
-//! is read before silence is judged, so a stall of our own is not taken for one of theirs.
+//! is read before silence is judged, so a stall of our own is not taken for one of theirs. Now and then
+//! ([`PROBE_EVERY`]) a peer that talks is pinged too, to see how long that takes.
 
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
@@ -24,6 +26,7 @@ use super::frame::{Decoder, Frame, FrameError, Kind, le64, put};
 use super::inner::Inner;
 use super::lanes::{Item, Lanes};
 use super::stream::Stream;
+use super::traffic;
 use super::{Limits, PeerEvent};
 use crate::rt;
 
@@ -32,6 +35,9 @@ const TURN_BYTES: usize = 256 << 10;
 
 /// The buffer all connections of the executor read into; the most one read returns.
 pub(super) const READ_BYTES: usize = 256 << 10;
+
+/// How often the round trip is measured, while anything goes back and forth at all.
+const PROBE_EVERY: Duration = Duration::from_secs(4);
 
 /// A write buffer that a large message has made longer than this is not kept.
 const KEPT_OUT_BYTES: usize = 1 << 20;
@@ -130,6 +136,9 @@ pub(super) async fn serve(
         out: BytesMut::new(),
         heard: now,
         pinged: None,
+        traffic: inner.traffic.of(member),
+        probe_at: now,
+        probed: None,
         timer: rt::sleep_until(now + inner.limits.ping_after),
     };
     let mut stopped = pin!(inner.stop.wait());
@@ -161,6 +170,10 @@ struct Driver<'a> {
     heard: Instant,
     /// When the ping was sent that nothing has followed yet.
     pinged: Option<Instant>,
+    traffic: Arc<traffic::Member>,
+    /// When to measure the round trip next, and since when it is being measured.
+    probe_at: Instant,
+    probed: Option<Instant>,
     timer: rt::Sleep,
 }
 
@@ -205,12 +218,20 @@ impl Driver<'_> {
                 return Err(if whole { End::Closed } else { End::Torn });
             }
             left -= read;
+            self.traffic.received_bytes.add(read);
             self.heard = Instant::now();
             self.pinged = None;
+            if self.probed.is_none() && self.heard >= self.probe_at {
+                self.wire.lanes.borrow_mut().ping = true;
+                self.probed = Some(self.heard);
+            }
             let fed = self.decoder.feed(&buffer[..read], &mut self.frames);
             let mut frames = std::mem::take(&mut self.frames);
             let taken = frames.drain(..).try_for_each(|frame| self.take(frame));
             self.frames = frames;
+            if taken.is_err() || fed.is_err() {
+                self.traffic.received_failures.add(1);
+            }
             taken?;
             fed?;
         }
@@ -243,7 +264,13 @@ impl Driver<'_> {
                 self.wire.lanes.borrow_mut().pong = true;
                 return Ok(());
             }
-            Kind::Pong => return Ok(()),
+            Kind::Pong => {
+                if let Some(probed) = self.probed.take() {
+                    self.traffic.round_trip(self.heard - probed);
+                    self.probe_at = self.heard + PROBE_EVERY;
+                }
+                return Ok(());
+            }
             Kind::Ask => {
                 need(kind, body.len(), 9)?;
                 let (ticket, kind) = (le64(&body, 0), body[8]);
@@ -280,6 +307,7 @@ impl Driver<'_> {
     /// The frame is whole but its message cannot be used. Losing a message is always legal, ending
     /// the connection would only bring the next one.
     fn distrust(&self, why: std::fmt::Arguments<'_>) {
+        self.traffic.received_failures.add(1);
         if let Some(more) = self.inner.unusable.due() {
             log::warn!(
                 "a message from member {:x} was dropped: {why} ({more} more since the last such line); \
@@ -325,13 +353,17 @@ impl Driver<'_> {
                 }
                 self.wire.lanes.borrow_mut().gather(&mut self.out);
                 if self.out.is_empty() {
-                    return Ok(Poll::Ready(()));
+                    return match self.stream.poll_flush(cx) {
+                        Poll::Ready(flushed) => Ok(Poll::Ready(flushed?)),
+                        Poll::Pending => Ok(Poll::Pending),
+                    };
                 }
             }
             match self.stream.poll_write(cx, &self.out) {
                 Poll::Pending => return Ok(Poll::Pending),
                 Poll::Ready(Ok(0)) => return Err(io::Error::from(io::ErrorKind::WriteZero).into()),
                 Poll::Ready(Ok(written)) => {
+                    self.traffic.sent_bytes.add(written);
                     self.out.advance(written);
                     left = left.saturating_sub(written);
                 }

@@ -587,6 +587,7 @@ fn a_state_that_took_over_without_a_mark_in_the_log_is_refused() {
 
 fn snapshots(root: &Path) -> Snapshots {
     let config = config(root);
+    let tls = crate::tls::Tls::open(&config).expect("no files are named");
     let shared = Shared::new(
         config,
         CLUSTER,
@@ -594,7 +595,7 @@ fn snapshots(root: &Path) -> Snapshots {
         1,
         root.to_path_buf(),
         root.to_path_buf(),
-        1,
+        tls,
     );
     Snapshots::new(Arc::new(shared), Engines::new(root), options())
 }

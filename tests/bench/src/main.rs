@@ -1,5 +1,6 @@
 //! kvbench: a loader for servers that speak etcd's v3 API, and a comparison of them.
 
+mod catch_up;
 mod chart;
 mod compare;
 mod data;
@@ -48,6 +49,33 @@ enum Verb {
     Compare(CompareArgs),
     /// Run one load against a server that runs already
     Load(LoadArgs),
+    /// Measure puts while a member that was away is caught up by snapshot
+    ///
+    /// Three members on free ports of the loopback interface, with fsync; one is killed, misses the
+    /// keys, and returns.
+    CatchUp(CatchUpArgs),
+}
+
+#[derive(Args)]
+struct CatchUpArgs {
+    /// kvnode to measure [default: the one next to this program]
+    #[arg(long, value_name = "PATH")]
+    kvnode: Option<PathBuf>,
+    /// Keys the member misses
+    #[arg(long, default_value_t = 1_000_000)]
+    keys: u64,
+    /// Length of values in bytes
+    #[arg(long, default_value_t = 256)]
+    value_bytes: usize,
+    /// Puts in flight
+    #[arg(long, default_value_t = 8)]
+    in_flight: usize,
+    /// Measured seconds before, and of each slice meanwhile
+    #[arg(long, default_value_t = 3.0)]
+    seconds: f64,
+    /// Where to make temporary data directories [default: as for compare]
+    #[arg(long, value_name = "PATH")]
+    directory: Option<PathBuf>,
 }
 
 #[derive(Args)]
@@ -157,6 +185,7 @@ fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Verb::Compare(args) => compare(args),
         Verb::Load(args) => load(&args),
+        Verb::CatchUp(args) => catch_up(args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -226,6 +255,23 @@ fn compare(args: CompareArgs) -> Result<(), Failure> {
         write(&path, &json)?;
     }
     Ok(())
+}
+
+fn catch_up(args: CatchUpArgs) -> Result<(), Failure> {
+    catch_up::run(&catch_up::Plan {
+        kvnode: match args.kvnode {
+            Some(path) => path,
+            None => beside_us("kvnode")?,
+        },
+        keys: args.keys,
+        value_bytes: args.value_bytes,
+        in_flight: args.in_flight,
+        measured: seconds(args.seconds)?,
+        directory: match args.directory {
+            Some(directory) => directory,
+            None => on_disk()?,
+        },
+    })
 }
 
 fn load(args: &LoadArgs) -> Result<(), Failure> {

@@ -1,6 +1,7 @@
 //! Configuration files as people have them.
 
 use super::*;
+use crate::config::security::TlsSide;
 
 #[test]
 fn an_unreadable_file_is_named() {
@@ -104,14 +105,62 @@ fn etcds_nested_blocks_lead_to_their_flags() {
     let file = "client-transport-security:\n  client-cert-auth: true\n";
     refused(
         from_file(file),
-        "--client-cert-auth (from conf.yaml line 2) is not supported by this version",
-        "TLS",
+        "--client-cert-auth (from conf.yaml line 2) is set without --trusted-ca-file",
+        "authority",
     );
     let file = "peer-transport-security: {allowed-hostname: [a, b]}\n";
     refused(
         from_file(file),
-        "--peer-cert-allowed-hostname (from conf.yaml line 1)",
-        "TLS",
+        "--peer-cert-allowed-hostname (from conf.yaml line 1) has no effect",
+        "--peer-client-cert-auth",
+    );
+    let file = "client-transport-security:
+  cert-file: c
+  key-file: k
+  client-cert-auth: true
+  trusted-ca-file: a
+  crl-file: r
+  allowed-cn: [x, y]
+listen-client-urls: https://localhost:1
+advertise-client-urls: https://h:1
+peer-transport-security:
+  cert-file: pc
+  key-file: pk
+  client-cert-file: dc
+  client-key-file: dk
+  client-cert-auth: true
+  trusted-ca-file: pa
+  crl-file: pr
+  allowed-hostname: [z]
+  skip-client-san-verification: true
+listen-peer-urls: https://localhost:2
+";
+    let security = from_file(file).unwrap().config.security;
+    let path = |text: &str| Some(PathBuf::from(text));
+    let pair = |cert: &str, key: &str| Some((PathBuf::from(cert), PathBuf::from(key)));
+    assert_eq!(
+        security.client,
+        TlsSide {
+            pair: pair("c", "k"),
+            trusted_ca: path("a"),
+            crl: path("r"),
+            cert_auth: true,
+            allowed_cn: vec!["x".to_owned(), "y".to_owned()],
+            ..TlsSide::default()
+        }
+    );
+    assert_eq!(
+        security.peer,
+        TlsSide {
+            pair: pair("pc", "pk"),
+            dial_pair: pair("dc", "dk"),
+            trusted_ca: path("pa"),
+            crl: path("pr"),
+            cert_auth: true,
+            allowed_hostname: vec!["z".to_owned()],
+            skip_san: true,
+            ..TlsSide::default()
+        }
     );
     let file = "discovery-config:\n  client:\n    endpoints: [a]\n";
     refused(
@@ -190,16 +239,9 @@ tls-max-version: 'TLS1.3'
         AutoCompaction::Periodic(Duration::from_secs(3600))
     );
     assert_eq!(config.log.level, log::LevelFilter::Debug);
-    let infos = texts(&loaded, Level::Info);
-    assert!(
-        infos
-            .iter()
-            .any(|text| text.contains("cipher-suites has no effect")),
-        "{infos:?}"
-    );
-    assert!(
-        infos.iter().all(|text| !text.contains("tls-min-version")),
-        "{infos:?}"
+    assert_eq!(
+        config.security.offer.suites,
+        ["TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256"]
     );
     let warnings = texts(&loaded, Level::Warn);
     assert!(

@@ -28,6 +28,27 @@ fn advertise_is_required_beside_listen_in_etcds_words() {
 }
 
 #[test]
+fn the_admin_socket_is_in_the_data_directory_elsewhere_or_nowhere() {
+    let socket = |args: &[&str]| load(args).unwrap().config.admin_socket;
+    let found = socket(&["--data-dir=/d"]).unwrap();
+    assert_eq!(
+        (found.path.to_str(), found.explicit),
+        (Some("/d/admin.sock"), false)
+    );
+    let found = socket(&["--admin-socket=/run/a"]).unwrap();
+    assert_eq!(
+        (found.path.to_str(), found.explicit),
+        (Some("/run/a"), true)
+    );
+    assert_eq!(socket(&["--admin-socket=none"]), None);
+    let long = format!("--admin-socket=/{}", "x".repeat(200));
+    refused(load(&[&long]), "201 bytes", "shorter path");
+    // A data directory deep down does without rather than refuse to start.
+    let long = format!("--data-dir=/{}", "x".repeat(200));
+    assert!(!socket(&[&long]).unwrap().explicit);
+}
+
+#[test]
 fn bad_urls_name_flag_and_fault() {
     for (url, part) in [
         ("ftp://a:1", "unknown scheme"),

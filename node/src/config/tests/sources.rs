@@ -236,30 +236,13 @@ fn ignored_and_accepted_flags_start_with_one_line_each() {
 #[test]
 fn what_this_version_lacks_is_refused_and_never_ignored() {
     for args in [
-        &["--client-cert-auth"][..],
-        &["--cert-file=a", "--key-file=b"],
-        &["--trusted-ca-file=a"],
-        &["--auto-tls"],
-        &["--peer-cert-file=a"],
-        &["--peer-auto-tls=true"],
-        &["--discovery-srv=example.com"],
+        &["--discovery-srv=example.com"][..],
         &["--discovery-endpoints=http://d:2379", "--discovery-token=t"],
-        &["--host-whitelist=a"],
-        &["--cors=http://a"],
-        &["--listen-client-http-urls=http://localhost:1"],
         &["--archive-url=file:///a"],
         &["--enable-log-rotation"],
         &["--memory-mlock"],
-        &["--enable-grpc-gateway"],
-        &["--admin-socket=a.sock"],
         &["--slow-disk-warn=p99=1ms"],
         &["--max-range-bytes=1MiB"],
-        &[
-            "--listen-client-urls=https://localhost:1",
-            "--advertise-client-urls=https://h:1",
-        ],
-        &["--listen-metrics-urls=https://localhost:1"],
-        &["--listen-peer-urls=unixs://p"],
     ] {
         let error = load(args).map(|loaded| loaded.config).expect_err(args[0]);
         assert_eq!(error.exit_code, 2);

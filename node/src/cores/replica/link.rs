@@ -1,8 +1,8 @@
 //! The other members: what they send, what is sent to them, and whether they can be reached.
 
 use std::cell::RefCell;
-use std::net::TcpListener;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
@@ -11,6 +11,7 @@ use kvnode_wal::Membership;
 
 use super::{CoreMessage, ReplicaCore, post};
 use crate::exit;
+use crate::http::Bound;
 use crate::peers::{Identity, Limits, PeerAddress, PeerEvent, Peers};
 use crate::shared::{NEVER_MS, Shared};
 use crate::slots::Ticket;
@@ -84,7 +85,7 @@ impl Link {
 
 impl ReplicaCore {
     /// Starts the transport on this executor. To be called before `start`.
-    pub fn attach(this: &Rc<RefCell<Self>>, listeners: Vec<TcpListener>) {
+    pub fn attach(this: &Rc<RefCell<Self>>, listeners: Vec<Bound>) {
         let core = Rc::downgrade(this);
         let mut own = this.borrow_mut();
         let identity = Identity {
@@ -101,14 +102,17 @@ impl ReplicaCore {
                 core.turn(|_| {});
             }
         };
-        let peers = Peers::start(identity, listeners, Limits::default(), events);
-        own.link.peers = Some(peers.unwrap_or_else(|error| {
+        let tls = Some(Arc::clone(&own.shared.tls.peer));
+        let peers = Peers::start_with(identity, listeners, Limits::default(), tls, events);
+        let peers = peers.unwrap_or_else(|error| {
             exit::fatal(
                 exit::Code::Failed,
                 format_args!("cannot talk to other members: {error}"),
                 "raise the limits on threads and open files of this user",
             )
-        }));
+        });
+        let _ = own.shared.metrics.peer_traffic.set(peers.traffic());
+        own.link.peers = Some(peers);
     }
 
     /// Closes all connections with other members.

@@ -78,8 +78,16 @@ impl Conn {
         self.out.clear();
         put(&mut self.out, kind, write);
         let (mut left, mut moved) = (&self.out[..], Instant::now());
-        while !left.is_empty() {
-            match self.stream.write(left) {
+        loop {
+            // What was taken last may still have to leave.
+            let result = match left.is_empty() {
+                true => match self.stream.flush() {
+                    Ok(()) => return Ok(()),
+                    Err(error) => Err(error),
+                },
+                false => self.stream.write(left),
+            };
+            match result {
                 Ok(0) => return Err(io::Error::from(io::ErrorKind::WriteZero).into()),
                 Ok(written) => {
                     left = &left[written..];
@@ -93,7 +101,6 @@ impl Conn {
                 },
             }
         }
-        Ok(())
     }
 
     /// Reads a frame; its body is in `body` then.

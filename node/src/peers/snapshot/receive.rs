@@ -9,6 +9,7 @@ use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, SyncSender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use bytes::BufMut;
 
@@ -20,6 +21,7 @@ use crate::mailbox::Sender;
 use crate::peers::frame::{FrameError, Kind};
 use crate::peers::inner::Inner;
 use crate::peers::stream::Blocking;
+use crate::peers::traffic;
 use crate::peers::{Limits, PeerEvent};
 
 /// Threads beyond one per transfer: connections that have yet to say which transfer they bring.
@@ -123,6 +125,7 @@ impl Transfers {
 pub(crate) fn receive(inner: &Rc<Inner>, from: u64, stream: Blocking, permit: Permit) {
     let counted = Counted::new(&inner.transfers);
     let mail = inner.mail.clone();
+    let traffic = inner.traffic.of(from);
     let thread = std::thread::Builder::new()
         .name("snapshot-in".to_owned())
         .spawn(move || {
@@ -130,7 +133,7 @@ pub(crate) fn receive(inner: &Rc<Inner>, from: u64, stream: Blocking, permit: Pe
                 conn: Conn::new(stream),
                 _permit: permit,
             };
-            hear(&counted.0, from, caller, &mail);
+            hear(&counted.0, from, &traffic, caller, &mail);
         });
     if let Err(error) = thread {
         log::warn!("no thread to receive a snapshot from member {from:x}: {error}");
@@ -153,7 +156,13 @@ impl Drop for Counted {
 }
 
 /// Hears what the connection brings, and brings it where it belongs.
-fn hear(transfers: &Transfers, from: u64, mut caller: Caller, mail: &Sender<PeerEvent>) {
+fn hear(
+    transfers: &Transfers,
+    from: u64,
+    traffic: &traffic::Member,
+    mut caller: Caller,
+    mail: &Sender<PeerEvent>,
+) {
     let limit = transfers.limits.greeting_limit;
     let limited = caller.conn.set_limits(limit, limit).map_err(Broken::from);
     let (id, bytes) = match limited.and_then(|()| caller.conn.receive_offer()) {
@@ -173,6 +182,7 @@ fn hear(transfers: &Transfers, from: u64, mut caller: Caller, mail: &Sender<Peer
             let mut transfer = Transfer {
                 from,
                 id,
+                traffic,
                 limits: &transfers.limits,
                 leash: &leash,
                 callers,
@@ -188,6 +198,7 @@ fn hear(transfers: &Transfers, from: u64, mut caller: Caller, mail: &Sender<Peer
 struct Transfer<'a> {
     from: u64,
     id: SnapshotId,
+    traffic: &'a traffic::Member,
     limits: &'a Limits,
     leash: &'a Arc<Leash>,
     callers: Receiver<Caller>,
@@ -233,7 +244,11 @@ impl Transfer<'_> {
                 return None;
             }
         };
+        let begin = Instant::now();
+        self.traffic.snapshots_in.begin();
         let outcome = self.take_all(sink, caller);
+        let took = outcome.is_ok().then(|| begin.elapsed());
+        self.traffic.snapshots_in.end(took);
         leave();
         Some(match outcome {
             Ok(bytes) => {
@@ -304,6 +319,7 @@ impl Transfer<'_> {
                     let bytes = &conn.body[8..];
                     sink.write(bytes)
                         .map_err(|error| Stop::Ours(format!("writing at {offset}: {error}")))?;
+                    self.traffic.received_bytes.add(bytes.len());
                     offset += bytes.len() as u64;
                 }
                 Kind::End if conn.number(Kind::End)? == offset => return Ok(offset),

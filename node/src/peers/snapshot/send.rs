@@ -21,6 +21,7 @@ use crate::peers::dial::Dial;
 use crate::peers::frame::{FrameError, Kind};
 use crate::peers::greeting::{Hello, Purpose, Refusal};
 use crate::peers::inner::{Inner, Remote};
+use crate::peers::traffic;
 use crate::peers::{Limits, PeerEvent};
 
 /// A transfer under way.
@@ -56,11 +57,13 @@ pub(crate) fn send(
         source,
         leash,
         pace: Arc::clone(&inner.pace),
+        traffic: Arc::clone(&remote.traffic),
         dial: Dial {
             urls: remote.urls.borrow().clone(),
             first: 0,
             hello: Hello::new(identity, remote.member, Purpose::Snapshot),
             limits: inner.limits.clone(),
+            tls: inner.tls.clone(),
         },
         back_off: BackOff::new(
             inner.limits.back_off_min,
@@ -91,6 +94,7 @@ struct Job {
     source: Box<dyn SnapshotSource>,
     leash: Arc<Leash>,
     pace: Arc<Pace>,
+    traffic: Arc<traffic::Member>,
     dial: Dial,
     back_off: BackOff,
     /// How many bytes the receiver said it holds.
@@ -127,9 +131,14 @@ impl Job {
     fn run(mut self, mail: &Sender<PeerEvent>) {
         let (to, id) = (self.to, self.id);
         let begin = Instant::now();
-        let event = match self.carry_out() {
+        self.traffic.snapshots_out.begin();
+        let carried = self.carry_out();
+        let took = begin.elapsed();
+        self.traffic
+            .snapshots_out
+            .end(carried.is_ok().then_some(took));
+        let event = match carried {
             Ok(bytes) => {
-                let took = begin.elapsed();
                 log::info!("sent {id} to member {to:x}: {bytes} bytes in {took:.1?}");
                 SnapshotEvent::Sent { to, id }
             }
@@ -240,6 +249,7 @@ impl Job {
                     broken.into()
                 });
             }
+            self.traffic.sent_bytes.add(read);
             offset += read as u64;
         }
         conn.send(Kind::End, |out| out.put_u64_le(offset))?;

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kvnode_api as api;
-use kvnode_tests::Client;
-use kvnode_tests::history::{Change, Recorder, Request};
-use kvnode_tests::words::*;
 use tokio::sync::watch;
+
+use crate::client::{Client, code};
+use crate::history::{Change, Recorder, Request};
+use crate::words::*;
 
 /// A small reproducible source of choices.
 pub struct Dice(u64);
@@ -49,14 +50,14 @@ pub async fn client(
         let request = any_request(&mut dice, &format!("{number}-{seed:x}-{sequence}"), known);
         match recorder.call(number, &connection, request).await {
             Ok(answer) => known = known.max(answer.header().map_or(0, |header| header.revision)),
-            Err(status) if status.code >= kvnode_tests::code::UNAVAILABLE => return,
+            Err(status) if status.code >= code::UNAVAILABLE => return,
             Err(_) => (),
         }
     }
 }
 
 /// A mix over a dozen keys, so that clients meet.
-fn any_request(dice: &mut Dice, tag: &str, known: i64) -> Request {
+pub fn any_request(dice: &mut Dice, tag: &str, known: i64) -> Request {
     let key = format!("key {}", dice.roll(12));
     let value = match dice.roll(20) {
         // Now and then more than a page, so that a torn write can be seen.

@@ -1,0 +1,96 @@
+//! One object in, one out.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::StatusCode;
+use kvnode_api::json::{Route, Splitter};
+use kvnode_api::status::{Code, Status};
+
+use super::{
+    Arriving, INLINE_BYTES, as_answered, failed, message_bytes_max, read, text_bytes_max,
+    unreadable, write,
+};
+use crate::grpc::NodeService;
+use crate::http::{BodyError, Call, HttpBody, HttpRequest, HttpResponse, ResponseBody, Service};
+use crate::rt;
+
+/// Time for a request's text to arrive.
+const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+
+pub async fn serve(
+    service: Rc<NodeService>,
+    route: &'static Route,
+    call: Call,
+    request: HttpRequest,
+) -> HttpResponse {
+    let deadline = call.deadline;
+    let answering = answer(service, route, call, request.body);
+    let answered = match deadline {
+        None => answering.await,
+        Some(deadline) => {
+            let left = deadline.saturating_duration_since(std::time::Instant::now());
+            let result = rt::timeout(left, answering).await;
+            result.unwrap_or_else(|_| Err(Status::deadline_exceeded()))
+        }
+    };
+    match answered {
+        Ok(text) => as_answered(ResponseBody::json(StatusCode::OK, text)),
+        Err(status) => failed(&status),
+    }
+}
+
+async fn answer(
+    service: Rc<NodeService>,
+    route: &'static Route,
+    call: Call,
+    body: HttpBody,
+) -> Result<Bytes, Status> {
+    let core = Rc::clone(service.core());
+    let mut arriving = Arriving::new(&service);
+    let text = text(body, text_bytes_max(&core), &mut arriving).await?;
+    let max = message_bytes_max(&core);
+    let message = match text.len() <= INLINE_BYTES {
+        true => first(route, &text, max),
+        false => core.on_reader(move || first(route, &text, max)).await?,
+    }?;
+    drop(arriving);
+    let frame = service.unary(call, message).await?;
+    write(&core, route.response, frame, "", "").await
+}
+
+/// The message of the first object; what follows it is not looked at, as in etcd.
+fn first(route: &Route, text: &Bytes, max: usize) -> Result<Bytes, Status> {
+    let mut splitter = Splitter::new(text.len());
+    splitter.push(text);
+    let object = splitter.next_value().map_err(|error| unreadable(&error))?;
+    match object {
+        Some(object) => read(route.request, &object, max),
+        None => {
+            splitter.finish().map_err(|error| unreadable(&error))?;
+            Ok(Bytes::new())
+        }
+    }
+}
+
+/// The whole body.
+async fn text(mut body: HttpBody, limit: usize, arriving: &mut Arriving) -> Result<Bytes, Status> {
+    let reading = async {
+        let mut whole = BytesMut::new();
+        while let Some(piece) = body.piece().await.map_err(broken)? {
+            if whole.len() + piece.len() > limit {
+                return Err(unreadable(&kvnode_api::json::Error::TooLong { limit }));
+            }
+            arriving.hold(whole.len() + piece.len())?;
+            whole.extend_from_slice(&piece);
+        }
+        Ok(whole.freeze())
+    };
+    let result = rt::timeout(BODY_TIMEOUT, reading).await;
+    result.unwrap_or_else(|_| Err(broken(BodyError::TooSlow)))
+}
+
+fn broken(error: BodyError) -> Status {
+    Status::new(Code::InvalidArgument, format!("kvnode: {error}"))
+}

@@ -1,0 +1,194 @@
+//! From settings to what one side serves and calls with; made anew whenever a file has changed.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use rustls::pki_types::CertificateDer;
+use rustls::server::NoServerSessionStorage;
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls::{ClientConfig, Error, InconsistentKeys, RootCertStore, ServerConfig};
+
+use super::files::{FileError, Named, Revoked, system_bundle};
+use super::names::Names;
+use super::rules::{Allowed, Called, Callers, Rules};
+use crate::config::Security;
+use crate::config::security::{Side, TlsSide};
+
+/// One moment's files of one side.
+#[derive(Debug)]
+pub(crate) struct Moment {
+    /// None while there is no certificate.
+    pub server: Option<Arc<ServerConfig>>,
+    /// To call members with; why not, if that cannot be.
+    pub client: Result<Arc<ClientConfig>, String>,
+    /// The certificate served.
+    pub served: Option<Served>,
+    /// How many certificates are revoked, and when the list should have been replaced.
+    pub revoked: Option<(usize, Option<i64>)>,
+}
+
+/// The certificate served.
+#[derive(Clone, Debug)]
+pub(crate) struct Served {
+    pub path: PathBuf,
+    pub names: Names,
+}
+
+/// Where a side's pair is, if it was given or made.
+pub(super) type Pair = Option<(PathBuf, PathBuf)>;
+
+/// Reads all files of a side. `pair` is what it serves with. `now` in seconds since the epoch.
+///
+/// # Errors
+/// The first thing that is wrong with them.
+pub(super) fn read(
+    security: &Security,
+    side: Side,
+    pair: &Pair,
+    now: i64,
+) -> Result<Moment, FileError> {
+    let settings = security.side(side);
+    let flags = side.flags();
+    let provider = Arc::new(security.offer.provider());
+    let versions = security.offer.versions();
+    let named = |flag, path: &PathBuf| Named {
+        flag,
+        path: path.clone(),
+    };
+
+    let load = |cert: Named, key: Named| {
+        let chain = cert.certificates()?;
+        let names = cert.leaf(&chain)?;
+        cert.check_time(&names, now)?;
+        let certified = CertifiedKey::from_der(chain, key.key()?, &provider);
+        let certified = certified.map_err(|error| match error {
+            Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => cert.key_mismatch(&key),
+            Error::InvalidCertificate(_) => cert.unusable(error),
+            _ => key.unusable(error),
+        })?;
+        Ok::<_, FileError>((Arc::new(certified), names))
+    };
+    let served = match pair {
+        Some((cert, key)) => {
+            let (certified, names) = load(named(flags.cert, cert), named(flags.key, key))?;
+            let path = cert.clone();
+            Some((certified, Served { path, names }))
+        }
+        None => None,
+    };
+    let dialled = match &settings.dial_pair {
+        Some((cert, key)) => {
+            Some(load(named(flags.dial_cert, cert), named(flags.dial_key, key))?.0)
+        }
+        None => served.as_ref().map(|(certified, _)| Arc::clone(certified)),
+    };
+    let roots = match &settings.trusted_ca {
+        Some(path) => Some(Arc::new(authorities(&named(flags.ca, path))?)),
+        None => None,
+    };
+    let revoked = match &settings.crl {
+        Some(path) => Some(named(flags.crl, path).revoked()?),
+        None => None,
+    };
+    let rules = rules(settings, revoked.clone().unwrap_or_default());
+    // What cannot be is a fault of ours, not of a file; but a start must be able to say so.
+    let odd = |error: &dyn std::fmt::Display| {
+        FileError::new(
+            format!("TLS cannot be set up: {error}"),
+            "check the TLS flags",
+        )
+    };
+
+    let server = match &served {
+        None => None,
+        Some((certified, _)) => {
+            let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
+                .with_protocol_versions(&versions)
+                .map_err(|error| odd(&error))?;
+            let builder = match &roots {
+                Some(roots) if settings.verifies() => {
+                    let callers = Callers::new(Arc::clone(roots), &provider, rules.clone());
+                    builder.with_client_cert_verifier(callers.map_err(|error| odd(&error))?)
+                }
+                _ => builder.with_no_client_auth(),
+            };
+            let resolver = SingleCertAndKey::from(Arc::clone(certified));
+            let mut server = builder.with_cert_resolver(Arc::new(resolver));
+            // A resumed session would skip the look at the revocation list.
+            server.session_storage = Arc::new(NoServerSessionStorage {});
+            server.send_tls13_tickets = 0;
+            if side == Side::Client {
+                server.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+            }
+            Some(Arc::new(server))
+        }
+    };
+
+    let client = match side {
+        Side::Client => Err("members are not called with the client's settings".to_owned()),
+        Side::Peer => {
+            let called = if settings.auto {
+                Ok(Arc::new(Called::Anybody(Arc::clone(&provider))))
+            } else {
+                match roots.map_or_else(public_authorities, Ok) {
+                    Ok(roots) => Called::known(roots, &provider, rules),
+                    Err(why) => Err(why),
+                }
+            };
+            called.and_then(|called| {
+                let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
+                    .with_protocol_versions(&versions)
+                    .map_err(|error| error.to_string())?
+                    .dangerous()
+                    .with_custom_certificate_verifier(called);
+                let mut client = match &dialled {
+                    Some(certified) => {
+                        let resolver = SingleCertAndKey::from(Arc::clone(certified));
+                        builder.with_client_cert_resolver(Arc::new(resolver))
+                    }
+                    None => builder.with_no_client_auth(),
+                };
+                client.resumption = rustls::client::Resumption::disabled();
+                Ok(Arc::new(client))
+            })
+        }
+    };
+    Ok(Moment {
+        server,
+        client,
+        served: served.map(|(_, served)| served),
+        revoked: revoked.map(|revoked| (revoked.count(), revoked.next_update)),
+    })
+}
+
+fn rules(settings: &TlsSide, revoked: Revoked) -> Rules {
+    let allowed = if !settings.allowed_cn.is_empty() {
+        Allowed::CommonNames(settings.allowed_cn.clone())
+    } else if !settings.allowed_hostname.is_empty() {
+        Allowed::HostNames(settings.allowed_hostname.clone())
+    } else {
+        Allowed::Anybody
+    };
+    Rules { allowed, revoked }
+}
+
+/// Every certificate of a bundle is an authority.
+fn authorities(file: &Named) -> Result<RootCertStore, FileError> {
+    let mut roots = RootCertStore::empty();
+    for (at, certificate) in file.certificates()?.into_iter().enumerate() {
+        roots.add(certificate).map_err(|error| {
+            file.unusable(format_args!("its certificate number {}: {error}", at + 1))
+        })?;
+    }
+    Ok(roots)
+}
+
+fn public_authorities() -> Result<Arc<RootCertStore>, String> {
+    let (_, bundle): (_, Vec<CertificateDer<'static>>) = system_bundle().ok_or_else(|| {
+        "members with https:// urls need --peer-trusted-ca-file: this system has no authorities of its own"
+            .to_owned()
+    })?;
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(bundle);
+    Ok(Arc::new(roots))
+}

@@ -1,0 +1,3 @@
+//! The client library and `kvctl` against real servers.
+
+mod client;

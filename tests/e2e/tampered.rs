@@ -1,0 +1,194 @@
+//! The state of one member is not that of the others: it is found, the member shows nothing of it to anybody, its data stay
+//! for whoever examines them, and a new member takes its place.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use kvnode_api as api;
+use kvnode_store::engine::fjall::{FjallEngine, Options as EngineOptions};
+use kvnode_store::engine::{Batch, Engine, Persister, Space};
+use kvnode_store::schema;
+use kvnode_tests::pool::run_within;
+use kvnode_tests::server::free_port;
+use kvnode_tests::words::*;
+use kvnode_tests::{Client, Cluster, Options, Server, http};
+
+const LIMIT: Duration = Duration::from_secs(240);
+
+/// Another value under the key than was ever written, in the store of a member that is stopped.
+fn tamper(data: &Path, key: &str) {
+    let mut engine =
+        FjallEngine::open(&data.join("kv"), &EngineOptions::default()).expect("an engine");
+    let head_key = schema::head_key(key.as_bytes());
+    let head = engine
+        .latest_get(Space::State, &head_key)
+        .expect("readable")
+        .expect("the key is there");
+    // The value stands at the end of the record.
+    let mut head = head.to_vec();
+    *head.last_mut().expect("a value") ^= 1;
+    let mut batch = Batch::new();
+    batch.put(Space::State, head_key, head);
+    engine.commit(batch).expect("written");
+    engine.persister().persist().expect("synced");
+    engine.close().expect("closed");
+}
+
+/// How many comparisons made by the members that run came to this.
+fn checks(cluster: &Cluster, result: &str) -> u64 {
+    let name = format!("kvnode_integrity_checks_total{{result=\"{result}\"}} ");
+    let count = |number: usize| {
+        let metrics = http::get(cluster.member(number).address(), "/metrics");
+        let metrics = metrics.expect("an answer").body;
+        let line = metrics.lines().find_map(|line| line.strip_prefix(&name));
+        line.expect("the family is there")
+            .parse::<u64>()
+            .expect("a count")
+    };
+    cluster.running().into_iter().map(count).sum()
+}
+
+async fn hash(client: &Client, revision: i64) -> Option<(u32, i64)> {
+    let answer = client.hash_kv(api::HashKVRequest { revision }).await.ok()?;
+    Some((answer.hash, answer.compact_revision))
+}
+
+#[test]
+fn a_member_whose_store_was_changed_is_found_and_fenced_and_a_new_one_takes_its_place() {
+    let options = Options::default().arg("--corrupt-check-time=500ms");
+    let mut cluster = Cluster::start(3, options.clone());
+    run_within(LIMIT, async {
+        let leader = cluster.leader().await;
+        let bad = cluster.others(leader)[0];
+        let writer = cluster.client(leader).await;
+        for number in 0..20 {
+            writer.write(format!("k{number:02}"), "as written").await;
+        }
+        let id = cluster.status(bad).await.expect("status");
+        let id = id.header.expect("a header").member_id;
+        cluster
+            .until("all three were compared", async || {
+                (checks(&cluster, "verified") > 0).then_some(())
+            })
+            .await;
+
+        // What is not there cannot be verified, and is never counted as if it were.
+        assert!(cluster.member_mut(bad).stop().success());
+        let unverified = async |more: u64| {
+            let before = checks(&cluster, "unverified");
+            cluster
+                .until("comparisons without it", async || {
+                    (checks(&cluster, "unverified") >= before + more).then_some(())
+                })
+                .await;
+        };
+        unverified(1).await;
+        let verified = checks(&cluster, "verified");
+        unverified(2).await;
+        assert_eq!(checks(&cluster, "verified"), verified);
+        assert_eq!(checks(&cluster, "corrupt"), 0);
+
+        let data = cluster.member(bad).data_dir().to_owned();
+        tamper(&data, "k07");
+        cluster.restart(bad);
+        let alarms = cluster
+            .until("the alarm is raised", async || {
+                let answer = writer.alarm(api::AlarmRequest::default()).await.ok()?;
+                (!answer.alarms.is_empty()).then_some(answer.alarms)
+            })
+            .await;
+        assert_eq!(alarms.len(), 1, "{alarms:?}");
+        assert_eq!(
+            (alarms[0].member_id, alarms[0].alarm),
+            (id, number::CORRUPT)
+        );
+        assert!(checks(&cluster, "corrupt") > 0);
+        assert_eq!(checks(&cluster, "verified"), verified);
+
+        // It serves nothing; the others serve reads, and take no writes while the alarm stands.
+        let fenced = cluster.client(bad).await;
+        let old = api::RangeRequest {
+            serializable: true,
+            ..get("k07")
+        };
+        cluster
+            .until("it knows", async || {
+                (fenced.range(old.clone()).await == Err(refusal::corrupt())).then_some(())
+            })
+            .await;
+        refused(fenced.range(get("k07")).await, refusal::corrupt());
+        refused(fenced.put(put("k07", "x")).await, refusal::corrupt());
+        let right = writer.read("k07").await.expect("it is there");
+        assert_eq!(&right.value[..], b"as written");
+        refused(writer.put(put("k07", "x")).await, refusal::corrupt());
+
+        // A restart does not make it forget, and its data are as they were.
+        assert!(cluster.member_mut(bad).stop().success());
+        cluster.restart(bad);
+        let fenced = cluster.client(bad).await;
+        refused(fenced.range(old).await, refusal::corrupt());
+
+        // The operator's way back: remove it, take the alarm off, add a new one.
+        let url = cluster.member(bad).peer_url();
+        cluster
+            .until("it is removed", async || {
+                let remove = api::MemberRemoveRequest { id };
+                writer.member_remove(remove).await.ok()
+            })
+            .await;
+        let off = api::AlarmRequest {
+            action: number::ALARM_DEACTIVATE,
+            member_id: id,
+            alarm: number::CORRUPT,
+        };
+        writer.alarm(off).await.expect("taken off");
+        writer.write("k07", "written again").await;
+        let begun = Instant::now();
+        while cluster.member_mut(bad).ended().is_none() {
+            assert!(begun.elapsed() < LIMIT, "it goes on");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let port = free_port();
+        let new_url = format!("http://127.0.0.1:{port}");
+        let add = api::MemberAddRequest {
+            peer_urls: vec![new_url],
+            is_learner: false,
+        };
+        let all = cluster
+            .until("a new one is added", async || {
+                writer.member_add(add.clone()).await.ok()
+            })
+            .await
+            .members;
+        let entries = all.iter().map(|member| {
+            let name = match &member.name[..] {
+                "" => "new",
+                name => name,
+            };
+            format!("{name}={}", member.peer_urls[0])
+        });
+        let entries: Vec<String> = entries.collect();
+        let options = options
+            .member("new", port, entries.join(","))
+            .arg("--initial-cluster-state=existing");
+        let new = cluster.push(Server::start(options));
+        let last = writer.write("k08", "after").await;
+        let wanted = hash(&writer, last).await;
+        assert!(wanted.is_some());
+        let newcomer = cluster.client(new).await;
+        cluster
+            .until("the new one has all of it", async || {
+                let found = hash(&newcomer, last).await;
+                (found.is_some() && found == wanted).then_some(())
+            })
+            .await;
+        let before = checks(&cluster, "verified");
+        cluster
+            .until("all three were compared again", async || {
+                (checks(&cluster, "verified") > before).then_some(())
+            })
+            .await;
+        assert!(data.join("kv").is_dir(), "kept for whoever examines it");
+        assert_eq!(cluster.member(bad).peer_url(), url);
+    });
+}
