@@ -180,7 +180,8 @@ impl ValueCache {
             lease: 0,
             expected: false,
             touched: false,
-            unread: 0,
+            // Nobody has asked for it: its first change, if none does until then, takes it out again.
+            unread: UNREAD_CHANGES_MAX,
         };
         entry.take(kv);
         self.bytes += cost;
@@ -392,7 +393,15 @@ mod tests {
         assert_eq!(cache.bytes(), before);
         cache.offer(&kv("d", b"4".to_vec(), 5));
         cache.put(&kv("d", b"44".to_vec(), 8));
-        assert_eq!(found(&mut cache, "d"), Some((b"44".to_vec(), 8)));
+        assert_eq!(
+            found(&mut cache, "d"),
+            None,
+            "changed before anybody read it"
+        );
+        cache.offer(&kv("d", b"44".to_vec(), 8));
+        assert!(found(&mut cache, "d").is_some());
+        cache.put(&kv("d", b"45".to_vec(), 9));
+        assert_eq!(found(&mut cache, "d"), Some((b"45".to_vec(), 9)));
     }
 
     #[test]

@@ -15,8 +15,6 @@ mod server;
 mod store;
 mod text;
 
-use std::sync::{Arc, OnceLock};
-
 pub use calls::{Calls, CoreCalls, MethodCounts};
 pub use disk::Disk;
 pub use kinds::Counter;
@@ -105,9 +103,6 @@ impl Metrics {
         let backlog = sample.committed_index.saturating_sub(sample.applied_index);
         self.queues.render(&mut out, backlog);
         self.limits.render(&mut out);
-        if let Some(traffic) = self.peer_traffic.get() {
-            peers::render(&mut out, sample.member_id, &traffic.snapshot());
-        }
         out.counter(
             "kvnode_peer_connections_lost_total",
             "Members whose last connection with this one broke.",
