@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use kvnode_store::audit::Audit;
-use kvnode_store::datadir::{BESIDE_SUFFIX, Identity, Placing};
+use kvnode_store::datadir::{Identity, Placing};
 use kvnode_store::engine::fjall::FjallEngine;
 use kvnode_store::engine::{Engine as _, Reader as _, Space};
 use kvnode_store::export::{Record, Totals};
