@@ -17,15 +17,13 @@ use crate::mailbox::Sender;
 use crate::shared::Shared;
 use crate::snapshots::PersisterSlot;
 
-/// Time between two looks whether a persist is due.
+/// Time between two looks at the disk's free space, and whether a persist is due.
 const PERSIST_INTERVAL: Duration = Duration::from_millis(100);
 /// Entries that make a persist due, and the time after which a store that is written less is persisted. Each persist delays
 /// the syncs of the log that clients wait for, and one of a large journal stalls single commits; after a power cut no
 /// more than this has to be replayed from the log.
 const PERSIST_ENTRIES: u64 = 20_000;
 const PERSIST_INTERVAL_MAX: Duration = Duration::from_secs(5);
-/// Time between two samples of sizes.
-const SAMPLE_INTERVAL: Duration = Duration::from_secs(1);
 /// Time between two full checkpoints of the engine (memtables to tables). The log is only released up to the last one:
 /// a damaged engine journal is cut back, at most to there, and the log must be able to replay what was cut.
 const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(300);
@@ -51,7 +49,6 @@ fn run(shared: &Shared, persisters: &PersisterSlot, replica: &Sender<ReplicaMess
     // Every start opens a new log segment: the first checkpoint comes soon, so that restarts do not pile them up.
     let mut checkpointed = (0, Instant::now());
     let mut patience = FIRST_CHECKPOINT;
-    let mut sampled: Option<Instant> = None;
     loop {
         let stopping = vitals.stopping.load(Ordering::Acquire);
         let applied = vitals.applied.load(Ordering::Acquire);
@@ -85,10 +82,7 @@ fn run(shared: &Shared, persisters: &PersisterSlot, replica: &Sender<ReplicaMess
             post(replica, ReplicaMessage::Durable(applied));
             log::debug!("store flushed at index {applied}");
         }
-        if sampled.is_none_or(|sampled| sampled.elapsed() >= SAMPLE_INTERVAL) {
-            sampled = Some(Instant::now());
-            sample(shared);
-        }
+        look_at_disk(shared);
         if stopping {
             return;
         }
@@ -122,7 +116,8 @@ fn must(
     }
 }
 
-fn sample(shared: &Shared) {
+/// At every turn: a fast disk takes more in a second than is kept free for what is on its way.
+fn look_at_disk(shared: &Shared) {
     let Ok(stat) = rustix::fs::statvfs(&shared.data_dir) else {
         return;
     };

@@ -32,9 +32,10 @@ pub(crate) fn compact<V: Reader>(
     if revision <= meta.compact_revision {
         return Err(Status::compacted().into());
     }
-    // Each record knows the bytes of history up to and including itself, so the last one below the
-    // revision tells what goes.
-    let below = Revision::new(revision, 0).to_bytes();
+    // Each record knows the bytes of history up to and including itself, so the last one up to the
+    // revision tells what no longer counts: what that revision replaced can be read no more. Its
+    // own records stay, for watches.
+    let below = Revision::new(revision.saturating_add(1), 0).to_bytes();
     if let Some(item) = reader.scan(Space::Hist, &[], Some(&below), true).next() {
         let (place, record) = item?;
         let at = Revision::from_bytes(&place)

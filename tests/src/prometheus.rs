@@ -234,6 +234,8 @@ pub fn names_in(text: &str) -> BTreeSet<String> {
     let prefixes = ["etcd_", "grpc_server_", "kvnode_", "process_", "os_fd_"];
     text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_' && c != ':')
         .filter(|word| prefixes.iter().any(|prefix| word.starts_with(prefix)))
+        // A prefix alone, as a sentence may have it, names nothing.
+        .filter(|word| !word.ends_with('_'))
         .map(str::to_owned)
         .collect()
 }

@@ -55,6 +55,19 @@ pub fn wait_if_interrupted() {
     }
 }
 
+/// Makes something, and puts the paths it takes on the list. A signal meanwhile waits until they are there.
+///
+/// # Errors
+/// Those of `make`, which must not guard anything itself.
+pub fn make_guarded<T, E>(
+    make: impl FnOnce() -> Result<(T, Vec<PathBuf>), E>,
+) -> Result<(T, Vec<Guarded>), E> {
+    let mut list = unfinished();
+    let (made, paths) = make()?;
+    list.extend(paths.iter().cloned());
+    Ok((made, paths.into_iter().map(Guarded).collect()))
+}
+
 pub fn guard(path: PathBuf) -> Guarded {
     unfinished().push(path.clone());
     Guarded(path)

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use kvnode_store::datadir::SPENT_FILE;
 use kvnode_store::datadir::replace::{Kept, Replacement};
 
-use crate::failure::Result;
+use crate::failure::{Failure, Result};
 use crate::process::{self, Guarded};
 
 pub struct Swap {
@@ -16,8 +16,11 @@ pub struct Swap {
 impl Swap {
     /// In `parent/quarantine`. What one command replaces has one time, and is taken back together.
     pub fn begin(parent: &Path, operation: &str, now_ms: u64) -> Result<Self> {
-        let replacement = Replacement::begin(parent, operation, now_ms)?;
-        let guards = vec![process::guard(replacement.home().to_path_buf())];
+        let (replacement, guards) = process::make_guarded(|| {
+            let replacement = Replacement::begin(parent, operation, now_ms)?;
+            let home = replacement.home().to_path_buf();
+            Ok::<_, Failure>((replacement, vec![home]))
+        })?;
         Ok(Self {
             replacement,
             guards,

@@ -387,10 +387,16 @@ impl<'a> Read<'a> {
         }
         let token = self.text("discovery-token");
         let endpoints: Vec<&str> = values::split_list(self.text("discovery-endpoints")).collect();
-        if token.is_empty() != endpoints.is_empty() {
-            return Err(ConfigError::usage(
-                "--discovery-token and --discovery-endpoints need each other",
-            )
+        let lone = match (token.is_empty(), endpoints.is_empty()) {
+            (true, false) => Some(("discovery-endpoints", "discovery-token")),
+            (false, true) => Some(("discovery-token", "discovery-endpoints")),
+            _ => None,
+        };
+        if let Some((given, missing)) = lone {
+            return Err(ConfigError::usage(format!(
+                "{} is set without --{missing}",
+                named(given, self.source(given))
+            ))
             .hint("set both, or neither"));
         }
         match self.text("discovery-srv") {

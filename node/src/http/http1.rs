@@ -209,7 +209,7 @@ pub(super) async fn drive<S: Service>(
     options: Rc<Options>,
     shutdown: rt::Shutdown,
 ) {
-    let open = Rc::new(Cell::new(0));
+    let open = Rc::new(Requests::default());
     let watched = Rc::clone(&service);
     let counter = Rc::clone(&open);
     let upgrade = Rc::new(Cell::new(None));
@@ -256,7 +256,7 @@ pub(super) async fn drive<S: Service>(
         if let Poll::Ready(result) = Pin::new(&mut connection).poll(cx) {
             return Poll::Ready(Some(result));
         }
-        if patience.poll_over(cx, open.get() > 0, wire.read_bytes()) {
+        if patience.poll_over(cx, &open, wire.read_bytes()) {
             if patience.state == Waiting::Head {
                 watched.turned_away(TurnedAway::SlowStart);
             }
@@ -282,19 +282,27 @@ pub(super) async fn drive<S: Service>(
     }
 }
 
+/// The requests of a connection.
+#[derive(Default)]
+struct Requests {
+    begun: Cell<u64>,
+    under_way: Cell<usize>,
+}
+
 /// Counts a request from its head's end to its response's end.
-struct UnderWay(Rc<Cell<usize>>);
+struct UnderWay(Rc<Requests>);
 
 impl UnderWay {
-    fn new(counter: &Rc<Cell<usize>>) -> UnderWay {
-        counter.set(counter.get() + 1);
-        UnderWay(Rc::clone(counter))
+    fn new(requests: &Rc<Requests>) -> UnderWay {
+        requests.begun.set(requests.begun.get() + 1);
+        requests.under_way.set(requests.under_way.get() + 1);
+        UnderWay(Rc::clone(requests))
     }
 }
 
 impl Drop for UnderWay {
     fn drop(&mut self) {
-        self.0.set(self.0.get() - 1);
+        self.0.under_way.set(self.0.under_way.get() - 1);
     }
 }
 
@@ -303,6 +311,7 @@ struct Patience {
     head_timeout: Duration,
     idle_timeout: Duration,
     state: Waiting,
+    begun_before: u64,
     read_before: u64,
     sleep: Option<rt::Sleep>,
 }
@@ -323,14 +332,19 @@ impl Patience {
             head_timeout: options.first_bytes_timeout,
             idle_timeout: options.http_idle_timeout,
             state: Waiting::Head,
+            begun_before: 0,
             read_before: 0,
             sleep: Some(rt::sleep(options.first_bytes_timeout)),
         }
     }
 
-    fn poll_over(&mut self, cx: &mut Context<'_>, under_way: bool, read: u64) -> bool {
+    fn poll_over(&mut self, cx: &mut Context<'_>, requests: &Requests, read: u64) -> bool {
+        // One may have come and been answered within a single turn.
+        let begun = requests.begun.get();
+        let answered = std::mem::replace(&mut self.begun_before, begun) != begun;
         let state = match self.state {
-            _ if under_way => Waiting::Nothing,
+            _ if requests.under_way.get() > 0 => Waiting::Nothing,
+            _ if answered => Waiting::Request,
             Waiting::Nothing => Waiting::Request,
             Waiting::Request if read != self.read_before => Waiting::Head,
             same => same,
@@ -338,7 +352,7 @@ impl Patience {
         if state != Waiting::Request || self.state != Waiting::Request {
             self.read_before = read;
         }
-        if state != self.state {
+        if state != self.state || answered {
             self.state = state;
             self.sleep = match state {
                 Waiting::Head => Some(rt::sleep(self.head_timeout)),

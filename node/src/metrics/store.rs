@@ -50,7 +50,6 @@ pub struct StoreCounts {
     pub watchers: Gauge,
     pub slow_watchers: Gauge,
     pub events: Counter,
-    pub pending_event_bytes: Gauge,
     pub leases_granted: Counter,
     pub leases_renewed: Counter,
     pub leases_revoked: Counter,
@@ -76,7 +75,6 @@ impl Default for StoreCounts {
             watchers: Gauge::default(),
             slow_watchers: Gauge::default(),
             events: Counter::default(),
-            pending_event_bytes: Gauge::default(),
             leases_granted: Counter::default(),
             leases_renewed: Counter::default(),
             leases_revoked: Counter::default(),
@@ -147,11 +145,6 @@ impl StoreCounts {
                 "etcd_debugging_mvcc_slow_watcher_total",
                 "Watchers being caught up.",
                 self.slow_watchers.get(),
-            ),
-            (
-                "kvnode_watch_backlog_bytes",
-                "Bytes of events that wait for slow clients.",
-                self.pending_event_bytes.get(),
             ),
             (
                 "kvnode_cache_bytes",

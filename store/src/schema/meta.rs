@@ -28,7 +28,7 @@ pub struct Meta {
     pub key_count: u64,
     /// Bytes of all history ever written, as `hist_cost` counts.
     pub hist_total: u64,
-    /// The part of `hist_total` that is below the compact revision.
+    /// The part of `hist_total` up to the compact revision: what its changes replaced cannot be read.
     pub hist_compacted: u64,
 }
 

@@ -190,7 +190,8 @@ fn bad_text_ends_a_stream_with_an_error() {
         first.say_text("[1]");
         first.end();
         if server.kind().is_kvnode() {
-            assert_eq!(first.status(), 400);
+            // Who waits for requests has answered the head; the text may have come before that.
+            assert!(matches!(first.status(), 200 | 400));
             let line = first.line().expect("an error");
             assert_eq!(
                 (&line["error"]["code"], &line["error"]["grpc_code"]),

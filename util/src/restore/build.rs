@@ -97,8 +97,12 @@ pub fn build(
     threads: usize,
     shell: &Shell,
 ) -> Result<()> {
-    let placing = Placing::begin(target.data_dir, target.wal_dir, target.identity, &program())?;
-    let guards = placing.built().into_iter().map(process::guard).collect();
+    let (placing, guards) = process::make_guarded(|| {
+        let program = program();
+        let placing = Placing::begin(target.data_dir, target.wal_dir, target.identity, &program)?;
+        let built = placing.built();
+        Ok::<_, Failure>((placing, built))
+    })?;
     placing.notes().iter().for_each(|note| shell.note(note));
     let kv = placing.kv();
     let written = write(kvs, remake, examined, &kv, threads, shell)?;

@@ -165,8 +165,8 @@ listen-peer-urls: https://localhost:2
     let file = "discovery-config:\n  client:\n    endpoints: [a]\n";
     refused(
         from_file(file),
-        "--discovery-endpoints (from conf.yaml line 3)",
-        "list them",
+        "--discovery-endpoints (from conf.yaml line 3) is set without --discovery-token",
+        "both",
     );
     refused(
         from_file("client-transport-security: 3\n"),

@@ -38,7 +38,11 @@ fn one_way_to_find_the_founders_may_be_asked_for() {
         "--initial-cluster, --discovery-srv",
         "choose one",
     );
-    refused(load(&["--discovery-token=t"]), "need each other", "both");
+    refused(
+        load(&["--discovery-token=t"]),
+        "--discovery-token is set without --discovery-endpoints",
+        "both",
+    );
     let https = ["--discovery-token=t", "--discovery-endpoints=https://d:1"];
     refused(load(&https), "http://host:port", "");
     let both = [
