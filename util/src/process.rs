@@ -92,30 +92,45 @@ pub fn clean_up_on_signals() {
             let paths = unfinished();
             INTERRUPTED.store(true, Ordering::Release);
             paths.iter().for_each(|path| remove(path));
+            // Last, when whoever worked there has failed over them.
+            paths
+                .iter()
+                .for_each(|path| drop(std::fs::remove_file(path)));
             eprintln!("interrupted; nothing was changed");
             std::process::exit(128 + signal);
         }
     });
 }
 
-/// The other threads go on meanwhile: what they work in loses its name first, so that they find no place to write to.
+/// The other threads go on meanwhile: a directory they work in loses its name, and a file takes its place, so that they can
+/// neither write there nor make it anew. The file is the caller's to remove.
 fn remove(path: &Path) {
     let is_dir = std::fs::symlink_metadata(path).is_ok_and(|meta| meta.is_dir());
     if !is_dir {
         let _ = std::fs::remove_file(path);
         return;
     }
-    let mut away = path.as_os_str().to_owned();
-    away.push(format!(".dropped-{}", std::process::id()));
-    let away = PathBuf::from(away);
-    let path = match std::fs::rename(path, &away) {
-        Ok(()) => away,
-        Err(_) => path.to_path_buf(),
+    let away = |number: usize| {
+        let mut away = path.as_os_str().to_owned();
+        away.push(format!(".dropped-{}.{number}", std::process::id()));
+        PathBuf::from(away)
     };
-    for _ in 0..REMOVE_TRIES {
-        match std::fs::remove_dir_all(&path) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {}
-            _ => return,
+    let mut moved = Vec::new();
+    for number in 0..REMOVE_TRIES {
+        let to = away(number);
+        if std::fs::rename(path, &to).is_ok() {
+            moved.push(to);
+        }
+        if std::fs::File::create_new(path).is_ok() {
+            break;
+        }
+    }
+    for path in moved {
+        for _ in 0..REMOVE_TRIES {
+            match std::fs::remove_dir_all(&path) {
+                Err(e) if e.kind() != std::io::ErrorKind::NotFound => {}
+                _ => break,
+            }
         }
     }
 }
