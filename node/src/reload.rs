@@ -2,7 +2,7 @@
 //!
 //! All settings are read again the way the start read them: the same command line and variables, the configuration file as
 //! it is now. Settings that do not pass their checks change nothing at all. Of those that do, the ones in
-//! [`live::RELOADABLE`] are taken over; the others are named and wait for the next start. Then every hook runs: whoever
+//! `live::RELOADABLE` are taken over; the others are named and wait for the next start. Then every hook runs: whoever
 //! holds files of its own (certificates) registers one and reads them anew, whether or not a setting changed.
 
 use std::sync::{Mutex, PoisonError};
