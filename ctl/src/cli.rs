@@ -128,7 +128,9 @@ fn globals() -> Vec<Arg> {
     let list = vec![
         text("endpoints", "127.0.0.1:2379", "Where servers listen: host:port, http://, https://, unix://, unixs://; separated by commas")
             .action(ArgAction::Append),
-        text("write-out", "simple", "Form of the output: fields, json, protobuf, simple, table").short('w'),
+        text("write-out", "simple", "Form of the output: fields, json, jsonl (get, watch), protobuf, simple, table").short('w'),
+        text("json-ids", "number", "Ids and other 64-bit numbers in JSON: number, string"),
+        text("encoding", "base64", "Keys and values in JSON: base64, utf8, hex"),
         flag("hex", "Print bytes and ids in hexadecimal"),
         text("dial-timeout", "2s", "Longest time to find an endpoint that answers"),
         text("command-timeout", "5s", "Longest time for a short command"),
@@ -188,6 +190,7 @@ pub fn get() -> Command {
             "10000",
             "Pairs per request when a whole range is read; 0 reads it at once",
         ))
+        .arg(flag("no-paging", "Read the range with one request"))
 }
 
 pub fn put() -> Command {

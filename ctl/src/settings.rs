@@ -10,7 +10,7 @@ use kvnode_client::{Config, Credentials, Tls};
 
 use crate::failure::{Failure, Result, code};
 use crate::golang;
-use crate::output::Format;
+use crate::output::{Bytes, Format, Style};
 use crate::terminal;
 
 /// Pings etcdctl's defaults ask for; servers forbid more than one in ten seconds.
@@ -43,6 +43,7 @@ impl Settings {
             .filter(|endpoint| !endpoint.is_empty())
             .collect();
         let format = Format::parse(&get("write-out").0)?;
+        style(&get("json-ids").0, &get("encoding").0)?.choose();
         let (command_timeout, source) = duration(matches, "command-timeout")?;
         let tls = tls(matches)?;
         let secure = !boolean(matches, "insecure-transport")?;
@@ -112,6 +113,28 @@ pub fn credentials(user: &str, password: &str, prompt: &str) -> Result<Credentia
         (password, _) => (user.to_owned(), password.to_owned()),
     };
     Ok(Credentials::Password { name, password })
+}
+
+fn style(numbers: &str, bytes: &str) -> Result<Style> {
+    let bad = |flag: &str, value: &str, known: &str| {
+        Err(
+            Failure::new(code::BAD_FEATURE, format!("unknown {flag} {value:?}"))
+                .next(format!("--{flag}={known}")),
+        )
+    };
+    Ok(Style {
+        bytes: match bytes {
+            "base64" => Bytes::Base64,
+            "utf8" => Bytes::Text,
+            "hex" => Bytes::Hex,
+            other => return bad("encoding", other, "base64|utf8|hex"),
+        },
+        numbers_as_strings: match numbers {
+            "number" => false,
+            "string" => true,
+            other => return bad("json-ids", other, "number|string"),
+        },
+    })
 }
 
 /// A flag's value as text, and whether the caller gave it.

@@ -145,6 +145,61 @@ fn keys_are_read_by_prefix_limit_revision_order_and_count() {
 }
 
 #[test]
+fn json_has_lines_strings_and_encodings_for_those_who_ask() {
+    let tour = Tour::new();
+    tour.ok("put a \u{e4}");
+    tour.ok("put b 2");
+    let first = "{\"key\":\"a\",\"create_revision\":2,\"mod_revision\":2,\"version\":1,\"value\":\"\u{e4}\"}\n";
+    let second =
+        "{\"key\":\"b\",\"create_revision\":3,\"mod_revision\":3,\"version\":1,\"value\":\"2\"}\n";
+    for paging in ["", "--page-size 1", "--no-paging"] {
+        let lines = tour.ok(&format!(
+            "get --from-key a --encoding utf8 -w jsonl {paging}"
+        ));
+        assert_eq!(lines, format!("{first}{second}"), "{paging}");
+    }
+    assert_eq!(
+        tour.ok("watch b --rev 1 --max-events 1 -w jsonl --encoding hex --json-ids string"),
+        "{\"kv\":{\"key\":\"62\",\"create_revision\":\"3\",\"mod_revision\":\"3\",\"version\":\"1\",\"value\":\"32\"}}\n"
+    );
+    let whole = tour.ok("get a -w json --json-ids string");
+    assert!(
+        whole.starts_with("{\"header\":{\"cluster_id\":\"") && whole.contains("\"key\":\"YQ==\""),
+        "{whole}"
+    );
+    for form in ["json", "fields", "jsonl"] {
+        let counted = tour.ok(&format!("get --from-key a --count-only -w {form}"));
+        assert!(
+            counted.contains('2') && !counted.contains("kvs"),
+            "{counted}"
+        );
+    }
+    tour.run("put c 3 -w jsonl")
+        .fails(4, "jsonl not supported as output format");
+    tour.run("get a --encoding ascii")
+        .fails(4, "--encoding=base64|utf8|hex");
+    assert_eq!(tour.ok("get c"), "");
+}
+
+#[test]
+fn deleting_every_key_needs_a_yes() {
+    let tour = Tour::new();
+    tour.ok("put a 1");
+    tour.ok("put b 2");
+    let everything = |flag: &str, more: &str| {
+        let mut command = tour.command(&format!("del {more}"));
+        command.args([flag, ""]);
+        tool::run(command, "y\n", LIMIT)
+    };
+    for flag in ["--prefix", "--from-key"] {
+        everything(flag, "").fails(128, "next:  kvctl del --prefix '' --yes");
+        assert_eq!(everything(flag, "--dry-run").ok(), "2\n");
+    }
+    assert_eq!(tour.ok("get --from-key a --count-only"), "2\n");
+    assert_eq!(everything("--prefix", "--yes").ok(), "2\n");
+}
+
+#[test]
 fn watches_print_run_programs_and_take_commands() {
     let tour = Tour::new();
     tour.ok("put w0 before");
