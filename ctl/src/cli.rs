@@ -256,6 +256,7 @@ fn key_values() -> Vec<Command> {
         put(),
         del(),
         leaf("txn", "", "Run a transaction read from stdin")
+            .alias("t")
             .long_about(
                 "Run a transaction read from stdin: compares, an empty line, what to do if all hold, an empty line, what to do\n\
                  otherwise, an empty line.\n\n\
@@ -311,7 +312,9 @@ fn maintenance() -> Vec<Command> {
                     .arg(text("peer-urls", "", "Where the other members reach the new one"))
                     .arg(text("wait", "10m", "Longest time for the new member to start and catch up")),
             ),
+        // `s` and `t` meant these two before there were status and top.
         group("snapshot", "Snapshots")
+            .alias("s")
             .subcommand(leaf("save", "FILE", "Save the state of a member to a file, verified")),
         group("downgrade", "Downgrades")
             .subcommand(leaf("validate", "VERSION", "Check whether a downgrade is possible"))
@@ -492,6 +495,37 @@ fn utilities() -> Vec<Command> {
             ))
             .arg(number("depth", "1", "Parts that make a group")),
         leaf(
+            "history",
+            "KEY",
+            "Show the versions of a key that the store still has",
+        )
+        .after_long_help("Example: kvctl history /config/x"),
+        leaf(
+            "status",
+            "",
+            "Show the whole cluster: members, leader, lag, space, alarms",
+        )
+        .after_long_help(
+            "Exit code 1 if there is no leader, a member does not answer or an alarm is on.",
+        ),
+        leaf(
+            "top",
+            "[PREFIX]",
+            "Show which prefixes change how often, as it happens",
+        )
+        .after_long_help("Example: kvctl top /config/ --depth 2 --seconds 10")
+        .arg(text(
+            "separator",
+            "/",
+            "What parts of a key are separated by",
+        ))
+        .arg(number("depth", "1", "Parts that make a group"))
+        .arg(number(
+            "seconds",
+            "0",
+            "Count so long, report once and leave; 0 reports each second",
+        )),
+        leaf(
             "completion",
             "bash|zsh|fish|powershell",
             "Print a completion script",
@@ -537,6 +571,7 @@ mod tests {
         assert_eq!(path("ma dest"), "make-mirror ");
         assert_eq!(path("s save f"), "snapshot save");
         assert_eq!(path("w k"), "watch ");
+        assert_eq!(path("t"), "txn ");
         assert!(parse("m list").is_err(), "ambiguous");
         assert!(parse("nonsense").is_err());
     }

@@ -535,6 +535,91 @@ fn space_is_shown_by_prefix() {
 }
 
 #[test]
+fn the_history_of_a_key_has_every_version_left_and_every_deletion() {
+    let tour = Tour::new();
+    for line in ["put k 1", "put k 2", "put other x", "del k", "put k 3"] {
+        tour.ok(line);
+    }
+    assert_eq!(
+        tour.ok("history k"),
+        "revision 2 PUT version 1\n1\nrevision 3 PUT version 2\n2\nrevision 5 DELETE\nrevision 6 PUT version 1\n3\n"
+    );
+    assert_eq!(tour.ok("history nothing"), "");
+    // What was alive at the compaction is still there, what was before is not.
+    tour.ok("compaction 4");
+    let left = tour.run("history k -w json --encoding utf8");
+    assert!(left.stderr.contains("compacted at revision 4"), "{left:?}");
+    assert_eq!(
+        left.ok(),
+        "{\"mod_revision\":3,\"type\":\"PUT\",\"create_revision\":2,\"version\":2,\"value\":\"2\"}\n\
+         {\"mod_revision\":5,\"type\":\"DELETE\"}\n\
+         {\"mod_revision\":6,\"type\":\"PUT\",\"create_revision\":6,\"version\":1,\"value\":\"3\"}\n"
+    );
+    tour.run("history").fails(128, "kvctl history --help");
+}
+
+#[test]
+fn the_cluster_is_shown_on_one_screen() {
+    let tour = Tour::new();
+    tour.ok("put k v");
+    let screen = tour.ok("status");
+    for part in [
+        ", 1 members, leader test, term 2, revision 2\n",
+        "  leader  ",
+        "alarms: none\n",
+        &tour.server.url(),
+    ] {
+        assert!(screen.contains(part), "{part}: {screen}");
+    }
+    let json = tour.ok("status -w json");
+    assert!(
+        json.contains("\"role\":\"leader\"") && json.ends_with("\"alarms\":[]}\n"),
+        "{json}"
+    );
+    // Somebody who never comes up is seen, and is a reason to exit with 1.
+    let peer = format!("http://127.0.0.1:{}", free_port());
+    tour.ok(&format!("member add late --learner --peer-urls {peer}"));
+    let missing = tour.run("status");
+    missing.fails(1, "Error: a member does not answer\nnext:  ");
+    assert!(missing.stdout.contains("not started yet"), "{missing:?}");
+    assert!(
+        tour.ok("defrag --cluster")
+            .starts_with("Finished defragmenting etcd member[")
+    );
+}
+
+#[test]
+fn the_changes_of_a_while_are_counted_by_prefix() {
+    let tour = Tour::new();
+    let mut counting = tour.start("top --seconds 3 -w json");
+    let (lines, written) = std::thread::scope(|scope| {
+        let writer = scope.spawn(|| {
+            // Until the watch is there, writes may come before it.
+            let begun = Instant::now();
+            while begun.elapsed() < Duration::from_secs(3) {
+                tour.ok("put a/x 1");
+                tour.ok("put a/y 1");
+                tour.ok("put b/x 1");
+                tour.ok("del b/x");
+            }
+        });
+        let lines = [counting.line(), counting.line()];
+        let joined = writer.join();
+        (lines, joined.is_ok())
+    });
+    assert!(written);
+    for prefix in ["a/", "b/"] {
+        let line = lines
+            .iter()
+            .find(|line| line.contains(&format!("\"prefix\":\"{prefix}\"")));
+        let line = line.unwrap_or_else(|| panic!("{prefix}: {lines:?}"));
+        let deletes = line.contains("\"deletes\":0,");
+        assert_eq!(deletes, prefix == "a/", "{line}");
+    }
+    assert_eq!(counting.end(), 0);
+}
+
+#[test]
 fn the_performance_check_judges_and_cleans_up() {
     let tour = Tour::new();
     let ran = tour.run("check perf --duration 1 --auto-compact");

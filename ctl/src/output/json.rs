@@ -132,6 +132,10 @@ impl Object {
         }
     }
 
+    pub fn texts(self, name: &str, items: &[String]) -> Object {
+        self.raw(name, array(items.iter().map(|item| string(item))))
+    }
+
     pub fn header(self, value: Option<&api::ResponseHeader>) -> Object {
         match value {
             Some(value) => self.raw("header", header(value)),
