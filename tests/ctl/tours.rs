@@ -4,6 +4,7 @@ use std::io::Write as _;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use kvnode_tests::cluster::Cluster;
 use kvnode_tests::server::free_port;
 use kvnode_tests::{Options, Server, build};
 
@@ -617,6 +618,90 @@ fn the_changes_of_a_while_are_counted_by_prefix() {
         assert_eq!(deletes, prefix == "a/", "{line}");
     }
     assert_eq!(counting.end(), 0);
+}
+
+#[test]
+fn a_socket_in_the_file_system_is_an_endpoint_too() {
+    let directory = std::env::temp_dir();
+    let socket = directory.join(format!("kvctl-{}.sock", std::process::id()));
+    let port = free_port();
+    let server = Server::start(Options::default().client_port(port).arg(format!(
+        "--listen-client-urls=http://127.0.0.1:{port},unix://{}",
+        socket.display()
+    )));
+    let endpoint = format!("unix://{}", socket.display());
+    let run = |line: &str| tool::run(kvctl(&endpoint, line), "", LIMIT);
+    assert_eq!(run("put k v").ok(), "OK\n");
+    assert_eq!(run("get k").ok(), "k\nv\n");
+    assert!(run("endpoint health").ok().starts_with(&endpoint));
+    drop(server);
+    let _ = std::fs::remove_file(&socket);
+    run("get k --dial-timeout 200ms").fails(1, &format!("tried: {endpoint}: "));
+}
+
+#[test]
+fn a_snapshot_comes_from_a_follower_and_the_leader_is_defragmented_last() {
+    let cluster = Cluster::start(3, Options::default());
+    let endpoints: Vec<String> = (0..3)
+        .map(|number| cluster.member(number).address().to_string())
+        .collect();
+    let all = endpoints.join(",");
+    let run = |line: &str| {
+        let mut command = kvctl(&all, line);
+        command.current_dir(cluster.member(0).home());
+        tool::run(command, "", LIMIT)
+    };
+    run("put k v").ok();
+    let leader = || {
+        let states = run("endpoint status").ok();
+        let leads = |line: &&str| line.split(", ").nth(8) == Some("true");
+        let line = states.lines().find(leads)?;
+        Some(line.split(", ").next()?.to_owned())
+    };
+    // With the same leader all the time the order is known; it may change on a busy machine.
+    let mut seen = None;
+    eventually(|| {
+        let before = leader();
+        let screen = run("status").ok();
+        let defragmented = run("defrag --cluster").ok();
+        let saved = run("snapshot save cluster.db");
+        seen = before
+            .filter(|before| Some(before) == leader().as_ref())
+            .map(|leader| (leader, screen, defragmented, saved));
+        seen.is_some()
+    });
+    let (leader, screen, defragmented, saved) = seen.expect("a look");
+    assert_eq!(screen.matches("  follower  ").count(), 2, "{screen}");
+    let last = defragmented.lines().last().expect("three lines");
+    assert!(
+        defragmented.lines().count() == 3 && last.contains(&leader),
+        "{leader}: {defragmented}"
+    );
+    let from = saved.stderr.lines().next().unwrap_or_default().to_owned();
+    let from = from.strip_prefix("taking the snapshot from ");
+    assert!(
+        from.is_some_and(|from| from != leader && endpoints.iter().any(|one| one == from)),
+        "{leader}: {saved:?}"
+    );
+    saved.ok();
+}
+
+#[test]
+fn the_memory_of_many_keys_is_measured_and_the_keys_are_taken_away() {
+    let tour = Tour::new();
+    let mut check = tour.command("check datascale --load s --auto-compact");
+    check.env("HOME", tour.server.home());
+    let ran = tool::run(check, "", 4 * LIMIT);
+    assert!(
+        ran.stdout
+            .contains("PASS: Approximate system memory used : "),
+        "{ran:?}"
+    );
+    assert_eq!(ran.code, 0, "{ran:?}");
+    assert_eq!(
+        tour.ok("get --prefix /etcdctl-check-datascale/ --count-only"),
+        "0\n"
+    );
 }
 
 #[test]
