@@ -147,8 +147,9 @@ fn globals() -> Vec<Arg> {
         text("auth-jwt-token", "", "Token made elsewhere"),
         text("user", "", "NAME or NAME:PASSWORD; the password is asked for if missing"),
         text("password", "", "Password of --user"),
-        text("discovery-srv", "", "Domain whose DNS records name the endpoints (not supported)").short('d'),
-        text("discovery-srv-name", "", "Service name in those records (not supported)"),
+        text("discovery-srv", "", "Domain whose DNS records name the endpoints, instead of --endpoints").short('d'),
+        text("discovery-srv-name", "", "What follows etcd-client- in the service's name"),
+        text("discovery-dns", "", "DNS servers to ask for them, address or address:port; those of /etc/resolv.conf if empty"),
         flag("debug", "Print every global flag and what the client does"),
     ];
     list.into_iter()

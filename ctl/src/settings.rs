@@ -8,6 +8,7 @@ use clap::ArgMatches;
 use clap::parser::ValueSource;
 use kvnode_client::{Config, Credentials, Tls};
 
+use crate::discovery;
 use crate::failure::{Failure, Result, code};
 use crate::golang;
 use crate::output::{Bytes, Format, Style};
@@ -37,7 +38,7 @@ impl Settings {
     pub fn of(matches: &ArgMatches) -> Result<Settings> {
         let get = |name: &str| value(matches, name);
         let (endpoints, _) = get("endpoints");
-        let endpoints: Vec<String> = endpoints
+        let mut endpoints: Vec<String> = endpoints
             .split(',')
             .map(|endpoint| endpoint.trim().to_owned())
             .filter(|endpoint| !endpoint.is_empty())
@@ -45,13 +46,20 @@ impl Settings {
         let format = Format::parse(&get("write-out").0)?;
         style(&get("json-ids").0, &get("encoding").0)?.choose();
         let (command_timeout, source) = duration(matches, "command-timeout")?;
-        let tls = tls(matches)?;
+        let mut tls = tls(matches)?;
         let secure = !boolean(matches, "insecure-transport")?;
-        if !get("discovery-srv").0.is_empty() {
-            return Err(
-                Failure::new(code::ERROR, "--discovery-srv is not supported")
-                    .next("kvctl --endpoints HOST:PORT,... COMMAND"),
-            );
+        let domain = get("discovery-srv").0;
+        if !domain.is_empty() {
+            let plain_too = boolean(matches, "insecure-discovery")?;
+            let servers = discovery::servers(&get("discovery-dns").0)?;
+            let name = get("discovery-srv-name").0;
+            endpoints = discovery::endpoints(&domain, &name, plain_too, |name| {
+                kvnode_dns::services(&servers, name)
+            })?;
+            if !plain_too {
+                // Whoever answers must be of that domain: the records may be forged.
+                tls.server_name = Some(domain);
+            }
         }
         if boolean(matches, "debug")? {
             for name in crate::cli::global_names() {

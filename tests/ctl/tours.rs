@@ -704,6 +704,63 @@ fn the_memory_of_many_keys_is_measured_and_the_keys_are_taken_away() {
     );
 }
 
+/// A DNS server on loopback that knows one name, whose SRV record is this port at localhost; others do not exist.
+fn dns_server(known: &'static str, port: u16) -> std::net::SocketAddr {
+    let socket = std::net::UdpSocket::bind("127.0.0.1:0").expect("a port");
+    let address = socket.local_addr().expect("bound");
+    std::thread::spawn(move || {
+        let mut buffer = [0; 512];
+        while let Ok((length, from)) = socket.recv_from(&mut buffer) {
+            let mut answer = buffer[..length].to_vec();
+            let labels: Vec<u8> = known
+                .split('.')
+                .flat_map(|label| {
+                    let length = u8::try_from(label.len()).expect("a label");
+                    std::iter::once(length).chain(label.bytes())
+                })
+                .collect();
+            answer[2] = 0x81;
+            if buffer[12..length].starts_with(&labels) {
+                answer[7] = 1;
+                // The name asked for, SRV, IN, 60 s, 17 bytes: priority, weight, port, localhost.
+                answer.extend([0xc0, 12, 0, 33, 0, 1, 0, 0, 0, 60, 0, 17, 0, 0, 0, 0]);
+                answer.extend(port.to_be_bytes());
+                answer.extend(b"\x09localhost\0");
+            } else {
+                answer[3] = 3;
+            }
+            let _ = socket.send_to(&answer, from);
+        }
+    });
+    address
+}
+
+#[test]
+fn endpoints_are_found_by_dns_records() {
+    let tour = Tour::new();
+    let dns = dns_server(
+        "_etcd-client-blue._tcp.example.com",
+        tour.server.address().port(),
+    );
+    let run = |line: &str| {
+        let line = format!("{line} --discovery-dns {dns} --discovery-srv example.com");
+        tool::run(kvctl("127.0.0.1:1", &line), "", LIMIT)
+    };
+    let found = "--discovery-srv-name blue";
+    assert_eq!(run(&format!("put k v {found}")).ok(), "OK\n");
+    let health = run(&format!("endpoint health {found}")).ok();
+    assert!(health.starts_with("http://localhost:"), "{health}");
+    let plain = run(&format!("get k {found} --insecure-discovery=false"));
+    plain.fails(
+        1,
+        "ignoring discovered insecure endpoint \"http://localhost:",
+    );
+    run("get k").fails(
+        1,
+        "no endpoints by _etcd-client-ssl._tcp.example.com or _etcd-client._tcp.example.com: there are none",
+    );
+}
+
 #[test]
 fn the_performance_check_judges_and_cleans_up() {
     let tour = Tour::new();
