@@ -128,7 +128,9 @@ fn globals() -> Vec<Arg> {
     let list = vec![
         text("endpoints", "127.0.0.1:2379", "Where servers listen: host:port, http://, https://, unix://, unixs://; separated by commas")
             .action(ArgAction::Append),
-        text("write-out", "simple", "Form of the output: fields, json, protobuf, simple, table").short('w'),
+        text("write-out", "simple", "Form of the output: fields, json, jsonl (get, watch), protobuf, simple, table").short('w'),
+        text("json-ids", "number", "Ids and other 64-bit numbers in JSON: number, string"),
+        text("encoding", "base64", "Keys and values in JSON: base64, utf8, hex"),
         flag("hex", "Print bytes and ids in hexadecimal"),
         text("dial-timeout", "2s", "Longest time to find an endpoint that answers"),
         text("command-timeout", "5s", "Longest time for a short command"),
@@ -145,8 +147,9 @@ fn globals() -> Vec<Arg> {
         text("auth-jwt-token", "", "Token made elsewhere"),
         text("user", "", "NAME or NAME:PASSWORD; the password is asked for if missing"),
         text("password", "", "Password of --user"),
-        text("discovery-srv", "", "Domain whose DNS records name the endpoints (not supported)").short('d'),
-        text("discovery-srv-name", "", "Service name in those records (not supported)"),
+        text("discovery-srv", "", "Domain whose DNS records name the endpoints, instead of --endpoints").short('d'),
+        text("discovery-srv-name", "", "What follows etcd-client- in the service's name"),
+        text("discovery-dns", "", "DNS servers to ask for them, address or address:port; those of /etc/resolv.conf if empty"),
         flag("debug", "Print every global flag and what the client does"),
     ];
     list.into_iter()
@@ -188,6 +191,7 @@ pub fn get() -> Command {
             "10000",
             "Pairs per request when a whole range is read; 0 reads it at once",
         ))
+        .arg(flag("no-paging", "Read the range with one request"))
 }
 
 pub fn put() -> Command {
@@ -253,6 +257,7 @@ fn key_values() -> Vec<Command> {
         put(),
         del(),
         leaf("txn", "", "Run a transaction read from stdin")
+            .alias("t")
             .long_about(
                 "Run a transaction read from stdin: compares, an empty line, what to do if all hold, an empty line, what to do\n\
                  otherwise, an empty line.\n\n\
@@ -308,7 +313,9 @@ fn maintenance() -> Vec<Command> {
                     .arg(text("peer-urls", "", "Where the other members reach the new one"))
                     .arg(text("wait", "10m", "Longest time for the new member to start and catch up")),
             ),
+        // `s` and `t` meant these two before there were status and top.
         group("snapshot", "Snapshots")
+            .alias("s")
             .subcommand(leaf("save", "FILE", "Save the state of a member to a file, verified")),
         group("downgrade", "Downgrades")
             .subcommand(leaf("validate", "VERSION", "Check whether a downgrade is possible"))
@@ -489,6 +496,37 @@ fn utilities() -> Vec<Command> {
             ))
             .arg(number("depth", "1", "Parts that make a group")),
         leaf(
+            "history",
+            "KEY",
+            "Show the versions of a key that the store still has",
+        )
+        .after_long_help("Example: kvctl history /config/x"),
+        leaf(
+            "status",
+            "",
+            "Show the whole cluster: members, leader, lag, space, alarms",
+        )
+        .after_long_help(
+            "Exit code 1 if there is no leader, a member does not answer or an alarm is on.",
+        ),
+        leaf(
+            "top",
+            "[PREFIX]",
+            "Show which prefixes change how often, as it happens",
+        )
+        .after_long_help("Example: kvctl top /config/ --depth 2 --seconds 10")
+        .arg(text(
+            "separator",
+            "/",
+            "What parts of a key are separated by",
+        ))
+        .arg(number("depth", "1", "Parts that make a group"))
+        .arg(number(
+            "seconds",
+            "0",
+            "Count so long, report once and leave; 0 reports each second",
+        )),
+        leaf(
             "completion",
             "bash|zsh|fish|powershell",
             "Print a completion script",
@@ -534,6 +572,7 @@ mod tests {
         assert_eq!(path("ma dest"), "make-mirror ");
         assert_eq!(path("s save f"), "snapshot save");
         assert_eq!(path("w k"), "watch ");
+        assert_eq!(path("t"), "txn ");
         assert!(parse("m list").is_err(), "ambiguous");
         assert!(parse("nonsense").is_err());
     }

@@ -5,13 +5,16 @@ mod bench;
 mod cluster;
 mod concurrency;
 mod du;
+mod history;
 mod kv;
 mod lease;
 mod maintenance;
 pub mod manual;
 mod mirror;
+mod overview;
 mod replace;
 mod snapshot;
+mod top;
 mod txn;
 mod watch;
 
@@ -81,6 +84,9 @@ pub async fn run(matches: &ArgMatches, arguments: &[OsString]) -> Result<()> {
         "check perf" => bench::perf(context).await,
         "check datascale" => bench::datascale(context).await,
         "du" => du::run(context).await,
+        "history" => history::run(context).await,
+        "status" => overview::run(context).await,
+        "top" => top::run(context).await,
         other => Err(Failure::new(
             code::ERROR,
             format!("unknown command {other:?} for \"kvctl\""),

@@ -6,6 +6,7 @@
 mod cli;
 mod commands;
 mod context;
+mod discovery;
 mod failure;
 mod golang;
 mod output;

@@ -17,7 +17,7 @@ use kvnode_client::api::Message;
 
 use crate::failure::{Failure, Result, code};
 
-pub use json::{Object, kind as event_kind};
+pub use json::{Bytes, Object, Style, kind as event_kind};
 pub use lists::{Hash, Health, State};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,15 +25,25 @@ pub enum Format {
     Simple,
     Fields,
     Json,
+    /// An object for each pair or event, one per line.
+    Lines,
     Protobuf,
     Table,
 }
 
-/// All but the table.
+/// All that etcdctl has but the table.
 pub const ALL: &[Format] = &[
     Format::Simple,
     Format::Fields,
     Format::Json,
+    Format::Protobuf,
+];
+/// For answers that are a list of pairs or events.
+pub const WITH_LINES: &[Format] = &[
+    Format::Simple,
+    Format::Fields,
+    Format::Json,
+    Format::Lines,
     Format::Protobuf,
 ];
 /// For what etcdctl never gave fields.
@@ -42,7 +52,7 @@ pub const NO_FIELDS: &[Format] = &[Format::Simple, Format::Json, Format::Protobu
 pub const NO_PROTOBUF: &[Format] = &[Format::Simple, Format::Fields, Format::Json];
 /// For lists of endpoints.
 pub const LISTS: &[Format] = &[Format::Simple, Format::Fields, Format::Json, Format::Table];
-/// Everything.
+/// Everything that etcdctl has.
 pub const WITH_TABLE: &[Format] = &[
     Format::Simple,
     Format::Fields,
@@ -53,12 +63,12 @@ pub const WITH_TABLE: &[Format] = &[
 
 impl Format {
     pub fn parse(name: &str) -> Result<Format> {
-        let all = WITH_TABLE.iter().copied();
-        all.into_iter()
+        let all = WITH_TABLE.iter().chain(&[Format::Lines]);
+        all.copied()
             .find(|format| format.name() == name)
             .ok_or_else(|| {
                 Failure::new(code::BAD_FEATURE, "unsupported output format")
-                    .next("--write-out=simple|fields|json|protobuf|table")
+                    .next("--write-out=simple|fields|json|jsonl|protobuf|table")
             })
     }
 
@@ -67,6 +77,7 @@ impl Format {
             Format::Simple => "simple",
             Format::Fields => "fields",
             Format::Json => "json",
+            Format::Lines => "jsonl",
             Format::Protobuf => "protobuf",
             Format::Table => "table",
         }
@@ -98,7 +109,15 @@ impl Printer {
         self.format == Format::Simple
     }
 
+    /// The form shows pairs and nothing of the answer around them, so that pages of one range can be shown as they come.
+    pub fn shows_pairs_alone(&self) -> bool {
+        matches!(self.format, Format::Simple | Format::Lines)
+    }
+
     pub fn range(&self, answer: &api::RangeResponse) -> Result<()> {
+        if self.format == Format::Lines && !self.count_only {
+            return say(json::lines(answer.kvs.iter().map(json::pair)));
+        }
         self.show(
             answer,
             || self.simple_range(answer),
@@ -134,8 +153,22 @@ impl Printer {
         )
     }
 
+    /// How far a watch is; not an event, so it is no object among them.
+    pub fn progress(&self, revision: i64) -> Result<()> {
+        match self.format {
+            Format::Lines => {
+                eprintln!("progress notify: {revision}");
+                Ok(())
+            }
+            _ => say_line(&format!("progress notify: {revision}")),
+        }
+    }
+
     /// A response of a watch, or how it ended.
     pub fn watch(&self, answer: &api::WatchResponse) -> Result<()> {
+        if self.format == Format::Lines && !answer.canceled {
+            return say(json::lines(answer.events.iter().map(json::event)));
+        }
         // What Go's client hands on of it.
         let message = api::WatchResponse {
             watch_id: 0,
@@ -448,7 +481,7 @@ impl Printer {
     ) -> Result<()> {
         match self.format {
             Format::Simple => say(simple().as_ref()),
-            Format::Json => say_line(&json().end()),
+            Format::Json | Format::Lines => say_line(&json().end()),
             Format::Protobuf => say(message.encode_to_vec()),
             Format::Fields | Format::Table => {
                 let mut all = fields::Fields::new(self.hex);

@@ -8,9 +8,10 @@ use clap::ArgMatches;
 use clap::parser::ValueSource;
 use kvnode_client::{Config, Credentials, Tls};
 
+use crate::discovery;
 use crate::failure::{Failure, Result, code};
 use crate::golang;
-use crate::output::Format;
+use crate::output::{Bytes, Format, Style};
 use crate::terminal;
 
 /// Pings etcdctl's defaults ask for; servers forbid more than one in ten seconds.
@@ -37,20 +38,28 @@ impl Settings {
     pub fn of(matches: &ArgMatches) -> Result<Settings> {
         let get = |name: &str| value(matches, name);
         let (endpoints, _) = get("endpoints");
-        let endpoints: Vec<String> = endpoints
+        let mut endpoints: Vec<String> = endpoints
             .split(',')
             .map(|endpoint| endpoint.trim().to_owned())
             .filter(|endpoint| !endpoint.is_empty())
             .collect();
         let format = Format::parse(&get("write-out").0)?;
+        style(&get("json-ids").0, &get("encoding").0)?.choose();
         let (command_timeout, source) = duration(matches, "command-timeout")?;
-        let tls = tls(matches)?;
+        let mut tls = tls(matches)?;
         let secure = !boolean(matches, "insecure-transport")?;
-        if !get("discovery-srv").0.is_empty() {
-            return Err(
-                Failure::new(code::ERROR, "--discovery-srv is not supported")
-                    .next("kvctl --endpoints HOST:PORT,... COMMAND"),
-            );
+        let domain = get("discovery-srv").0;
+        if !domain.is_empty() {
+            let plain_too = boolean(matches, "insecure-discovery")?;
+            let servers = discovery::servers(&get("discovery-dns").0)?;
+            let name = get("discovery-srv-name").0;
+            endpoints = discovery::endpoints(&domain, &name, plain_too, |name| {
+                kvnode_dns::services(&servers, name)
+            })?;
+            if !plain_too {
+                // Whoever answers must be of that domain: the records may be forged.
+                tls.server_name = Some(domain);
+            }
         }
         if boolean(matches, "debug")? {
             for name in crate::cli::global_names() {
@@ -112,6 +121,28 @@ pub fn credentials(user: &str, password: &str, prompt: &str) -> Result<Credentia
         (password, _) => (user.to_owned(), password.to_owned()),
     };
     Ok(Credentials::Password { name, password })
+}
+
+fn style(numbers: &str, bytes: &str) -> Result<Style> {
+    let bad = |flag: &str, value: &str, known: &str| {
+        Err(
+            Failure::new(code::BAD_FEATURE, format!("unknown {flag} {value:?}"))
+                .next(format!("--{flag}={known}")),
+        )
+    };
+    Ok(Style {
+        bytes: match bytes {
+            "base64" => Bytes::Base64,
+            "utf8" => Bytes::Text,
+            "hex" => Bytes::Hex,
+            other => return bad("encoding", other, "base64|utf8|hex"),
+        },
+        numbers_as_strings: match numbers {
+            "number" => false,
+            "string" => true,
+            other => return bad("json-ids", other, "number|string"),
+        },
+    })
 }
 
 /// A flag's value as text, and whether the caller gave it.

@@ -21,9 +21,10 @@ pub fn password(prompt: &str) -> io::Result<String> {
         .map_err(|error| io::Error::other(format!("stdin is no terminal ({error})")))?;
     let mut silent = before.clone();
     silent.local_modes.remove(LocalModes::ECHO);
-    eprint!("{prompt}");
-    io::stderr().flush()?;
+    // What was typed before is dropped with the echo, so the prompt comes after.
     tcsetattr(&stdin, OptionalActions::Flush, &silent)?;
+    eprint!("{prompt}");
+    let _ = io::stderr().flush();
     let mut line = String::new();
     let read = stdin.lock().read_line(&mut line);
     tcsetattr(&stdin, OptionalActions::Flush, &before)?;

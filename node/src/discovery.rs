@@ -5,7 +5,6 @@
 //! runs at the start, before there is an executor.
 
 mod base64;
-mod dns;
 mod http;
 mod registry;
 mod srv;
@@ -29,10 +28,12 @@ pub fn find(config: &Config, discovery: &Discovery, notify: &Notify) -> Result<S
     let found = match discovery {
         Discovery::Srv(settings) => {
             let servers = match settings.servers.as_slice() {
-                [] => dns::servers(&std::fs::read_to_string(RESOLV_CONF).unwrap_or_default()),
+                [] => {
+                    kvnode_dns::servers(&std::fs::read_to_string(RESOLV_CONF).unwrap_or_default())
+                }
                 given => given.to_vec(),
             };
-            let records = |name: &str| dns::services(&servers, name);
+            let records = |name: &str| kvnode_dns::services(&servers, name);
             let addresses = |host: &str, port| -> Vec<SocketAddr> {
                 let found = (host, port).to_socket_addrs();
                 found.map_or_else(|_| Vec::new(), Iterator::collect)

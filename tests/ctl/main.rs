@@ -2,6 +2,7 @@
 
 mod client;
 mod table;
+mod terminal;
 mod tls;
 mod tool;
 mod tours;

@@ -4,6 +4,7 @@ use std::io::Write as _;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use kvnode_tests::cluster::Cluster;
 use kvnode_tests::server::free_port;
 use kvnode_tests::{Options, Server, build};
 
@@ -142,6 +143,61 @@ fn keys_are_read_by_prefix_limit_revision_order_and_count() {
         tour.ok("get from-stdin --print-value-only"),
         "several\nlines\n"
     );
+}
+
+#[test]
+fn json_has_lines_strings_and_encodings_for_those_who_ask() {
+    let tour = Tour::new();
+    tour.ok("put a \u{e4}");
+    tour.ok("put b 2");
+    let first = "{\"key\":\"a\",\"create_revision\":2,\"mod_revision\":2,\"version\":1,\"value\":\"\u{e4}\"}\n";
+    let second =
+        "{\"key\":\"b\",\"create_revision\":3,\"mod_revision\":3,\"version\":1,\"value\":\"2\"}\n";
+    for paging in ["", "--page-size 1", "--no-paging"] {
+        let lines = tour.ok(&format!(
+            "get --from-key a --encoding utf8 -w jsonl {paging}"
+        ));
+        assert_eq!(lines, format!("{first}{second}"), "{paging}");
+    }
+    assert_eq!(
+        tour.ok("watch b --rev 1 --max-events 1 -w jsonl --encoding hex --json-ids string"),
+        "{\"kv\":{\"key\":\"62\",\"create_revision\":\"3\",\"mod_revision\":\"3\",\"version\":\"1\",\"value\":\"32\"}}\n"
+    );
+    let whole = tour.ok("get a -w json --json-ids string");
+    assert!(
+        whole.starts_with("{\"header\":{\"cluster_id\":\"") && whole.contains("\"key\":\"YQ==\""),
+        "{whole}"
+    );
+    for form in ["json", "fields", "jsonl"] {
+        let counted = tour.ok(&format!("get --from-key a --count-only -w {form}"));
+        assert!(
+            counted.contains('2') && !counted.contains("kvs"),
+            "{counted}"
+        );
+    }
+    tour.run("put c 3 -w jsonl")
+        .fails(4, "jsonl not supported as output format");
+    tour.run("get a --encoding ascii")
+        .fails(4, "--encoding=base64|utf8|hex");
+    assert_eq!(tour.ok("get c"), "");
+}
+
+#[test]
+fn deleting_every_key_needs_a_yes() {
+    let tour = Tour::new();
+    tour.ok("put a 1");
+    tour.ok("put b 2");
+    let everything = |flag: &str, more: &str| {
+        let mut command = tour.command(&format!("del {more}"));
+        command.args([flag, ""]);
+        tool::run(command, "y\n", LIMIT)
+    };
+    for flag in ["--prefix", "--from-key"] {
+        everything(flag, "").fails(128, "next:  kvctl del --prefix '' --yes");
+        assert_eq!(everything(flag, "--dry-run").ok(), "2\n");
+    }
+    assert_eq!(tour.ok("get --from-key a --count-only"), "2\n");
+    assert_eq!(everything("--prefix", "--yes").ok(), "2\n");
 }
 
 #[test]
@@ -476,6 +532,232 @@ fn space_is_shown_by_prefix() {
     assert!(
         simple.contains("2 keys") && simple.contains("total"),
         "{simple}"
+    );
+}
+
+#[test]
+fn the_history_of_a_key_has_every_version_left_and_every_deletion() {
+    let tour = Tour::new();
+    for line in ["put k 1", "put k 2", "put other x", "del k", "put k 3"] {
+        tour.ok(line);
+    }
+    assert_eq!(
+        tour.ok("history k"),
+        "revision 2 PUT version 1\n1\nrevision 3 PUT version 2\n2\nrevision 5 DELETE\nrevision 6 PUT version 1\n3\n"
+    );
+    assert_eq!(tour.ok("history nothing"), "");
+    // What was alive at the compaction is still there, what was before is not.
+    tour.ok("compaction 4");
+    let left = tour.run("history k -w json --encoding utf8");
+    assert!(left.stderr.contains("compacted at revision 4"), "{left:?}");
+    assert_eq!(
+        left.ok(),
+        "{\"mod_revision\":3,\"type\":\"PUT\",\"create_revision\":2,\"version\":2,\"value\":\"2\"}\n\
+         {\"mod_revision\":5,\"type\":\"DELETE\"}\n\
+         {\"mod_revision\":6,\"type\":\"PUT\",\"create_revision\":6,\"version\":1,\"value\":\"3\"}\n"
+    );
+    tour.run("history").fails(128, "kvctl history --help");
+}
+
+#[test]
+fn the_cluster_is_shown_on_one_screen() {
+    let tour = Tour::new();
+    tour.ok("put k v");
+    let screen = tour.ok("status");
+    for part in [
+        ", 1 members, leader test, term 2, revision 2\n",
+        "  leader  ",
+        "alarms: none\n",
+        &tour.server.url(),
+    ] {
+        assert!(screen.contains(part), "{part}: {screen}");
+    }
+    let json = tour.ok("status -w json");
+    assert!(
+        json.contains("\"role\":\"leader\"") && json.ends_with("\"alarms\":[]}\n"),
+        "{json}"
+    );
+    // Somebody who never comes up is seen, and is a reason to exit with 1.
+    let peer = format!("http://127.0.0.1:{}", free_port());
+    tour.ok(&format!("member add late --learner --peer-urls {peer}"));
+    let missing = tour.run("status");
+    missing.fails(1, "Error: a member does not answer\nnext:  ");
+    assert!(missing.stdout.contains("not started yet"), "{missing:?}");
+    assert!(
+        tour.ok("defrag --cluster")
+            .starts_with("Finished defragmenting etcd member[")
+    );
+}
+
+#[test]
+fn the_changes_of_a_while_are_counted_by_prefix() {
+    let tour = Tour::new();
+    let mut counting = tour.start("top --seconds 3 -w json");
+    let (lines, written) = std::thread::scope(|scope| {
+        let writer = scope.spawn(|| {
+            // Until the watch is there, writes may come before it.
+            let begun = Instant::now();
+            while begun.elapsed() < Duration::from_secs(3) {
+                tour.ok("put a/x 1");
+                tour.ok("put a/y 1");
+                tour.ok("put b/x 1");
+                tour.ok("del b/x");
+            }
+        });
+        let lines = [counting.line(), counting.line()];
+        let joined = writer.join();
+        (lines, joined.is_ok())
+    });
+    assert!(written);
+    for prefix in ["a/", "b/"] {
+        let line = lines
+            .iter()
+            .find(|line| line.contains(&format!("\"prefix\":\"{prefix}\"")));
+        let line = line.unwrap_or_else(|| panic!("{prefix}: {lines:?}"));
+        let deletes = line.contains("\"deletes\":0,");
+        assert_eq!(deletes, prefix == "a/", "{line}");
+    }
+    assert_eq!(counting.end(), 0);
+}
+
+#[test]
+fn a_socket_in_the_file_system_is_an_endpoint_too() {
+    let directory = std::env::temp_dir();
+    let socket = directory.join(format!("kvctl-{}.sock", std::process::id()));
+    let port = free_port();
+    let server = Server::start(Options::default().client_port(port).arg(format!(
+        "--listen-client-urls=http://127.0.0.1:{port},unix://{}",
+        socket.display()
+    )));
+    let endpoint = format!("unix://{}", socket.display());
+    let run = |line: &str| tool::run(kvctl(&endpoint, line), "", LIMIT);
+    assert_eq!(run("put k v").ok(), "OK\n");
+    assert_eq!(run("get k").ok(), "k\nv\n");
+    assert!(run("endpoint health").ok().starts_with(&endpoint));
+    drop(server);
+    let _ = std::fs::remove_file(&socket);
+    run("get k --dial-timeout 200ms").fails(1, &format!("tried: {endpoint}: "));
+}
+
+#[test]
+fn a_snapshot_comes_from_a_follower_and_the_leader_is_defragmented_last() {
+    let cluster = Cluster::start(3, Options::default());
+    let endpoints: Vec<String> = (0..3)
+        .map(|number| cluster.member(number).address().to_string())
+        .collect();
+    let all = endpoints.join(",");
+    let run = |line: &str| {
+        let mut command = kvctl(&all, line);
+        command.current_dir(cluster.member(0).home());
+        tool::run(command, "", LIMIT)
+    };
+    run("put k v").ok();
+    let leader = || {
+        let states = run("endpoint status").ok();
+        let leads = |line: &&str| line.split(", ").nth(8) == Some("true");
+        let line = states.lines().find(leads)?;
+        Some(line.split(", ").next()?.to_owned())
+    };
+    // With the same leader all the time the order is known; it may change on a busy machine.
+    let mut seen = None;
+    eventually(|| {
+        let before = leader();
+        let screen = run("status").ok();
+        let defragmented = run("defrag --cluster").ok();
+        let saved = run("snapshot save cluster.db");
+        seen = before
+            .filter(|before| Some(before) == leader().as_ref())
+            .map(|leader| (leader, screen, defragmented, saved));
+        seen.is_some()
+    });
+    let (leader, screen, defragmented, saved) = seen.expect("a look");
+    assert_eq!(screen.matches("  follower  ").count(), 2, "{screen}");
+    let last = defragmented.lines().last().expect("three lines");
+    assert!(
+        defragmented.lines().count() == 3 && last.contains(&leader),
+        "{leader}: {defragmented}"
+    );
+    let from = saved.stderr.lines().next().unwrap_or_default().to_owned();
+    let from = from.strip_prefix("taking the snapshot from ");
+    assert!(
+        from.is_some_and(|from| from != leader && endpoints.iter().any(|one| one == from)),
+        "{leader}: {saved:?}"
+    );
+    saved.ok();
+}
+
+#[test]
+fn the_memory_of_many_keys_is_measured_and_the_keys_are_taken_away() {
+    let tour = Tour::new();
+    let mut check = tour.command("check datascale --load s --auto-compact");
+    check.env("HOME", tour.server.home());
+    let ran = tool::run(check, "", 4 * LIMIT);
+    assert!(
+        ran.stdout
+            .contains("PASS: Approximate system memory used : "),
+        "{ran:?}"
+    );
+    assert_eq!(ran.code, 0, "{ran:?}");
+    assert_eq!(
+        tour.ok("get --prefix /etcdctl-check-datascale/ --count-only"),
+        "0\n"
+    );
+}
+
+/// A DNS server on loopback that knows one name, whose SRV record is this port at localhost; others do not exist.
+fn dns_server(known: &'static str, port: u16) -> std::net::SocketAddr {
+    let socket = std::net::UdpSocket::bind("127.0.0.1:0").expect("a port");
+    let address = socket.local_addr().expect("bound");
+    std::thread::spawn(move || {
+        let mut buffer = [0; 512];
+        while let Ok((length, from)) = socket.recv_from(&mut buffer) {
+            let mut answer = buffer[..length].to_vec();
+            let labels: Vec<u8> = known
+                .split('.')
+                .flat_map(|label| {
+                    let length = u8::try_from(label.len()).expect("a label");
+                    std::iter::once(length).chain(label.bytes())
+                })
+                .collect();
+            answer[2] = 0x81;
+            if buffer[12..length].starts_with(&labels) {
+                answer[7] = 1;
+                // The name asked for, SRV, IN, 60 s, 17 bytes: priority, weight, port, localhost.
+                answer.extend([0xc0, 12, 0, 33, 0, 1, 0, 0, 0, 60, 0, 17, 0, 0, 0, 0]);
+                answer.extend(port.to_be_bytes());
+                answer.extend(b"\x09localhost\0");
+            } else {
+                answer[3] = 3;
+            }
+            let _ = socket.send_to(&answer, from);
+        }
+    });
+    address
+}
+
+#[test]
+fn endpoints_are_found_by_dns_records() {
+    let tour = Tour::new();
+    let dns = dns_server(
+        "_etcd-client-blue._tcp.example.com",
+        tour.server.address().port(),
+    );
+    let run = |line: &str| {
+        let line = format!("{line} --discovery-dns {dns} --discovery-srv example.com");
+        tool::run(kvctl("127.0.0.1:1", &line), "", LIMIT)
+    };
+    let found = "--discovery-srv-name blue";
+    assert_eq!(run(&format!("put k v {found}")).ok(), "OK\n");
+    let health = run(&format!("endpoint health {found}")).ok();
+    assert!(health.starts_with("http://localhost:"), "{health}");
+    let plain = run(&format!("get k {found} --insecure-discovery=false"));
+    plain.fails(
+        1,
+        "ignoring discovered insecure endpoint \"http://localhost:",
+    );
+    run("get k").fails(
+        1,
+        "no endpoints by _etcd-client-ssl._tcp.example.com or _etcd-client._tcp.example.com: there are none",
     );
 }
 

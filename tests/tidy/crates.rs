@@ -48,10 +48,16 @@ pub const CRATES: &[Crate] = &[
         may_use: &["kvnode-wal", "raft", "protobuf", "slog"],
     },
     Crate {
+        directory: "dns",
+        role: "leaf: SRV records, for the node's founders and the tool's endpoints; blocking sockets, no runtime",
+        may_use: &["getrandom"],
+    },
+    Crate {
         directory: "node",
         role: "the shell that serves; meets fjall, raft and formats only through our crates",
         may_use: &[
             "kvnode-api",
+            "kvnode-dns",
             "kvnode-wal",
             "kvnode-snapshot",
             "kvnode-store",
@@ -123,6 +129,7 @@ pub const CRATES: &[Crate] = &[
         may_use: &[
             "kvnode-api",
             "kvnode-client",
+            "kvnode-dns",
             "clap",
             "clap_complete",
             "clap_mangen",

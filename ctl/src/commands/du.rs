@@ -100,7 +100,7 @@ pub async fn run(context: &Context<'_>) -> Result<()> {
 }
 
 /// The first `depth` parts of a key behind the prefix asked for, with their separators.
-fn group(key: &Bytes, skip: usize, separator: &[u8], depth: usize) -> Bytes {
+pub fn group(key: &Bytes, skip: usize, separator: &[u8], depth: usize) -> Bytes {
     if separator.is_empty() {
         return key.slice(..(skip + depth).min(key.len()));
     }

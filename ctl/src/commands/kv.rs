@@ -20,7 +20,7 @@ const SECOND_THOUGHT: Duration = Duration::from_secs(2);
 
 pub async fn get(context: &Context<'_>) -> Result<()> {
     let request = range_request(context.matches)?;
-    let mut printer = context.printer(output::ALL)?;
+    let mut printer = context.printer(output::WITH_LINES)?;
     if context.flag("print-value-only") {
         if !printer.is_simple() {
             return Err(Failure::usage(
@@ -36,7 +36,7 @@ pub async fn get(context: &Context<'_>) -> Result<()> {
         return printer.range(&client.range_stream(request).await?.collect().await?);
     }
     let page = context.number("page-size");
-    if page <= 0 || !can_be_paged(&request) {
+    if page <= 0 || context.flag("no-paging") || !can_be_paged(&request) {
         return printer.range(&client.range(request).await?);
     }
     pages(
@@ -44,7 +44,7 @@ pub async fn get(context: &Context<'_>) -> Result<()> {
         request,
         page,
         |answer| printer.range(answer),
-        printer.is_simple(),
+        printer.shows_pairs_alone(),
     )
     .await
 }
@@ -114,13 +114,18 @@ pub async fn del(context: &Context<'_>) -> Result<()> {
     }
     let words = context.words();
     let everything = request.range_end[..] == *FROM_KEY && request.key[..] == *FROM_KEY;
-    if everything
-        && !context.flag("yes")
-        && terminal::is_attended()
-        && !terminal::confirm("Delete every key?")
-    {
-        return Err(Failure::new(code::ERROR, "nothing was deleted")
-            .next("kvctl del --dry-run --prefix ''"));
+    if everything && !context.flag("yes") {
+        if !terminal::is_attended() {
+            return Err(Failure::new(
+                code::BAD_ARGS,
+                "every key would be deleted, and there is nobody to ask; nothing was deleted",
+            )
+            .next("kvctl del --prefix '' --yes   # or --dry-run, which only counts"));
+        }
+        if !terminal::confirm("Delete every key?") {
+            return Err(Failure::new(code::ERROR, "nothing was deleted")
+                .next("kvctl del --dry-run --prefix ''"));
+        }
     }
     if words.len() > 1 && !context.flag("range") {
         eprintln!(

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use kvnode_client::api::downgrade_request::DowngradeAction;
-use kvnode_client::api::{AlarmResponse, AlarmType, Status};
+use kvnode_client::api::{AlarmResponse, AlarmType, Status, StatusResponse};
 use kvnode_client::{Client, get};
 
 use super::member_id;
@@ -54,7 +54,21 @@ pub async fn alarm_disarm(context: &Context<'_>) -> Result<()> {
 pub async fn defrag(context: &Context<'_>) -> Result<()> {
     let client = context.client()?;
     let mut failures = false;
-    for endpoint in context.endpoints().await? {
+    let mut endpoints = context.endpoints().await?;
+    if context.flag("cluster") {
+        // Who leads is busy for all, so its turn comes when the others are done.
+        let mut leading = Vec::new();
+        for endpoint in &endpoints {
+            let leads = match client.only(endpoint) {
+                Ok(client) => client.status().await.is_ok_and(|status| leads(&status)),
+                Err(_) => false,
+            };
+            leading.push((leads, endpoint.clone()));
+        }
+        leading.sort_by_key(|(leads, _)| *leads);
+        endpoints = leading.into_iter().map(|(_, endpoint)| endpoint).collect();
+    }
+    for endpoint in endpoints {
         let begun = Instant::now();
         let result = match client.only(&endpoint) {
             Ok(client) => client.defragment().await,
@@ -243,15 +257,19 @@ pub async fn move_leader(context: &Context<'_>) -> Result<()> {
     )
 }
 
+/// Whether the member that said so leads.
+fn leads(status: &StatusResponse) -> bool {
+    status
+        .header
+        .is_some_and(|header| header.member_id == status.leader)
+}
+
 /// The endpoint whose member leads, and its id.
 async fn leader(client: &Client, endpoints: &[String]) -> Result<Option<(Client, u64)>> {
     for endpoint in endpoints {
         let client = client.only(endpoint)?;
         let status = client.status().await?;
-        if status
-            .header
-            .is_some_and(|header| header.member_id == status.leader)
-        {
+        if leads(&status) {
             return Ok(Some((client, status.leader)));
         }
     }

@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 
 use crate::context::Context;
 use crate::failure::{self, Failure, Result, code};
-use crate::output::{self, Printer, say_line};
+use crate::output::{self, Printer};
 use crate::{cli, golang, terminal, words};
 
 /// Progress requests on their way to a watcher.
@@ -29,7 +29,7 @@ struct Wish {
 pub async fn run(context: &Context<'_>, arguments: &[OsString]) -> Result<()> {
     let from_variables = variables()?;
     if context.flag("interactive") {
-        let printer = context.printer(output::ALL)?;
+        let printer = context.printer(output::WITH_LINES)?;
         return interactive(context.patient_client()?, &printer, &from_variables).await;
     }
     let behind = arguments
@@ -41,7 +41,7 @@ pub async fn run(context: &Context<'_>, arguments: &[OsString]) -> Result<()> {
         behind.map(<[OsString]>::to_vec),
         &from_variables,
     )?;
-    let printer = context.printer(output::ALL)?;
+    let printer = context.printer(output::WITH_LINES)?;
     let timeout = match context.text("timeout").as_str() {
         "" => None,
         text => Some(golang::parse_duration(text).map_err(|error| Failure::usage(error, "watch"))?),
@@ -162,7 +162,7 @@ async fn follow(
         };
         if response.events.is_empty() {
             let revision = response.header.map_or(0, |header| header.revision);
-            say_line(&format!("progress notify: {revision}"))?;
+            printer.progress(revision)?;
         }
         if wish.until > 0 {
             let revision = |event: &api::Event| event.kv.as_ref().map_or(0, |kv| kv.mod_revision);

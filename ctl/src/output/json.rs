@@ -2,11 +2,61 @@
 //! bare (ids may be above 2^53).
 
 use std::fmt::Display;
+use std::sync::OnceLock;
 
 use kvnode_client::api;
 
 use super::simple;
 use crate::golang;
+
+/// How keys and values are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Bytes {
+    #[default]
+    Base64,
+    /// As text; what is no UTF-8 becomes U+FFFD.
+    Text,
+    Hex,
+}
+
+/// What of the form can be chosen; the default is Go's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Style {
+    pub bytes: Bytes,
+    /// 64-bit numbers are strings, for readers whose numbers are floating.
+    pub numbers_as_strings: bool,
+}
+
+static STYLE: OnceLock<Style> = OnceLock::new();
+
+impl Style {
+    /// For everything this process prints; the first call counts.
+    pub fn choose(self) {
+        let _ = STYLE.set(self);
+    }
+
+    fn chosen() -> Style {
+        STYLE.get().copied().unwrap_or_default()
+    }
+
+    fn bytes(self, value: &[u8]) -> String {
+        match self.bytes {
+            Bytes::Base64 => format!("\"{}\"", golang::base64(value)),
+            Bytes::Text => string(&String::from_utf8_lossy(value)),
+            Bytes::Hex => {
+                let digits: String = value.iter().map(|byte| format!("{byte:02x}")).collect();
+                format!("\"{digits}\"")
+            }
+        }
+    }
+
+    fn number<N: Display>(self, value: N) -> String {
+        match self.numbers_as_strings && size_of::<N>() == size_of::<u64>() {
+            true => format!("\"{value}\""),
+            false => value.to_string(),
+        }
+    }
+}
 
 /// An object being written.
 pub struct Object {
@@ -29,16 +79,21 @@ impl Object {
         self
     }
 
-    pub fn number(self, name: &str, value: impl Display) -> Object {
-        self.raw(name, value)
+    /// A number by value: its size decides whether [`Style::numbers_as_strings`] means it.
+    pub fn number(self, name: &str, value: impl Display + Copy) -> Object {
+        self.raw(name, Style::chosen().number(value))
     }
 
     /// A number that is left out if it is 0.
-    pub fn number_if<N: Display + Default + PartialEq>(self, name: &str, value: N) -> Object {
+    pub fn number_if<N: Display + Copy + Default + PartialEq>(
+        self,
+        name: &str,
+        value: N,
+    ) -> Object {
         if value == N::default() {
             self
         } else {
-            self.raw(name, value)
+            self.number(name, value)
         }
     }
 
@@ -77,6 +132,10 @@ impl Object {
         }
     }
 
+    pub fn texts(self, name: &str, items: &[String]) -> Object {
+        self.raw(name, array(items.iter().map(|item| string(item))))
+    }
+
     pub fn header(self, value: Option<&api::ResponseHeader>) -> Object {
         match value {
             Some(value) => self.raw("header", header(value)),
@@ -95,7 +154,12 @@ pub fn array(items: impl Iterator<Item = String>) -> String {
 }
 
 pub fn bytes(value: &[u8]) -> String {
-    format!("\"{}\"", golang::base64(value))
+    Style::chosen().bytes(value)
+}
+
+/// Each item on a line of its own.
+pub fn lines(items: impl Iterator<Item = String>) -> String {
+    items.map(|item| item + "\n").collect()
 }
 
 /// Go escapes what could end a script in HTML, too.
@@ -139,7 +203,7 @@ pub fn inline_header(header: Option<&api::ResponseHeader>) -> Object {
     }
 }
 
-fn pair(kv: &api::KeyValue) -> String {
+pub fn pair(kv: &api::KeyValue) -> String {
     Object::new()
         .bytes_if("key", &kv.key)
         .number_if("create_revision", kv.create_revision)
@@ -199,17 +263,18 @@ pub fn txn(answer: &api::TxnResponse) -> Object {
         .list_if("responses", answer.responses.iter().map(response))
 }
 
+pub fn event(event: &api::Event) -> String {
+    let mut object = Object::new().number_if("type", event.r#type);
+    if let Some(kv) = &event.kv {
+        object = object.raw("kv", pair(kv));
+    }
+    if let Some(kv) = &event.prev_kv {
+        object = object.raw("prev_kv", pair(kv));
+    }
+    object.end()
+}
+
 pub fn watch(answer: &api::WatchResponse) -> Object {
-    let event = |event: &api::Event| {
-        let mut object = Object::new().number_if("type", event.r#type);
-        if let Some(kv) = &event.kv {
-            object = object.raw("kv", pair(kv));
-        }
-        if let Some(kv) = &event.prev_kv {
-            object = object.raw("prev_kv", pair(kv));
-        }
-        object.end()
-    };
     Object::new()
         .raw("Header", header(&answer.header.unwrap_or_default()))
         .raw("Events", array(answer.events.iter().map(event)))
@@ -324,6 +389,23 @@ mod tests {
             r#"{"header":{"cluster_id":18446744073709551615},"kvs":[{"key":"aw==","version":1}],"count":1}"#
         );
         assert_eq!(range(&api::RangeResponse::default()).end(), "{}");
+    }
+
+    #[test]
+    fn only_64_bit_numbers_become_strings_and_bytes_have_three_forms() {
+        let style = |bytes| Style {
+            bytes,
+            numbers_as_strings: true,
+        };
+        assert_eq!(style(Bytes::Hex).bytes(b"k\xff"), "\"6bff\"");
+        assert_eq!(style(Bytes::Text).bytes(b"k\xff\""), "\"k\u{fffd}\\\"\"");
+        assert_eq!(style(Bytes::Base64).bytes(b"k"), "\"aw==\"");
+        assert_eq!(
+            style(Bytes::Hex).number(u64::MAX),
+            "\"18446744073709551615\""
+        );
+        assert_eq!(style(Bytes::Hex).number(3_i32), "3");
+        assert_eq!(Style::default().number(3_i64), "3");
     }
 
     #[test]

@@ -60,19 +60,21 @@ impl Printer {
     }
 
     fn pair(&self, kv: &api::KeyValue, out: &mut Vec<u8>) {
-        let mut line = |bytes: &[u8]| {
-            match self.hex {
-                true => bytes
-                    .iter()
-                    .for_each(|byte| out.extend(format!("\\x{byte:02x}").bytes())),
-                false => out.extend_from_slice(bytes),
-            }
-            out.push(b'\n');
-        };
         if !self.values_only {
-            line(&kv.key);
+            self.line(&kv.key, out);
         }
-        line(&kv.value);
+        self.line(&kv.value, out);
+    }
+
+    /// A key or value, and the end of its line.
+    pub fn line(&self, bytes: &[u8], out: &mut Vec<u8>) {
+        match self.hex {
+            true => bytes
+                .iter()
+                .for_each(|byte| out.extend(format!("\\x{byte:02x}").bytes())),
+            false => out.extend_from_slice(bytes),
+        }
+        out.push(b'\n');
     }
 }
 

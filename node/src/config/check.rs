@@ -15,7 +15,6 @@ use crate::auth::jwt;
 use crate::logging::{self, Format, Output, Rotation};
 use crate::slow_disk;
 use kvnode_store::datadir::ADMIN_SOCKET;
-use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -404,9 +403,7 @@ impl<'a> Read<'a> {
             "" => self.registry(token, &endpoints).map(Some),
             domain => {
                 let server = |text: &str| {
-                    let with_port = text.parse::<SocketAddr>();
-                    let alone = || text.parse::<IpAddr>().map(|ip| SocketAddr::new(ip, 53));
-                    with_port.or_else(|_| alone()).map_err(|_| {
+                    kvnode_dns::server(text).ok_or_else(|| {
                         self.invalid(
                             "discovery-dns",
                             "expected addresses, with a port or without",

@@ -6,7 +6,8 @@
 
 use std::net::SocketAddr;
 
-use super::dns::Service;
+use kvnode_dns::Service;
+
 use crate::config::{Address, Config, SrvDiscovery, Url};
 
 type Failure = (String, String);

@@ -6,6 +6,7 @@ use std::io::{self, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::time::Duration;
 
+const PORT: u16 = 53;
 const TYPE_SRV: u16 = 33;
 const CLASS_IN: u16 = 1;
 const HEAD_BYTES: usize = 12;
@@ -172,6 +173,12 @@ fn name(message: &[u8], mut at: usize) -> Option<(String, usize)> {
     }
 }
 
+/// A server written as `address` or `address:port`, else `None`.
+pub fn server(text: &str) -> Option<SocketAddr> {
+    let alone = || text.parse().ok().map(|ip| SocketAddr::new(ip, PORT));
+    text.parse().ok().or_else(alone)
+}
+
 /// The servers that `resolv.conf` names, at most three as the system's resolver takes.
 pub fn servers(resolv_conf: &str) -> Vec<SocketAddr> {
     let name = |line: &str| -> Option<SocketAddr> {
@@ -181,7 +188,7 @@ pub fn servers(resolv_conf: &str) -> Vec<SocketAddr> {
             .filter(|word| *word == "nameserver")
             .and(words.next())?;
         let address: std::net::IpAddr = address.split('%').next()?.parse().ok()?;
-        Some(SocketAddr::new(address, 53))
+        Some(SocketAddr::new(address, PORT))
     };
     resolv_conf.lines().filter_map(name).take(3).collect()
 }
