@@ -154,6 +154,11 @@ impl DiskThread {
                 // The replica hears of this first, but need not wake for it: it has to when the entries are applied.
                 let _ = self.replica.push_quietly(done);
                 turn.entries.truncate(turn.direct);
+                // They are committed by now; nobody is to see them applied before that.
+                if let Some(last) = turn.entries.last() {
+                    let committed = &self.shared.vitals.committed;
+                    committed.fetch_max(last.index, Ordering::Relaxed);
+                }
                 post(&self.apply, ApplyJob::Entries(turn.entries));
             }
         }

@@ -227,7 +227,7 @@ impl ReplicaCore {
                 self.shared
                     .vitals
                     .committed
-                    .store(last.index, Ordering::Relaxed);
+                    .fetch_max(last.index, Ordering::Relaxed);
                 let committed = std::mem::take(&mut self.output.committed);
                 let left = self.direct.committed(committed);
                 if !left.is_empty() {
