@@ -263,11 +263,7 @@ impl ClientCore {
             });
             ring.push(&applied.changes);
         }
-        self.applied_index.set(applied.index);
-        self.revision.set(applied.view.revision());
-        self.fenced
-            .set(is_fenced(&applied.view, self.shared.member_id));
-        *self.view.borrow_mut() = applied.view;
+        self.take_view(applied.index, applied.view);
         self.authority
             .applied(&applied.tokens, self.shared.now_ms());
         {
@@ -291,11 +287,16 @@ impl ClientCore {
         let (revision, compact_revision) = (view.revision(), view.compact_revision());
         self.cache.borrow_mut().clear();
         *self.ring.borrow_mut() = RecentChanges::new(RING_BYTES, revision);
-        self.applied_index.set(index);
-        self.revision.set(revision);
-        *self.view.borrow_mut() = view;
+        self.take_view(index, view);
         self.watches.jump(self, revision, compact_revision);
         self.reached(index);
+    }
+
+    fn take_view(&self, index: u64, view: View) {
+        self.applied_index.set(index);
+        self.revision.set(view.revision());
+        self.fenced.set(is_fenced(&view, self.shared.member_id));
+        *self.view.borrow_mut() = view;
     }
 
     /// Everything up to `index` is in this core's view.

@@ -254,6 +254,7 @@ fn one_round(
     // A fresh process: what it keeps from the filling is not part of any load.
     server.stop()?;
     let (server, _) = home.start(Some((plan.keys - 1, plan.value_bytes)))?;
+    std::thread::sleep(SETTLE);
     let pids = server.pids();
     let mut outcomes = Vec::with_capacity(loads.len());
     for (name, load) in loads {
@@ -290,7 +291,7 @@ fn fill(plan: &Plan, keys: u64) -> Load {
     }
 }
 
-/// Time for a server to finish what it puts off before its memory is looked at.
+/// Time for a server to finish what it puts off until after a start or a load, before anything of it is measured.
 const SETTLE: Duration = Duration::from_secs(3);
 
 fn many(plan: &Plan, program: &Program, temporary: &Path) -> Result<Many, Failure> {
