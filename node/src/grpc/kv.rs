@@ -24,13 +24,10 @@ use crate::http::{Reply, RequestStream, ResponseSink};
 use crate::metrics::Limit;
 use crate::ranges;
 
-/// A get of a cached key, answered without waiting if it need not ask for the newest state.
-pub fn range_at_once(core: &ClientCore, message: &Bytes) -> Option<Reply> {
+/// The request, if it is a get of one key's newest version and nothing else.
+pub fn plain_get(message: &Bytes) -> Option<RangeRequest> {
     let request = RangeRequest::decode(message.clone()).ok()?;
-    if !is_plain_get(&request) || !(request.serializable || core.is_current()) {
-        return None;
-    }
-    cached_get(core, &request.key)
+    is_plain_get(&request).then_some(request)
 }
 
 /// A get of one key's newest version and nothing else.
@@ -47,7 +44,8 @@ fn is_plain_get(request: &RangeRequest) -> bool {
         && check::range(request).is_ok()
 }
 
-fn cached_get(core: &ClientCore, key: &[u8]) -> Option<Reply> {
+/// The answer to a plain get from the cache, as of this core's view.
+pub fn cached_get(core: &ClientCore, key: &[u8]) -> Option<Reply> {
     let header = core.header(core.revision());
     let reply = core.cached(key, |cached| {
         let kv = KeyValueRef {

@@ -30,8 +30,8 @@ use crate::auth::Asker;
 use crate::cores::client::ClientCore;
 use crate::gateway::{self, Gateway};
 use crate::http::{
-    Call, HttpRequest, HttpResponse, Reply, RequestStream, ResponseBody, ResponseSink, Role,
-    Service, TurnedAway,
+    Call, Confirmed, Glance, HttpRequest, HttpResponse, Reply, RequestStream, ResponseBody,
+    ResponseSink, Role, Service, TurnedAway,
 };
 use crate::metrics::{CoreCalls, Limit, MethodCounts};
 use crate::snapshots::PersisterSlot;
@@ -93,6 +93,37 @@ impl NodeService {
             return Err(Status::corrupt());
         }
         Ok(())
+    }
+
+    /// Counts that a unary call began. A client that leaves, or whose deadline passes, drops what this returns.
+    fn begin(&self, call: &Call) -> Begun {
+        let here = self.core.shared.metrics.calls.here();
+        let counts = here.method(call.method);
+        here.client(call.method, call.get(CLIENT_VERSION));
+        counts.started.add(1);
+        counts.received.add(1);
+        Begun {
+            counts,
+            started: Instant::now(),
+            deadline: call.deadline,
+            code: Some(Code::Cancelled),
+        }
+    }
+
+    /// Counts that it ended with this reply.
+    fn end(&self, mut begun: Begun, call: &Call, message: &Bytes, reply: Reply) -> Reply {
+        begun.code = None;
+        let took = begun.started.elapsed();
+        begun.counts.took(took, reply.is_ok());
+        let here = self.core.shared.metrics.calls.here();
+        count_end(here, call.method, message.len(), &reply);
+        let limit = self.core.shared.live.warning_unary_request_duration();
+        // Who asks for a lock means to wait.
+        if took > limit && !is_recipe(call.method) {
+            self.core.shared.metrics.server.slow_requests.add(1);
+            self.slow.tell(call, message, &reply, took, limit);
+        }
+        reply
     }
 
     async fn dispatch(&self, call: &Call, message: Bytes) -> Reply {
@@ -242,19 +273,31 @@ fn requires_leader(call: &Call) -> bool {
 }
 
 impl Service for NodeService {
-    fn at_once(&self, call: &Call, message: &Bytes) -> Option<Reply> {
-        if call.method != Method::Range {
-            return None;
+    type Begun = Begun;
+
+    fn at_once(&self, call: &Call, message: &Bytes) -> Glance<Begun> {
+        if call.method != Method::Range || self.gate(call, message).is_err() {
+            return Glance::Long;
         }
-        self.gate(call, message).ok()?;
         // Who asks matters: the long way finds out.
         if self.core.with_view(|view| view.auth().is_enabled()) {
-            return None;
+            return Glance::Long;
+        }
+        let Some(get) = kv::plain_get(message) else {
+            return Glance::Long;
+        };
+        if !get.serializable && !self.core.is_current() {
+            return match self.core.cached(&get.key, |_| ()) {
+                Some(()) => Glance::Confirm(self.begin(call)),
+                None => Glance::Long,
+            };
         }
         let here = self.core.shared.metrics.calls.here();
         let counts = here.method(Method::Range);
         let started = counts.is_timed().then(Instant::now);
-        let reply = kv::range_at_once(&self.core, message)?;
+        let Some(reply) = kv::cached_get(&self.core, &get.key) else {
+            return Glance::Long;
+        };
         here.client(call.method, call.get(CLIENT_VERSION));
         counts.started.add(1);
         counts.received.add(1);
@@ -262,7 +305,33 @@ impl Service for NodeService {
             counts.took_unlisted(started.elapsed());
         }
         count_end(here, call.method, message.len(), &reply);
-        Some(reply)
+        Glance::Answer(reply)
+    }
+
+    async fn confirm(self: Rc<Self>) -> Result<(), Status> {
+        self.core.linearize().await
+    }
+
+    fn confirmed(
+        self: Rc<Self>,
+        call: Call,
+        message: Bytes,
+        begun: Begun,
+        result: &Result<(), Status>,
+    ) -> Confirmed {
+        let reply = match result {
+            Err(status) => Some(Err(status.clone())),
+            // Meanwhile it may have begun to matter who asks, and the key may have left the cache.
+            Ok(()) if self.core.with_view(|view| view.auth().is_enabled()) => None,
+            Ok(()) => kv::plain_get(&message).and_then(|get| kv::cached_get(&self.core, &get.key)),
+        };
+        match reply {
+            Some(reply) => Confirmed::Answer(self.end(begun, &call, &message, reply)),
+            None => Confirmed::Long(Box::pin(async move {
+                let reply = self.dispatch(&call, message.clone()).await;
+                self.end(begun, &call, &message, reply)
+            })),
+        }
     }
 
     #[expect(
@@ -271,32 +340,9 @@ impl Service for NodeService {
     )]
     fn unary(self: Rc<Self>, call: Call, message: Bytes) -> impl Future<Output = Reply> {
         async move {
-            let started = Instant::now();
-            let here = self.core.shared.metrics.calls.here();
-            let counts = here.method(call.method);
-            here.client(call.method, call.get(CLIENT_VERSION));
-            counts.started.add(1);
-            counts.received.add(1);
-            // A client that leaves, or whose deadline passes, drops this future.
-            let mut ended = Ended {
-                counts,
-                started,
-                deadline: call.deadline,
-                code: Some(Code::Cancelled),
-            };
+            let begun = self.begin(&call);
             let reply = self.dispatch(&call, message.clone()).await;
-            ended.code = None;
-            drop(ended);
-            let took = started.elapsed();
-            counts.took(took, reply.is_ok());
-            count_end(here, call.method, message.len(), &reply);
-            let limit = self.core.shared.live.warning_unary_request_duration();
-            // Who asks for a lock means to wait.
-            if took > limit && !is_recipe(call.method) {
-                self.core.shared.metrics.server.slow_requests.add(1);
-                self.slow.tell(&call, &message, &reply, took, limit);
-            }
-            reply
+            self.end(begun, &call, &message, reply)
         }
     }
 
@@ -311,7 +357,7 @@ impl Service for NodeService {
         here.client(call.method, call.get(CLIENT_VERSION));
         counts.started.add(1);
         // A client that leaves drops this future: counted as cancelled, as grpc-go's interceptors do.
-        let mut ended = Ended {
+        let mut begun = Begun {
             counts,
             started: Instant::now(),
             deadline: call.deadline,
@@ -321,8 +367,8 @@ impl Service for NodeService {
         let code = result
             .as_ref()
             .map_or_else(|status| status.code, |()| Code::Ok);
-        ended.code = Some(code);
-        drop(ended);
+        begun.code = Some(code);
+        drop(begun);
         result
     }
 
@@ -363,8 +409,8 @@ fn count_end(here: &CoreCalls, method: Method, received_bytes: usize, reply: &Re
     }
 }
 
-/// Counts the end of a call whichever way it ends.
-struct Ended {
+/// A call under way: counts its end, whichever way it ends.
+pub struct Begun {
     counts: &'static MethodCounts,
     started: Instant,
     deadline: Option<Instant>,
@@ -372,7 +418,7 @@ struct Ended {
     code: Option<Code>,
 }
 
-impl Drop for Ended {
+impl Drop for Begun {
     fn drop(&mut self) {
         if let Some(mut code) = self.code {
             let late = self.deadline.is_some_and(|at| Instant::now() >= at);

@@ -15,15 +15,16 @@ use http::StatusCode;
 use kvnode_api::service::{Kind, lookup};
 use kvnode_api::status::{Code, Status};
 
-use super::face::{Call, HttpBody, HttpRequest, Reply, Service, TurnedAway};
+use super::face::{Call, Glance, HttpBody, HttpRequest, Reply, Service, TurnedAway};
 use super::headers;
 use super::http1::{BrokenOff, ResponseBody};
 use super::link::{Deadline, Gone, Link, Ticket};
 use super::sink::{Outlet, ResponseSink};
 use super::source::RequestStream;
+use super::together::{self, Waiting};
 
 /// What is left to do for a request once its first look is over.
-pub(super) enum Work {
+pub(super) enum Work<B> {
     Unary {
         call: Call,
         source: RequestStream,
@@ -45,6 +46,10 @@ pub(super) enum Work {
         reply: Reply,
         respond: SendResponse<Bytes>,
     },
+    /// To wait with the others of its turn.
+    Wait(Waiting<B>),
+    /// Those of a turn.
+    Together(Vec<Waiting<B>>),
     /// An answer that the peer's window has not admitted yet.
     Rest(Rest),
 }
@@ -55,7 +60,7 @@ pub(super) fn begin<S: Service>(
     link: &Rc<Link>,
     request: http::Request<h2::RecvStream>,
     mut respond: SendResponse<Bytes>,
-) -> Option<Work> {
+) -> Option<Work<S::Begun>> {
     let (head, body) = request.into_parts();
     let found = lookup(head.uri.path());
     if !headers::is_grpc(&head.headers) {
@@ -139,13 +144,20 @@ pub(super) fn begin<S: Service>(
         }
     };
     match service.at_once(&call, &message) {
-        None => Some(Work::Unary {
+        Glance::Answer(reply) => Some(Work::Answer { reply, respond }),
+        Glance::Confirm(begun) => Some(Work::Wait(Waiting {
+            call,
+            source,
+            message,
+            respond,
+            begun,
+        })),
+        Glance::Long => Some(Work::Unary {
             call,
             source,
             message: Some(message),
             respond,
         }),
-        Some(reply) => Some(Work::Answer { reply, respond }),
     }
 }
 
@@ -156,7 +168,7 @@ pub(super) fn begin<S: Service>(
 pub(super) fn run<S: Service>(
     service: Rc<S>,
     link: Rc<Link>,
-    work: Work,
+    work: Work<S::Begun>,
 ) -> Either<impl Future<Output = ()>, Pin<Box<dyn Future<Output = ()>>>> {
     match work {
         Work::Unary {
@@ -204,6 +216,8 @@ pub(super) fn run<S: Service>(
                 rest.finish(&link).await;
             }
         })),
+        Work::Wait(waiting) => Either::Right(Box::pin(together::run(service, link, vec![waiting]))),
+        Work::Together(waiting) => Either::Right(Box::pin(together::run(service, link, waiting))),
         Work::Rest(rest) => Either::Right(Box::pin(async move { rest.finish(&link).await })),
     }
 }
@@ -247,8 +261,8 @@ fn unary<S: Service>(
 }
 
 /// The handler's reply, or that the call is over otherwise: `None` if the client has reset it.
-fn poll_reply(
-    handler: Pin<&mut impl Future<Output = Reply>>,
+pub(super) fn poll_reply(
+    handler: Pin<&mut (impl Future<Output = Reply> + ?Sized)>,
     respond: &mut SendResponse<Bytes>,
     deadline: &mut Deadline<'_>,
     cx: &mut Context<'_>,
@@ -421,7 +435,12 @@ pub(super) fn answer(respond: &mut SendResponse<Bytes>, link: &Link, reply: Repl
 }
 
 /// Answers with a status and nothing else.
-fn refuse(respond: &mut SendResponse<Bytes>, link: &Link, http: StatusCode, status: &Status) {
+pub(super) fn refuse(
+    respond: &mut SendResponse<Bytes>,
+    link: &Link,
+    http: StatusCode,
+    status: &Status,
+) {
     let _ = respond.send_response(headers::trailers_only(http, status), true);
     link.note_sent(0);
 }
@@ -433,7 +452,7 @@ pub(super) struct Rest {
 }
 
 impl Rest {
-    async fn finish(mut self, link: &Link) {
+    pub(super) async fn finish(mut self, link: &Link) {
         if push(link, &mut self.stream, self.frame).await.is_ok() {
             let _ = self.stream.send_trailers(headers::trailers_ok());
             link.note_sent(0);

@@ -28,6 +28,7 @@ use super::frames;
 use super::gate::Gate;
 use super::io::{Io, Wire};
 use super::link::Link;
+use super::together::Waiting;
 use super::{HEADER_LIST_BYTES_MAX, Options};
 use crate::rt;
 
@@ -123,12 +124,14 @@ enum Accepted {
     End(End),
 }
 
-struct Driver<S, F, W> {
+struct Driver<S: Service, F, W> {
     connection: Connection<Io, Bytes>,
     calls: FuturesUnordered<F>,
     start: W,
     /// Answers that came at once, until all requests of the round are accepted.
     answers: Vec<(Reply, SendResponse<Bytes>)>,
+    /// Calls of the round that wait for the same word.
+    together: Vec<Waiting<S::Begun>>,
     gate: Arc<Gate>,
     /// Leads through the gate.
     waker: Waker,
@@ -148,7 +151,7 @@ impl<S, F, W> Driver<S, F, W>
 where
     S: Service,
     F: Future<Output = ()>,
-    W: FnMut(Work) -> F,
+    W: FnMut(Work<S::Begun>) -> F,
 {
     fn new(
         mut connection: Connection<Io, Bytes>,
@@ -165,6 +168,7 @@ where
             calls: FuturesUnordered::new(),
             start,
             answers: Vec::new(),
+            together: Vec::new(),
             gate,
             waker,
             wire,
@@ -231,6 +235,7 @@ where
                         Some(Work::Answer { reply, respond }) => {
                             self.answers.push((reply, respond));
                         }
+                        Some(Work::Wait(waiting)) => self.together.push(waiting),
                         Some(work) => self.calls.push((self.start)(work)),
                         None => {}
                     }
@@ -267,6 +272,10 @@ where
             if let Some(rest) = call::answer(&mut respond, &self.link, reply) {
                 self.calls.push((self.start)(Work::Rest(rest)));
             }
+        }
+        if !self.together.is_empty() {
+            let together = std::mem::take(&mut self.together);
+            self.calls.push((self.start)(Work::Together(together)));
         }
         while let Poll::Ready(Some(())) = self.calls.poll_next_unpin(cx) {}
         self.service.flush();

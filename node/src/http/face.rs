@@ -8,6 +8,7 @@
 
 use std::future::Future;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::time::Instant;
 
@@ -25,13 +26,47 @@ use crate::tls::Holder;
 /// (see `kvnode_api::frame::encode`), or why there is none.
 pub type Reply = Result<Bytes, Status>;
 
+/// How a unary call can be answered, at first sight.
+#[derive(Debug)]
+pub enum Glance<B> {
+    /// With this, now.
+    Answer(Reply),
+    /// By [`Service::confirmed`], once [`Service::confirm`] has ended.
+    Confirm(B),
+    /// By [`Service::unary`].
+    Long,
+}
+
+/// What came of a call that waited for [`Service::confirm`].
+pub enum Confirmed {
+    Answer(Reply),
+    /// It has to wait for more.
+    Long(Pin<Box<dyn Future<Output = Reply>>>),
+}
+
 /// What a node does with calls. One per executor, shared by all its connections.
 pub trait Service: 'static {
-    /// Answers a unary call without waiting, if that is possible; saves the call's future. Called
-    /// first for every unary call whose message came with its headers.
-    fn at_once(&self, _call: &Call, _message: &Bytes) -> Option<Reply> {
-        None
+    /// What is noted of a call that has begun; dropped with it if it is reset or its deadline passes.
+    type Begun: 'static;
+
+    /// Looks whether a unary call can be answered without a future of its own. Called first for every unary call
+    /// whose message came with its headers.
+    fn at_once(&self, _call: &Call, _message: &Bytes) -> Glance<Self::Begun> {
+        Glance::Long
     }
+
+    /// Ends when everything that was acknowledged anywhere before can be read here. Waited for once for all calls
+    /// of a turn that ask for it.
+    fn confirm(self: Rc<Self>) -> impl Future<Output = Result<(), Status>>;
+
+    /// Answers a call that waited for `result`.
+    fn confirmed(
+        self: Rc<Self>,
+        call: Call,
+        message: Bytes,
+        begun: Self::Begun,
+        result: &Result<(), Status>,
+    ) -> Confirmed;
 
     /// Answers a unary call. If it is ready when first polled, the answer leaves with the same
     /// write as all others of that turn.

@@ -27,6 +27,7 @@ mod socket;
 mod source;
 #[cfg(test)]
 mod tests;
+mod together;
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
@@ -38,8 +39,8 @@ use std::time::Duration;
 use bytes::Bytes;
 
 pub use face::{
-    Call, Closed, HttpBody, HttpRequest, HttpResponse, Peer, Reply, RequestStream, ResponseBody,
-    ResponseSink, Role, Service, TurnedAway,
+    Call, Closed, Confirmed, Glance, HttpBody, HttpRequest, HttpResponse, Peer, Reply,
+    RequestStream, ResponseBody, ResponseSink, Role, Service, TurnedAway,
 };
 pub(crate) use headers::timeout as grpc_timeout;
 pub use http1::{BodyError, BrokenOff};

@@ -9,7 +9,7 @@ mod unary;
 
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -41,6 +41,8 @@ struct Seen {
     sent_bytes: AtomicUsize,
     closed_elsewhere: AtomicUsize,
     turned_away: Mutex<Vec<TurnedAway>>,
+    confirmations: AtomicUsize,
+    confirmed: AtomicBool,
 }
 
 impl Seen {
@@ -163,13 +165,43 @@ impl Service for Echo {
         self.seen.turned_away.lock().unwrap().push(why);
     }
 
-    fn at_once(&self, call: &Call, message: &Bytes) -> Option<Reply> {
+    type Begun = Guard;
+
+    fn at_once(&self, call: &Call, message: &Bytes) -> Glance<Guard> {
         match call.method {
-            Method::Range => Some(Ok(frame(message))),
+            Method::Range => Glance::Answer(Ok(frame(message))),
             // As many zero bytes as the message says.
-            Method::LeaseGrant => Some(Ok(frame(&vec![0; number(message)]))),
-            _ => None,
+            Method::LeaseGrant => Glance::Answer(Ok(frame(&vec![0; number(message)]))),
+            Method::LeaseTimeToLive => Glance::Confirm(self.enter()),
+            _ => Glance::Long,
         }
+    }
+
+    /// When the test lets it.
+    async fn confirm(self: Rc<Self>) -> Result<(), Status> {
+        self.seen.confirmations.fetch_add(1, Ordering::SeqCst);
+        while !self.seen.confirmed.load(Ordering::SeqCst) {
+            rt::sleep(Duration::from_millis(5)).await;
+        }
+        Ok(())
+    }
+
+    /// An empty message has to wait for more.
+    fn confirmed(
+        self: Rc<Self>,
+        _call: Call,
+        message: Bytes,
+        begun: Guard,
+        _result: &Result<(), Status>,
+    ) -> Confirmed {
+        if message.is_empty() {
+            return Confirmed::Long(Box::pin(async move {
+                let _begun = begun;
+                rt::yield_now().await;
+                Ok(frame(b"long"))
+            }));
+        }
+        Confirmed::Answer(Ok(frame(&message)))
     }
 
     async fn unary(self: Rc<Self>, call: Call, message: Bytes) -> Reply {

@@ -6,6 +6,7 @@ const PUT: &str = "/etcdserverpb.KV/Put";
 const NEVER: &str = "/etcdserverpb.KV/DeleteRange";
 const COMPACT: &str = "/etcdserverpb.KV/Compact";
 const SIZED: &str = "/etcdserverpb.Lease/LeaseGrant";
+const TOGETHER: &str = "/etcdserverpb.Lease/LeaseTimeToLive";
 const METADATA: &str = "/etcdserverpb.Maintenance/Status";
 
 #[test]
@@ -260,6 +261,56 @@ fn reset_drops_the_handler() {
         while seen.dropped.load(Ordering::SeqCst) == 0 {
             client.call(RANGE, frame(b""), &[]).await;
         }
+    });
+}
+
+#[test]
+fn calls_that_wait_for_one_word_wait_together_and_end_each_for_itself() {
+    let server = Server::start(Options::default());
+    let seen = Arc::clone(&server.seen);
+    run(async {
+        let client = Client::connect(server.address).await;
+        let (reset, mut reset_body) = client.open(TOGETHER, &[], false).await;
+        let (late, mut late_body) = client
+            .open(TOGETHER, &[("grpc-timeout", "20m")], false)
+            .await;
+        let mut open = Vec::new();
+        for n in 0..50u8 {
+            let (response, mut body) = client.open(TOGETHER, &[], false).await;
+            body.send_data(frame(&[n]), true).unwrap();
+            open.push((n, response));
+        }
+        let (long, mut long_body) = client.open(TOGETHER, &[], false).await;
+        for body in [&mut reset_body, &mut late_body, &mut long_body] {
+            body.send_data(frame(b""), true).unwrap();
+        }
+        assert_eq!(read_all(late).await.status(), "4", "its deadline passes");
+        while seen.entered.load(Ordering::SeqCst) < 53 {
+            client.call(RANGE, frame(b""), &[]).await;
+        }
+        assert_eq!(seen.dropped.load(Ordering::SeqCst), 1);
+        reset_body.send_reset(h2::Reason::CANCEL);
+        drop(reset);
+        while seen.dropped.load(Ordering::SeqCst) == 1 {
+            client.call(RANGE, frame(b""), &[]).await;
+        }
+        assert_eq!(seen.dropped.load(Ordering::SeqCst), 2);
+        seen.confirmed.store(true, Ordering::SeqCst);
+        for (n, response) in open {
+            let answer = read_all(response).await;
+            assert_eq!((answer.status(), answer.body.clone()), ("0", frame(&[n])));
+        }
+        assert_eq!(read_all(long).await.body, frame(b"long"));
+        assert!(
+            seen.confirmations.load(Ordering::SeqCst) < 53,
+            "not one for each"
+        );
+        // Once the word is there, it is given at once.
+        let answer = client.call(TOGETHER, frame(b"x"), &[]).await;
+        assert_eq!(answer.body, frame(b"x"));
+    });
+    eventually("all are dropped", || {
+        seen.dropped.load(Ordering::SeqCst) == seen.entered.load(Ordering::SeqCst)
     });
 }
 
