@@ -4,9 +4,10 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use kvnode_tests::program::{self, Ran};
 use kvnode_tests::{Options, Server};
 
-use crate::tool::{self, Ran};
+use crate::tour::binary;
 
 /// Longest run of one command line.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -100,7 +101,7 @@ impl Side {
             .env("PATH", std::env::var_os("PATH").unwrap_or_default());
         command.env("ETCDCTL_ENDPOINTS", self.server.address().to_string());
         command.args(words(&line)).current_dir(self.server.home());
-        let ran = tool::run(command, &case.stdin, LIMIT);
+        let ran = program::run(command, &case.stdin, LIMIT);
         if let Some(rest) = ran.stdout.strip_prefix("lease ")
             && let Some((id, rest)) = rest.split_once(' ')
             && rest.starts_with("granted with TTL(")
@@ -184,14 +185,14 @@ fn compare(text: &str) {
         .stderr(Stdio::null())
         .output();
     if let Err(error) = version {
-        tool::skip(
+        program::skip(
             "etcdctl",
             &format!("{}: {error} (Debian: etcd-client)", etcdctl.display()),
         );
         return;
     }
     let mut theirs = Side::new(etcdctl);
-    let mut ours = Side::new(tool::kvctl());
+    let mut ours = Side::new(binary());
     let mut findings = Vec::new();
     let cases = cases(text);
     for case in &cases {

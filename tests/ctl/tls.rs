@@ -4,9 +4,10 @@ use std::process::Command;
 use std::time::Duration;
 
 use kvnode_tests::certs::{Authority, Files, Wish, flag, pair_flags};
+use kvnode_tests::program::{self, Ran};
 use kvnode_tests::{Options, Server};
 
-use crate::tool::{self, Ran};
+use crate::tour::binary;
 
 const LIMIT: Duration = Duration::from_secs(30);
 
@@ -24,13 +25,13 @@ fn endpoints_with_certificates_are_healthy_to_who_shows_one() {
     let server = Server::start(options);
     let (cert, key) = files.pair("client", &authority.issue(&Wish::holder("somebody")));
     let run = |endpoint: &str, flags: &[String], line: &str| -> Ran {
-        let mut command = Command::new(tool::kvctl());
+        let mut command = Command::new(binary());
         command
             .env_clear()
             .arg(format!("--endpoints={endpoint}"))
             .arg("--dial-timeout=1s");
         command.args(flags).args(line.split(' '));
-        tool::run(command, "", LIMIT)
+        program::run(command, "", LIMIT)
     };
     let shown = [flag("cacert", &ca), flag("cert", &cert), flag("key", &key)];
     let url = server.url();
