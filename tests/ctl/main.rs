@@ -4,6 +4,7 @@ mod checks;
 mod client;
 mod cluster;
 mod connecting;
+mod examples;
 mod holding;
 mod keys;
 mod table;

@@ -40,6 +40,14 @@ fn endpoints_with_certificates_are_healthy_to_who_shows_one() {
     // Certificates given, an endpoint without scheme means TLS too.
     let bare = server.address().to_string();
     assert_eq!(run(&bare, &shown, "put k v").ok(), "OK\n");
+    let screen = run(&url, &shown, "status").ok();
+    assert!(
+        screen.contains("certificate of test: good, 99 days left\n"),
+        "{screen}"
+    );
+    // The metrics page came over TLS too.
+    let member = screen.lines().find(|line| line.contains("  leader  "));
+    assert!(member.is_some_and(|line| line.contains("ms ")), "{screen}");
     let trusting = [
         "--insecure-skip-tls-verify".to_owned(),
         flag("cert", &cert),
