@@ -327,8 +327,26 @@ fn what_is_refused_makes_nothing_and_says_what_to_type() {
         assert_eq!(strangers(&home), before, "{words:?}");
     }
     let online = home.run(&["snapshot", "save", &new, "--endpoints", "h:2379"]);
-    assert_eq!(code(&online), 7);
-    assert!(stderr(&online).contains("kvctl --endpoints h:2379 snapshot save"));
+    assert_eq!(code(&online), 2);
+    assert!(stderr(&online).contains("cannot be used with"));
+    let part = [
+        "snapshot",
+        "save",
+        &new,
+        "--endpoints",
+        "h:2379",
+        "--rev",
+        "2",
+    ];
+    let part = support::kvutil(&part);
+    assert_eq!(code(&part), 7, "{}", stderr(&part));
+    assert!(stderr(&part).contains("--endpoints saves all of the state"));
+    // Nobody listens there.
+    let nobody = ["snapshot", "save", &new, "--endpoints", "127.0.0.1:1"];
+    let nobody = support::kvutil(&nobody);
+    assert_eq!(code(&nobody), 1, "{}", stderr(&nobody));
+    assert!(stderr(&nobody).contains("127.0.0.1:1"));
+    assert!(stderr(&nobody).ends_with("next:  kvctl --endpoints 127.0.0.1:1 endpoint health\n"));
 }
 
 #[test]
