@@ -40,7 +40,7 @@ fn hash_of(file: &str) -> (u64, i64) {
     let number = |name: &str| hash[name].as_i64().expect("a number");
     (
         number("hash").try_into().expect("32 bits"),
-        number("hashRevision"),
+        number("hash_revision"),
     )
 }
 

@@ -47,7 +47,15 @@ impl Part {
                 .mode(0o600)
                 .custom_flags(i32::try_from(nofollow).unwrap_or(0))
                 .open(&path)
-                .map_err(|e| Failure::io("create", &path, &e))?;
+                .map_err(|e| {
+                    let failure = Failure::io("create", &path, &e);
+                    match (e.kind(), path.parent()) {
+                        (std::io::ErrorKind::NotFound, Some(parent)) => {
+                            failure.then(format!("mkdir -p {}", parent.display()))
+                        }
+                        _ => failure,
+                    }
+                })?;
             match file.try_lock() {
                 Ok(()) => Ok((file, vec![path.clone()])),
                 Err(TryLockError::WouldBlock) => Err(Failure::new(

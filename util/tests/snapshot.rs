@@ -186,13 +186,21 @@ fn members_that_restore_alike_are_one_cluster_and_others_are_not() {
     // A plan that was changed, and one for another file.
     let text = fs::read_to_string(&plan).expect("a plan");
     let changed = beside(&home, "changed.json");
-    fs::write(&changed, text.replace("1000000000", "1000000001")).expect("written");
-    let refused = restore(
-        &file,
-        &beside(&home, "p3"),
-        &["--plan", &changed, "--name", "n3"],
-    );
-    assert_eq!(code(&refused), 7, "{}", stderr(&refused));
+    for (told, other) in [
+        ("1000000000", "1000000001"),
+        ("127.0.0.1:7003", "127.0.0.1:7004"),
+        ("\"n2\"", "\"n4\""),
+    ] {
+        assert!(text.contains(told), "{told}: {text}");
+        fs::write(&changed, text.replace(told, other)).expect("written");
+        let refused = restore(
+            &file,
+            &beside(&home, "p3"),
+            &["--plan", &changed, "--name", "n3"],
+        );
+        assert_eq!(code(&refused), 7, "{other}: {}", stderr(&refused));
+        assert!(stderr(&refused).contains("it was changed"));
+    }
     let other = beside(&home, "other.kvs");
     let latest = home.run(&["snapshot", "save", &other, "--history", "latest"]);
     assert_eq!(code(&latest), 0, "{}", stderr(&latest));

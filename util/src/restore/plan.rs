@@ -42,8 +42,12 @@ impl Plan {
     }
 
     fn computed(&self) -> u64 {
+        let mut text = format!("{}{}", self.changes.text(), self.restore_id);
+        // Names and URLs too: an id alone would not show that they were changed.
+        for member in &self.members {
+            text.push_str(&format!(";{:?}{:?}", member.name, member.peer_urls));
+        }
         let members = self.members.iter().map(Founder::number);
-        let text = format!("{}{}", self.changes.text(), self.restore_id);
         ids::cluster(members, &self.snapshot_sha256, &text)
     }
 

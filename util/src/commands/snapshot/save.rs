@@ -67,7 +67,7 @@ pub struct Args {
 #[derive(Debug, clap::Args)]
 struct DataDir {
     /// The node's data directory
-    #[arg(long, required_unless_present = "endpoints")]
+    #[arg(long)]
     data_dir: Option<PathBuf>,
     /// Where the log is, if it was moved since the directory was made
     #[arg(long)]
@@ -129,9 +129,16 @@ pub struct Saved {
 pub fn run(args: &Args, shell: &Shell) -> Result<Outcome> {
     let out = args.out.display();
     let to_stdout = args.out == Path::new("-");
+    let online = !args.members.endpoints.is_empty();
+    if args.source.data_dir.is_none() && !online {
+        return Err(Failure::new(
+            Code::Usage,
+            "of what? --data-dir DIR of a stopped node, --live --data-dir DIR of a running one, or --endpoints LIST of a cluster",
+            "kvutil snapshot save --help",
+        ));
+    }
     let directory = args.source.data_dir.clone().unwrap_or_default();
     let data_dir = directory.display();
-    let online = !args.members.endpoints.is_empty();
     let part = !args.prefix.is_empty() || args.rev != 0 || args.history == History::Latest;
     if (online || args.live) && part {
         let (flag, source) = match online {
