@@ -413,16 +413,13 @@ fn mistakes_with_snapshots_are_named_with_file_place_and_next_command() {
     );
     let mkdir = format!("next:  mkdir -p {}", path("no/such/place"));
     let verify = |file: &str| format!("next:  kvutil snapshot verify {file}");
-    let restore = |file: &str, more: &[&str]| -> Vec<String> {
-        let words = ["snapshot", "restore", file].iter().chain(more);
+    let words = |line: &[&str], more: &[&str]| -> Vec<String> {
+        let words = line.iter().chain(more);
         words.map(|word| (*word).to_owned()).collect()
     };
-    let save = |out: &str, more: &[&str]| -> Vec<String> {
-        let words = ["snapshot", "save", out].iter().chain(more);
-        words.map(|word| (*word).to_owned()).collect()
-    };
+    let restore = |file: &str, more: &[&str]| words(&["snapshot", "restore", file], more);
+    let save = |out: &str, more: &[&str]| words(&["snapshot", "save", out], more);
     let to_new = [&single[..], &dir].concat();
-    let words = |line: &[&str]| -> Vec<String> { line.iter().map(|w| (*w).to_owned()).collect() };
     // What is typed, the exit code, and what must be said of it.
     let cases: Vec<(&str, Vec<String>, i32, Vec<String>)> = vec![
         (
@@ -566,8 +563,8 @@ fn mistakes_with_snapshots_are_named_with_file_place_and_next_command() {
         (
             "a file that is no plan",
             restore(&good, &["--plan", &good, "--name", "a", "--data-dir", &new]),
-            1,
-            vec![good.clone()],
+            7,
+            vec![format!("{good}: no plan")],
         ),
         (
             "a file that is there",
@@ -622,7 +619,7 @@ fn mistakes_with_snapshots_are_named_with_file_place_and_next_command() {
         ),
         (
             "no such key",
-            words(&["snapshot", "get", &good, "nobody"]),
+            words(&["snapshot", "get", &good, "nobody"], &[]),
             1,
             vec![
                 format!("{good}: no key \"nobody\""),
@@ -631,7 +628,7 @@ fn mistakes_with_snapshots_are_named_with_file_place_and_next_command() {
         ),
         (
             "a revision to come",
-            words(&["snapshot", "list", &good, "--rev", "9999"]),
+            words(&["snapshot", "list", &good, "--rev", "9999"], &[]),
             2,
             vec![
                 good.clone(),
@@ -641,13 +638,13 @@ fn mistakes_with_snapshots_are_named_with_file_place_and_next_command() {
         ),
         (
             "a bad chunk left as it is",
-            words(&["snapshot", "convert", &chunk, &gone]),
+            words(&["snapshot", "convert", &chunk, &gone], &[]),
             3,
             vec!["--skip-bad".into()],
         ),
         (
             "a file to compare with",
-            words(&["snapshot", "diff", &good, &gone]),
+            words(&["snapshot", "diff", &good, &gone], &[]),
             1,
             vec![format!("cannot read {gone}")],
         ),
