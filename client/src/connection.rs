@@ -112,14 +112,21 @@ where
         return shake_hands(socket, endpoint, config).await;
     }
     let connector = tls.ok_or_else(|| io::Error::other("TLS is not set up"))?;
-    let name = config
-        .tls
-        .as_ref()
-        .and_then(|tls| tls.server_name.as_deref());
-    let name = rustls::pki_types::ServerName::try_from(name.unwrap_or(endpoint.host()).to_owned())
-        .map_err(io::Error::other)?;
-    let socket = connector.connect(name, socket).await?;
+    let socket = connector
+        .connect(server_name(endpoint, config)?, socket)
+        .await?;
     shake_hands(socket, endpoint, config).await
+}
+
+/// The name that the certificate of whoever answers there must be for.
+pub(crate) fn server_name(
+    endpoint: &Endpoint,
+    config: &Config,
+) -> io::Result<rustls::pki_types::ServerName<'static>> {
+    let tls = config.tls.as_ref();
+    let name = tls.and_then(|tls| tls.server_name.as_deref());
+    rustls::pki_types::ServerName::try_from(name.unwrap_or(endpoint.host()).to_owned())
+        .map_err(io::Error::other)
 }
 
 async fn shake_hands<S>(socket: S, endpoint: &Endpoint, config: &Config) -> io::Result<Connection>
@@ -174,7 +181,7 @@ where
 }
 
 /// The innermost reason, in the system's words.
-fn words(error: &io::Error) -> String {
+pub(crate) fn words(error: &io::Error) -> String {
     let mut words = error.to_string();
     let mut source = std::error::Error::source(error);
     while let Some(inner) = source {

@@ -21,8 +21,11 @@
 //! - **Log-in.** With [`Credentials::Password`] a token is fetched when it is needed, and again when the
 //!   server no longer takes it.
 //! - **Watches** ([`Client::watch`]) go on after a break where they were.
+//! - **Pages** beside the API, as `/metrics`: [`Client::page`].
 //! - **Recipes.** [`concurrency`] has sessions, locks and elections, compatible with those of etcd's Go
 //!   client on the same keys.
+//!
+//! `examples/` shows each of these at work; a test runs them against a server.
 //!
 //! Requests and answers are the messages of `kvnode-api`, re-exported as [`api`].
 //!
@@ -41,7 +44,9 @@ mod error;
 mod kv;
 mod lease;
 mod maintenance;
+mod page;
 mod pool;
+mod source;
 mod tls;
 mod watch;
 
@@ -53,5 +58,7 @@ pub use error::{Attempts, Error, Result};
 pub use kv::{RangeStream, get, prefix, prefix_end, put};
 pub use lease::KeepAlive;
 pub use maintenance::{Snapshot, SnapshotPart};
+pub use page::Page;
+pub use source::{Unfit, cluster_of, snapshot_source};
 pub use tls::Tls;
 pub use watch::Watcher;

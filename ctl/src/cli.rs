@@ -128,7 +128,7 @@ fn globals() -> Vec<Arg> {
     let list = vec![
         text("endpoints", "127.0.0.1:2379", "Where servers listen: host:port, http://, https://, unix://, unixs://; separated by commas")
             .action(ArgAction::Append),
-        text("write-out", "simple", "Form of the output: fields, json, jsonl (get, watch), protobuf, simple, table").short('w'),
+        text("write-out", "simple", "Form of the output: fields, json, jsonl (get, watch), protobuf, simple, table").short('w').visible_short_alias('o'),
         text("json-ids", "number", "Ids and other 64-bit numbers in JSON: number, string"),
         text("encoding", "base64", "Keys and values in JSON: base64, utf8, hex"),
         flag("hex", "Print bytes and ids in hexadecimal"),
@@ -283,7 +283,12 @@ fn maintenance() -> Vec<Command> {
         group("alarm", "Alarms")
             .subcommand(leaf("list", "", "List alarms that are on"))
             .subcommand(leaf("disarm", "", "End all alarms")),
-        leaf("defrag", "", "Give unused space of the endpoints' members back").arg(cluster()),
+        leaf("defrag", "", "Give unused space of the endpoints' members back, one after another")
+            .after_long_help("Example: kvctl defrag --cluster --min-free-percent 30")
+            .arg(cluster())
+            .arg(number("min-free-percent", "0", "Leave members alone of whose space less is not in use"))
+            .arg(text("wait", "1m", "Longest time for a member to catch up before the next one's turn; 0 does not look"))
+            .arg(boolean("move-leader", "true", "With --cluster: the leader's turn is last, and another one leads before")),
         group("endpoint", "Health and state of endpoints")
             .arg(cluster())
             .subcommand(leaf("health", "", "Check that the endpoints serve"))

@@ -1,9 +1,11 @@
 //! One file per command or family of commands. This one only finds the right one.
 
+mod alarms;
 mod auth;
 mod bench;
 mod cluster;
 mod concurrency;
+mod defrag;
 mod du;
 mod history;
 mod kv;
@@ -14,6 +16,7 @@ mod mirror;
 mod overview;
 mod replace;
 mod snapshot;
+mod start;
 mod top;
 mod txn;
 mod watch;
@@ -45,9 +48,9 @@ pub async fn run(matches: &ArgMatches, arguments: &[OsString]) -> Result<()> {
         "lease timetolive" => lease::time_to_live(context).await,
         "lease list" => lease::list(context).await,
         "lease keep-alive" => lease::keep_alive(context).await,
-        "alarm list" => maintenance::alarm_list(context).await,
-        "alarm disarm" => maintenance::alarm_disarm(context).await,
-        "defrag" => maintenance::defrag(context).await,
+        "alarm list" => alarms::list(context).await,
+        "alarm disarm" => alarms::disarm(context).await,
+        "defrag" => defrag::run(context).await,
         "endpoint health" => maintenance::health(context).await,
         "endpoint status" => maintenance::status(context).await,
         "endpoint hashkv" => maintenance::hash_kv(context).await,

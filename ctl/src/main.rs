@@ -3,12 +3,14 @@
 //! `cli.rs` says what there is, `settings.rs` what flags and variables mean, `commands/` does it, `output/`
 //! prints it, `failure.rs` says what went wrong.
 
+mod certificate;
 mod cli;
 mod commands;
 mod context;
 mod discovery;
 mod failure;
 mod golang;
+mod metrics;
 mod output;
 mod settings;
 mod terminal;

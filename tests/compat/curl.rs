@@ -43,7 +43,7 @@ fn the_documents_command_lines_do_what_it_says() {
         let output = shell(&server, line);
         // A watch ends by its time limit.
         assert!(
-            output.success || line.contains("--max-time"),
+            output.success() || line.contains("--max-time"),
             "{line}: {output:?}"
         );
         results.push(answers(&output.stdout));

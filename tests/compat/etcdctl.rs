@@ -216,7 +216,7 @@ fn endpoints_tell_status_health_and_hash() {
     );
     let health = ctl.run("endpoint health");
     let said = format!("{}{}", health.stdout, health.stderr);
-    assert!(health.success && said.contains("is healthy"), "{said}");
+    assert!(health.success() && said.contains("is healthy"), "{said}");
     let hash = ctl.json("endpoint hashkv");
     assert!(
         hash[0]["HashKV"]["hash"]
@@ -249,7 +249,7 @@ fn a_learner_is_added_moved_and_removed() {
     assert!(list.lines().any(|found| found == line), "{list}");
 
     let promoted = ctl.run(&format!("member promote {id}"));
-    assert!(!promoted.success);
+    assert!(!promoted.success());
     assert!(
         promoted.stderr.contains("in sync with leader"),
         "{}",
@@ -262,7 +262,7 @@ fn a_learner_is_added_moved_and_removed() {
     let removed = ctl.ok(&format!("member remove {id}"));
     assert!(removed.contains("removed from cluster"), "{removed}");
     let again = ctl.run(&format!("member remove {id}"));
-    assert!(!again.success);
+    assert!(!again.success());
     assert!(
         again.stderr.contains("member not found"),
         "{}",
@@ -320,7 +320,7 @@ fn a_user_of_the_concurrency_helpers_is_served() {
         .expect("an id");
     let moved = ctl.run(&format!("move-leader {member:x}"));
     let said = format!("{}{}", moved.stdout, moved.stderr);
-    assert!(moved.success || said.contains("leader"), "{said}");
+    assert!(moved.success() || said.contains("leader"), "{said}");
 }
 
 /// A minute of load judged by the tool itself; only when asked for by `KVNODE_CHECK_PERF=1`.

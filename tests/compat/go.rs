@@ -24,7 +24,7 @@ fn go_clients_and_their_mutexes_and_stm_work() {
         return skip("go", &error.to_string());
     }
     let fetched = run(go(&["mod", "download"]), "", Duration::from_secs(120));
-    if !fetched.success {
+    if !fetched.success() {
         let why = fetched
             .stderr
             .lines()

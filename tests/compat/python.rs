@@ -31,7 +31,7 @@ fn make() -> Result<PathBuf, String> {
     let imports = || {
         let mut command = Command::new(&python);
         command.args(["-c", "import etcd3, etcd3gw"]);
-        python.exists() && run(command, "", Duration::from_secs(60)).success
+        python.exists() && run(command, "", Duration::from_secs(60)).success()
     };
     if imports() {
         return Ok(python);
@@ -60,7 +60,7 @@ fn make() -> Result<PathBuf, String> {
             return Err(format!("{:?} is not there", step.get_program()));
         }
         let output = run(step, "", Duration::from_secs(180));
-        if !output.success {
+        if !output.success() {
             return Err(output
                 .stderr
                 .lines()

@@ -104,7 +104,7 @@ fn put_and_get_work_over_tls_and_another_authority_is_not_trusted() {
     assert_eq!(ctl.ok(&format!("put big {big}")), "OK\n");
     assert_eq!(ctl.ok("get big --print-value-only").len(), big.len() + 1);
     files.write("ca.pem", &Authority::new("another").pem);
-    assert!(!ctl.run("get foo").success);
+    assert!(!ctl.run("get foo").success());
 }
 
 #[test]
@@ -117,7 +117,7 @@ fn put_and_get_work_over_mutual_tls_and_not_without_a_certificate() {
     let (authority, options) = mutual(&files);
     let server = Server::start(options);
     let bare = ctl(&server.url()).expect("seen before").trusting(&files);
-    assert!(!bare.run("get foo").success);
+    assert!(!bare.run("get foo").success());
     let pair = authority.issue(&Wish::holder("x"));
     let ctl = bare.showing(&files, "client", &pair);
     assert_eq!(ctl.ok("put foo bar"), "OK\n");
@@ -155,7 +155,7 @@ fn the_common_name_of_a_certificate_is_the_user_while_auth_is_on() {
     assert_eq!(anna.ok("get k"), "k\nv\n");
     anna.run("put k w").fails_with("permission denied");
     root.ok("put k w");
-    assert!(!nobody.run("get k").success);
+    assert!(!nobody.run("get k").success());
     // A password still says more than a certificate.
     assert_eq!(nobody.ok("--user=anna:secret get k"), "k\nw\n");
     root.ok("user list");

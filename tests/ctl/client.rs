@@ -95,6 +95,26 @@ fn an_endpoint_that_is_not_there_is_passed_over_and_named_when_there_is_no_other
 }
 
 #[test]
+fn pages_beside_the_api_are_fetched_too() {
+    let server = Server::start(Options::default());
+    run(async {
+        let client = Client::new(Config::new([server.url()])).expect("configuration");
+        let metrics = client
+            .page(&server.url(), "/metrics")
+            .await
+            .expect("a page");
+        assert_eq!((metrics.status, metrics.certificate), (200, None));
+        let text = String::from_utf8_lossy(&metrics.body);
+        assert!(text.contains("\netcd_server_has_leader 1\n"), "{text}");
+        let nothing = client.page(&server.url(), "/nothing").await;
+        assert_eq!(nothing.expect("an answer").status, 404);
+        let dead = format!("127.0.0.1:{}", free_port());
+        let error = client.page(&dead, "/metrics").await.expect_err("nobody");
+        assert!(error.attempts()[0].starts_with(&dead), "{error:?}");
+    });
+}
+
+#[test]
 fn a_client_finds_the_server_again_after_its_restart() {
     let mut server = Server::start(Options::default());
     run(async {

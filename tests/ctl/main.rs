@@ -1,8 +1,14 @@
 //! The client library and `kvctl` against real servers.
 
+mod checks;
 mod client;
+mod cluster;
+mod connecting;
+mod examples;
+mod holding;
+mod keys;
 mod table;
 mod terminal;
 mod tls;
-mod tool;
-mod tours;
+mod tour;
+mod watching;

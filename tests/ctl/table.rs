@@ -4,9 +4,10 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use kvnode_tests::program::{self, Ran};
 use kvnode_tests::{Options, Server};
 
-use crate::tool::{self, Ran};
+use crate::tour::binary;
 
 /// Longest run of one command line.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -26,8 +27,8 @@ fn users_and_roles_answer_as_etcdctl_does() {
 struct Case {
     line: String,
     stdin: String,
-    /// Its output is documented to differ.
-    differs: bool,
+    /// Its output is documented to differ: for this release, or for all.
+    differs: Option<Option<String>>,
     /// kvctl's exit code, if it is documented to differ.
     code: Option<i32>,
 }
@@ -48,8 +49,9 @@ fn cases(text: &str) -> Vec<Case> {
                 case.stdin
                     .push_str(input.strip_prefix(' ').unwrap_or(input));
                 case.stdin.push('\n');
-            } else if line.starts_with("! out ") {
-                case.differs = true;
+            } else if let Some(why) = line.strip_prefix("! out ") {
+                let release = why.split_once(": ").map(|(release, _)| release.to_owned());
+                case.differs = Some(release);
             } else if let Some(rest) = line.strip_prefix("! code ") {
                 let (code, _) = rest.split_once(' ').expect("a code and a reason");
                 case.code = Some(code.parse().expect("an exit code"));
@@ -100,7 +102,7 @@ impl Side {
             .env("PATH", std::env::var_os("PATH").unwrap_or_default());
         command.env("ETCDCTL_ENDPOINTS", self.server.address().to_string());
         command.args(words(&line)).current_dir(self.server.home());
-        let ran = tool::run(command, &case.stdin, LIMIT);
+        let ran = program::run(command, &case.stdin, LIMIT);
         if let Some(rest) = ran.stdout.strip_prefix("lease ")
             && let Some((id, rest)) = rest.split_once(' ')
             && rest.starts_with("granted with TTL(")
@@ -183,15 +185,19 @@ fn compare(text: &str) {
         .env("ETCDCTL_API", "3")
         .stderr(Stdio::null())
         .output();
-    if let Err(error) = version {
-        tool::skip(
-            "etcdctl",
-            &format!("{}: {error} (Debian: etcd-client)", etcdctl.display()),
-        );
-        return;
-    }
+    let version = match version {
+        Ok(output) => String::from_utf8_lossy(&output.stdout).into_owned(),
+        Err(error) => {
+            program::skip(
+                "etcdctl",
+                &format!("{}: {error} (Debian: etcd-client)", etcdctl.display()),
+            );
+            return;
+        }
+    };
+    let is = |release: &str| version.starts_with(&format!("etcdctl version: {release}."));
     let mut theirs = Side::new(etcdctl);
-    let mut ours = Side::new(tool::kvctl());
+    let mut ours = Side::new(binary());
     let mut findings = Vec::new();
     let cases = cases(text);
     for case in &cases {
@@ -207,12 +213,17 @@ fn compare(text: &str) {
                 case.line, found.code, found.stderr
             ));
         }
+        let differs = match &case.differs {
+            None => false,
+            Some(None) => true,
+            Some(Some(release)) => is(release),
+        };
         let (expected_out, found_out) = (theirs.alike(&expected.stdout), ours.alike(&found.stdout));
-        if case.code.is_none() && (expected_out != found_out) != case.differs {
+        if case.code.is_none() && (expected_out != found_out) != differs {
             findings.push(format!(
                 "$ {}\n--- etcdctl ({}):\n{expected_out}{}\n--- kvctl:\n{found_out}{}",
                 case.line,
-                if case.differs {
+                if differs {
                     "documented to differ"
                 } else {
                     "must be the same"

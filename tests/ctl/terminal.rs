@@ -6,10 +6,11 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use kvnode_tests::program::{self, Ran};
 use kvnode_tests::server::wait;
 use kvnode_tests::{Options, Server};
 
-use crate::tool;
+use crate::tour::binary;
 
 /// Longest wait for what is to appear, and for an end.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -26,7 +27,7 @@ struct Terminal {
 impl Terminal {
     /// kvctl with this line, whose words need no quotes.
     fn start(server: &Server, line: &str) -> Terminal {
-        let program = tool::kvctl();
+        let program = binary();
         let mut command = Command::new("script");
         command
             .args(["--quiet", "--return", "--command"])
@@ -104,14 +105,14 @@ impl Drop for Terminal {
     }
 }
 
-fn run(server: &Server, line: &str) -> tool::Ran {
-    let mut command = Command::new(tool::kvctl());
+fn run(server: &Server, line: &str) -> Ran {
+    let mut command = Command::new(binary());
     command
         .env_clear()
         .arg("--endpoints")
         .arg(server.address().to_string())
         .args(line.split_whitespace());
-    tool::run(command, "", LIMIT)
+    program::run(command, "", LIMIT)
 }
 
 #[test]

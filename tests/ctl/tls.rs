@@ -4,9 +4,10 @@ use std::process::Command;
 use std::time::Duration;
 
 use kvnode_tests::certs::{Authority, Files, Wish, flag, pair_flags};
+use kvnode_tests::program::{self, Ran};
 use kvnode_tests::{Options, Server};
 
-use crate::tool::{self, Ran};
+use crate::tour::binary;
 
 const LIMIT: Duration = Duration::from_secs(30);
 
@@ -24,13 +25,13 @@ fn endpoints_with_certificates_are_healthy_to_who_shows_one() {
     let server = Server::start(options);
     let (cert, key) = files.pair("client", &authority.issue(&Wish::holder("somebody")));
     let run = |endpoint: &str, flags: &[String], line: &str| -> Ran {
-        let mut command = Command::new(tool::kvctl());
+        let mut command = Command::new(binary());
         command
             .env_clear()
             .arg(format!("--endpoints={endpoint}"))
             .arg("--dial-timeout=1s");
         command.args(flags).args(line.split(' '));
-        tool::run(command, "", LIMIT)
+        program::run(command, "", LIMIT)
     };
     let shown = [flag("cacert", &ca), flag("cert", &cert), flag("key", &key)];
     let url = server.url();
@@ -39,6 +40,14 @@ fn endpoints_with_certificates_are_healthy_to_who_shows_one() {
     // Certificates given, an endpoint without scheme means TLS too.
     let bare = server.address().to_string();
     assert_eq!(run(&bare, &shown, "put k v").ok(), "OK\n");
+    let screen = run(&url, &shown, "status").ok();
+    assert!(
+        screen.contains("certificate of test: good, 99 days left\n"),
+        "{screen}"
+    );
+    // The metrics page came over TLS too.
+    let member = screen.lines().find(|line| line.contains("  leader  "));
+    assert!(member.is_some_and(|line| line.contains("ms ")), "{screen}");
     let trusting = [
         "--insecure-skip-tls-verify".to_owned(),
         flag("cert", &cert),

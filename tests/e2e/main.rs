@@ -2,6 +2,7 @@
 
 mod admin;
 mod auth_spread;
+mod backup;
 mod bad_input;
 mod cluster;
 mod cluster_cases;

@@ -34,6 +34,7 @@ pub mod http;
 pub mod load;
 pub mod model;
 pub mod pool;
+pub mod program;
 pub mod prometheus;
 pub mod proxy;
 pub mod server;

@@ -93,9 +93,10 @@ pub const CRATES: &[Crate] = &[
     },
     Crate {
         directory: "util",
-        role: "the offline shell: no runtime, no raft, no sockets but a node's own admin socket",
+        role: "the offline shell: no raft, no runtime or sockets of its own; running nodes are asked by the client library or their own admin socket",
         may_use: &[
             "kvnode-api",
+            "kvnode-client",
             "kvnode-wal",
             "kvnode-snapshot",
             "kvnode-store",
@@ -125,11 +126,12 @@ pub const CRATES: &[Crate] = &[
     },
     Crate {
         directory: "ctl",
-        role: "the online tool: speaks to servers through the client library only",
+        role: "the online tool: speaks to servers through the client library only; reads of a snapshot file what it holds",
         may_use: &[
             "kvnode-api",
             "kvnode-client",
             "kvnode-dns",
+            "kvnode-snapshot",
             "clap",
             "clap_complete",
             "clap_mangen",
@@ -138,6 +140,7 @@ pub const CRATES: &[Crate] = &[
             "rustyline",
             "sha2",
             "tokio",
+            "x509-parser",
         ],
     },
     Crate {

@@ -121,7 +121,7 @@ fn as_of<'a>(
             }
             Err(status) => {
                 ended = true;
-                Some(Err(Failure::from(status)))
+                Some(source.answered(Err(status)))
             }
         }
     });

@@ -46,7 +46,8 @@ impl Kvs {
     /// Reads header and footer.
     pub fn open(path: &Path) -> Result<Self> {
         let file = open_file(path)?;
-        let snapshot = Snapshot::open(BufReader::new(&file)).map_err(|e| unreadable(path, &e))?;
+        let snapshot = Snapshot::open(BufReader::new(&file))
+            .map_err(|e| etcds_own(path, &file).unwrap_or_else(|| unreadable(path, &e)))?;
         Ok(Kvs {
             path: path.to_path_buf(),
             info: snapshot.info().clone(),
@@ -239,6 +240,27 @@ pub fn open_file(path: &Path) -> Result<File> {
         ));
     }
     Ok(file)
+}
+
+/// Why a file that is no `.kvs` cannot be read, if it is a database of etcd: its first page has bbolt's mark behind 16 bytes.
+fn etcds_own(path: &Path, file: &File) -> Option<Failure> {
+    use std::os::unix::fs::FileExt as _;
+    let mut page = [0; 20];
+    file.read_exact_at(&mut page, 0).ok()?;
+    if page[16..] != 0xED0C_DAED_u32.to_le_bytes() {
+        return None;
+    }
+    let shown = path.display();
+    let failure = Failure::new(
+        Code::Version,
+        format!("{shown} is a database of etcd (bbolt), a .kvs file is wanted"),
+        format!("etcdutl snapshot restore {shown} --data-dir DIR"),
+    );
+    Some(
+        failure.hint(
+            "start etcd on what etcdutl restores, and copy the keys with `kvctl make-mirror`",
+        ),
+    )
 }
 
 pub fn hex(bytes: &[u8]) -> String {

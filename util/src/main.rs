@@ -1,5 +1,6 @@
 //! kvutil: looks after data directories and snapshot files of a stopped node. Reads and writes files with `std::fs`
-//! only: no io_uring, no raft, no sockets, so it runs wherever the files can be read.
+//! only: no io_uring and no raft, so it runs wherever the files can be read. A running node is asked through the socket in its directory
+//! (`live.rs`) or the client library (`online.rs`).
 
 mod cli;
 mod commands;
@@ -9,6 +10,7 @@ mod keys;
 mod kvs;
 mod live;
 mod log;
+mod online;
 mod output;
 mod part;
 mod process;

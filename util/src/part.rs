@@ -37,27 +37,35 @@ impl Part {
         path.push(".part");
         let path = PathBuf::from(path);
         let nofollow = rustix::fs::OFlags::NOFOLLOW.bits();
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .custom_flags(i32::try_from(nofollow).unwrap_or(0))
-            .open(&path)
-            .map_err(|e| Failure::io("create", &path, &e))?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                return Err(Failure::new(
+        // Guarded only once it is ours: the part of another process is not to be removed.
+        let (file, guards) = process::make_guarded(|| {
+            let file = OpenOptions::new()
+                .read(true)
+                .write(true)
+                .create(true)
+                .truncate(false)
+                .mode(0o600)
+                .custom_flags(i32::try_from(nofollow).unwrap_or(0))
+                .open(&path)
+                .map_err(|e| {
+                    let failure = Failure::io("create", &path, &e);
+                    match (e.kind(), path.parent()) {
+                        (std::io::ErrorKind::NotFound, Some(parent)) => {
+                            failure.then(format!("mkdir -p {}", parent.display()))
+                        }
+                        _ => failure,
+                    }
+                })?;
+            match file.try_lock() {
+                Ok(()) => Ok((file, vec![path.clone()])),
+                Err(TryLockError::WouldBlock) => Err(Failure::new(
                     Code::Locked,
                     format!("{} is being written by another process", path.display()),
                     format!("fuser -v {}", path.display()),
-                ));
+                )),
+                Err(TryLockError::Error(e)) => Err(Failure::io("lock", &path, &e)),
             }
-            Err(TryLockError::Error(e)) => return Err(Failure::io("lock", &path, &e)),
-        }
-        let guards = vec![process::guard(path.clone())];
+        })?;
         let mode = std::fs::Permissions::from_mode(0o600);
         file.set_permissions(mode)
             .and_then(|()| file.set_len(0))
@@ -77,6 +85,15 @@ impl Part {
 
     pub fn file(&self) -> &File {
         &self.file
+    }
+
+    /// Begins anew.
+    pub fn clear(&self) -> Result<()> {
+        use std::io::Seek as _;
+        self.file
+            .set_len(0)
+            .and_then(|()| (&self.file).rewind())
+            .map_err(|e| Failure::io("write", &self.path, &e))
     }
 
     pub fn sync(&self) -> Result<()> {

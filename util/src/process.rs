@@ -34,7 +34,7 @@ static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 /// A path on the list until dropped.
 pub struct Guarded(PathBuf);
 
-/// As [`guard`], removed before all others.
+/// Puts a path on the list that is removed before all others.
 pub fn guard_first(path: PathBuf) -> Guarded {
     unfinished().insert(0, path.clone());
     Guarded(path)
@@ -66,11 +66,6 @@ pub fn make_guarded<T, E>(
     let (made, paths) = make()?;
     list.extend(paths.iter().cloned());
     Ok((made, paths.into_iter().map(Guarded).collect()))
-}
-
-pub fn guard(path: PathBuf) -> Guarded {
-    unfinished().push(path.clone());
-    Guarded(path)
 }
 
 impl Drop for Guarded {

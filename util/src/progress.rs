@@ -77,6 +77,14 @@ impl Mode {
 }
 
 impl Progress {
+    /// So much it will be.
+    pub fn expect(&mut self, total: u64) {
+        self.total = total;
+        if let Some(bar) = &self.bar {
+            bar.set_length(total);
+        }
+    }
+
     pub fn add(&mut self, more: u64) {
         self.set(self.done + more);
     }

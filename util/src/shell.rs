@@ -52,36 +52,36 @@ impl Shell {
 
     /// A directory of our own that vanishes with it.
     pub fn scratch(&self) -> Result<Scratch> {
-        for number in 0u32..10_000 {
-            let path = self
-                .scratch
-                .join(format!("kvutil-{}-{number}", std::process::id()));
-            use std::os::unix::fs::DirBuilderExt as _;
-            match std::fs::DirBuilder::new().mode(0o700).create(&path) {
-                Ok(()) => {
-                    let guard = process::guard(path.clone());
-                    return Ok(Scratch {
-                        path,
-                        _guard: guard,
-                    });
-                }
-                Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {}
-                Err(e) => {
-                    return Err(
-                        Failure::io("make a scratch directory in", &self.scratch, &e)
-                            .hint("name another place with --scratch-dir"),
-                    );
+        let make = || -> Result<_> {
+            for number in 0u32..10_000 {
+                let name = format!("kvutil-{}-{number}", std::process::id());
+                let path = self.scratch.join(name);
+                use std::os::unix::fs::DirBuilderExt as _;
+                match std::fs::DirBuilder::new().mode(0o700).create(&path) {
+                    Ok(()) => return Ok((path.clone(), vec![path])),
+                    Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {}
+                    Err(e) => {
+                        return Err(
+                            Failure::io("make a scratch directory in", &self.scratch, &e)
+                                .hint("name another place with --scratch-dir"),
+                        );
+                    }
                 }
             }
-        }
-        Err(Failure::new(
-            Code::Failed,
-            format!(
-                "{} is full of old scratch directories",
-                self.scratch.display()
-            ),
-            format!("ls -d {}/kvutil-*", self.scratch.display()),
-        ))
+            Err(Failure::new(
+                Code::Failed,
+                format!(
+                    "{} is full of old scratch directories",
+                    self.scratch.display()
+                ),
+                format!("ls -d {}/kvutil-*", self.scratch.display()),
+            ))
+        };
+        let (path, guards) = process::make_guarded(make)?;
+        Ok(Scratch {
+            path,
+            _guards: guards,
+        })
     }
 
     /// Opens a data directory for changing it: locked against everybody, and after bringing to an end what an
@@ -116,7 +116,7 @@ impl Shell {
 /// See [`Shell::scratch`].
 pub struct Scratch {
     path: PathBuf,
-    _guard: process::Guarded,
+    _guards: Vec<process::Guarded>,
 }
 
 impl Scratch {

@@ -111,6 +111,25 @@ pub struct Keep {
 }
 
 impl Source {
+    /// What the view answers; a refusal names the source and the revisions it has.
+    pub fn answered<T>(&self, answer: std::result::Result<T, kvnode_api::Status>) -> Result<T> {
+        answer.map_err(|status| {
+            let name = &self.name;
+            let next = match self.kind {
+                "data-dir" => format!("kvutil data info --data-dir {name}"),
+                _ => format!("kvutil snapshot status {name}"),
+            };
+            Failure::from(status)
+                .prefixed(name)
+                .hint(format!(
+                    "revisions {} to {} can be read",
+                    self.view.compact_revision().max(1),
+                    self.view.revision()
+                ))
+                .then(next)
+        })
+    }
+
     /// The store, for who wants to go on with it, and what has to outlive it.
     pub fn into_parts(self) -> (Store<FjallEngine>, Option<Keep>) {
         let keep = Keep {

@@ -364,3 +364,303 @@ fn files_that_are_no_snapshots_and_places_that_are_taken_are_refused() {
         2,
     );
 }
+
+#[test]
+fn mistakes_with_snapshots_are_named_with_file_place_and_next_command() {
+    let home = home(&Shape {
+        value_bytes: 20_000,
+        ..Shape::default()
+    });
+    let path = |name: &str| {
+        home.root
+            .path()
+            .join(name)
+            .to_str()
+            .expect("plain")
+            .to_owned()
+    };
+    let good = path("good.kvs");
+    let saved = home.run(&["snapshot", "save", &good]);
+    assert_eq!(code(&saved), 0, "{}", stderr(&saved));
+    let bytes = fs::read(&good).expect("read");
+    let make = |name: &str, change: &dyn Fn(&mut Vec<u8>)| {
+        let mut bytes = bytes.clone();
+        change(&mut bytes);
+        fs::write(path(name), bytes).expect("written");
+        path(name)
+    };
+    let cut = make("cut.kvs", &|bytes| bytes.truncate(bytes.len() / 2));
+    let aligned = make("aligned.kvs", &|bytes| bytes.truncate(512 * 3 + 32));
+    let chunk = make("chunk.kvs", &|bytes| bytes[1000] ^= 1);
+    let header = make("header.kvs", &|bytes| bytes[40] ^= 1);
+    let digest = make("digest.kvs", &|bytes| {
+        let last = bytes.len() - 1;
+        bytes[last] ^= 1;
+    });
+    let newer = make("newer.kvs", &|bytes| bytes[8] = 9);
+    let empty = make("empty.kvs", &|bytes| bytes.clear());
+    let etcd = make("etcd.db", &|bytes| {
+        bytes[..20].fill(0);
+        bytes[16..20].copy_from_slice(&[0xED, 0xDA, 0x0C, 0xED]);
+    });
+    let (data, new, gone) = (home.path(), path("new"), path("gone"));
+    let nowhere = path("no/such/place/out.kvs");
+    let single = ["--single", "n1"];
+    let dir = ["--data-dir", &new];
+    let length = format!(
+        "length {} is not 32 more than a multiple of 512",
+        bytes.len() / 2
+    );
+    let mkdir = format!("next:  mkdir -p {}", path("no/such/place"));
+    let verify = |file: &str| format!("next:  kvutil snapshot verify {file}");
+    let words = |line: &[&str], more: &[&str]| -> Vec<String> {
+        let words = line.iter().chain(more);
+        words.map(|word| (*word).to_owned()).collect()
+    };
+    let restore = |file: &str, more: &[&str]| words(&["snapshot", "restore", file], more);
+    let save = |out: &str, more: &[&str]| words(&["snapshot", "save", out], more);
+    let to_new = [&single[..], &dir].concat();
+    // What is typed, the exit code, and what must be said of it.
+    let cases: Vec<(&str, Vec<String>, i32, Vec<String>)> = vec![
+        (
+            "half a file",
+            restore(&cut, &to_new),
+            3,
+            vec![length, verify(&cut)],
+        ),
+        (
+            "an end that is none",
+            restore(&aligned, &to_new),
+            3,
+            vec!["trailer at offset 1504".into(), verify(&aligned)],
+        ),
+        (
+            "a bad chunk",
+            restore(&chunk, &to_new),
+            3,
+            vec![
+                "chunk 0 at offset ".into(),
+                "CRC is ".into(),
+                " expected".into(),
+                verify(&chunk),
+            ],
+        ),
+        (
+            "a bad header",
+            restore(&header, &to_new),
+            3,
+            vec!["header at offset 0: CRC is ".into(), verify(&header)],
+        ),
+        (
+            "a bad digest",
+            restore(&digest, &to_new),
+            3,
+            vec![
+                "SHA-256 is ".into(),
+                "the file says ".into(),
+                "--skip-hash-check".into(),
+                verify(&digest),
+            ],
+        ),
+        (
+            "an empty file",
+            restore(&empty, &to_new),
+            3,
+            vec!["ends after 0 bytes, at least 20 expected".into()],
+        ),
+        (
+            "a file of a newer program",
+            restore(&newer, &to_new),
+            8,
+            vec!["snapshot format 9.x; this program reads 1.x".into()],
+        ),
+        (
+            "a database of etcd",
+            restore(&etcd, &to_new),
+            8,
+            vec![
+                "a database of etcd".into(),
+                "next:  etcdutl snapshot restore".into(),
+            ],
+        ),
+        (
+            "no such file",
+            restore(&gone, &to_new),
+            1,
+            vec![format!("cannot open {gone}")],
+        ),
+        (
+            "a directory as the file",
+            restore(data, &to_new),
+            1,
+            vec!["is a directory, a .kvs file is wanted".into()],
+        ),
+        (
+            "no place",
+            restore(&good, &single),
+            2,
+            vec!["--data-dir is missing".into()],
+        ),
+        (
+            "a place that is taken",
+            restore(&good, &["--single", "n1", "--data-dir", data]),
+            7,
+            vec![
+                "is a data directory already".into(),
+                format!("next:  mv {data} {data}.old-"),
+            ],
+        ),
+        (
+            "a file as the place",
+            restore(&good, &["--single", "n1", "--data-dir", &cut]),
+            7,
+            vec!["is a file".into()],
+        ),
+        (
+            "no members",
+            restore(&good, &dir),
+            7,
+            vec!["who is to be in the cluster?".into(), "--single".into()],
+        ),
+        (
+            "a url without scheme",
+            restore(
+                &good,
+                &[
+                    "--initial-cluster",
+                    "a=h1",
+                    "--name",
+                    "a",
+                    "--data-dir",
+                    &new,
+                ],
+            ),
+            2,
+            vec!["h1".into()],
+        ),
+        (
+            "a name of nobody",
+            restore(
+                &good,
+                &[
+                    "--initial-cluster",
+                    "a=http://h1:1",
+                    "--name",
+                    "b",
+                    "--data-dir",
+                    &new,
+                ],
+            ),
+            2,
+            vec!["the members are a".into()],
+        ),
+        (
+            "no such plan",
+            restore(&good, &["--plan", &gone, "--name", "a", "--data-dir", &new]),
+            1,
+            vec![gone.clone(), "--write-plan".into()],
+        ),
+        (
+            "a file that is no plan",
+            restore(&good, &["--plan", &good, "--name", "a", "--data-dir", &new]),
+            7,
+            vec![format!("{good}: no plan")],
+        ),
+        (
+            "a file that is there",
+            save(&good, &["--data-dir", data]),
+            7,
+            vec![format!("{good} exists"), "--overwrite".into()],
+        ),
+        (
+            "a place that is not there",
+            save(&nowhere, &["--data-dir", data]),
+            1,
+            vec![mkdir],
+        ),
+        (
+            "a snapshot as the directory",
+            save(&gone, &["--data-dir", &good]),
+            2,
+            vec![
+                "is a snapshot already".into(),
+                "next:  kvutil snapshot convert".into(),
+            ],
+        ),
+        (
+            "nothing to save",
+            save(&gone, &[]),
+            2,
+            vec!["--data-dir".into(), "--endpoints".into()],
+        ),
+        (
+            "nobody there",
+            save(&gone, &["--endpoints", "127.0.0.1:1"]),
+            1,
+            vec!["127.0.0.1:1".into(), "refused".into()],
+        ),
+        (
+            "no port",
+            save(&gone, &["--endpoints", "host"]),
+            2,
+            vec!["missing port".into()],
+        ),
+        (
+            "no password",
+            save(&gone, &["--endpoints", "h:1", "--user", "root"]),
+            2,
+            vec!["the password is missing".into()],
+        ),
+        (
+            "no node",
+            save(&gone, &["--live", "--data-dir", data]),
+            1,
+            vec!["admin.sock".into(), "no node runs there".into()],
+        ),
+        (
+            "no such key",
+            words(&["snapshot", "get", &good, "nobody"], &[]),
+            1,
+            vec![
+                format!("{good}: no key \"nobody\""),
+                "next:  kvutil snapshot list".into(),
+            ],
+        ),
+        (
+            "a revision to come",
+            words(&["snapshot", "list", &good, "--rev", "9999"], &[]),
+            2,
+            vec![
+                good.clone(),
+                "revisions 20 to ".into(),
+                format!("next:  kvutil snapshot status {good}"),
+            ],
+        ),
+        (
+            "a bad chunk left as it is",
+            words(&["snapshot", "convert", &chunk, &gone], &[]),
+            3,
+            vec!["--skip-bad".into()],
+        ),
+        (
+            "a file to compare with",
+            words(&["snapshot", "diff", &good, &gone], &[]),
+            1,
+            vec![format!("cannot read {gone}")],
+        ),
+    ];
+    assert!(cases.len() >= 25);
+    for (what, words, expected, said) in &cases {
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        let output = kvutil(&words);
+        ends_well(what, &output, *expected);
+        let text = stderr(&output);
+        for part in said {
+            assert!(text.contains(part), "{what}: {part:?} is not in\n{text}");
+        }
+        assert!(
+            !fs::exists(&new).expect("asked") && !fs::exists(&gone).expect("asked"),
+            "{what}: something was made"
+        );
+    }
+}

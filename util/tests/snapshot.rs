@@ -186,13 +186,21 @@ fn members_that_restore_alike_are_one_cluster_and_others_are_not() {
     // A plan that was changed, and one for another file.
     let text = fs::read_to_string(&plan).expect("a plan");
     let changed = beside(&home, "changed.json");
-    fs::write(&changed, text.replace("1000000000", "1000000001")).expect("written");
-    let refused = restore(
-        &file,
-        &beside(&home, "p3"),
-        &["--plan", &changed, "--name", "n3"],
-    );
-    assert_eq!(code(&refused), 7, "{}", stderr(&refused));
+    for (told, other) in [
+        ("1000000000", "1000000001"),
+        ("127.0.0.1:7003", "127.0.0.1:7004"),
+        ("\"n2\"", "\"n4\""),
+    ] {
+        assert!(text.contains(told), "{told}: {text}");
+        fs::write(&changed, text.replace(told, other)).expect("written");
+        let refused = restore(
+            &file,
+            &beside(&home, "p3"),
+            &["--plan", &changed, "--name", "n3"],
+        );
+        assert_eq!(code(&refused), 7, "{other}: {}", stderr(&refused));
+        assert!(stderr(&refused).contains("it was changed"));
+    }
     let other = beside(&home, "other.kvs");
     let latest = home.run(&["snapshot", "save", &other, "--history", "latest"]);
     assert_eq!(code(&latest), 0, "{}", stderr(&latest));
@@ -327,8 +335,26 @@ fn what_is_refused_makes_nothing_and_says_what_to_type() {
         assert_eq!(strangers(&home), before, "{words:?}");
     }
     let online = home.run(&["snapshot", "save", &new, "--endpoints", "h:2379"]);
-    assert_eq!(code(&online), 7);
-    assert!(stderr(&online).contains("kvctl --endpoints h:2379 snapshot save"));
+    assert_eq!(code(&online), 2);
+    assert!(stderr(&online).contains("cannot be used with"));
+    let part = [
+        "snapshot",
+        "save",
+        &new,
+        "--endpoints",
+        "h:2379",
+        "--rev",
+        "2",
+    ];
+    let part = support::kvutil(&part);
+    assert_eq!(code(&part), 7, "{}", stderr(&part));
+    assert!(stderr(&part).contains("--endpoints saves all of the state"));
+    // Nobody listens there.
+    let nobody = ["snapshot", "save", &new, "--endpoints", "127.0.0.1:1"];
+    let nobody = support::kvutil(&nobody);
+    assert_eq!(code(&nobody), 1, "{}", stderr(&nobody));
+    assert!(stderr(&nobody).contains("127.0.0.1:1"));
+    assert!(stderr(&nobody).ends_with("next:  kvctl --endpoints 127.0.0.1:1 endpoint health\n"));
 }
 
 #[test]

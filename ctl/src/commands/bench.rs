@@ -1,8 +1,6 @@
 //! `check perf` and `check datascale`: load of a fixed shape, judged as etcdctl judges it.
 
 use std::collections::BTreeMap;
-use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -15,6 +13,7 @@ use super::interrupted;
 use crate::context::{self, Context};
 use crate::failure::{self, Failure, Result, code};
 use crate::golang;
+use crate::metrics::Metrics;
 use crate::output::say_line;
 
 /// Time for deleting and compacting what was written.
@@ -140,13 +139,7 @@ pub async fn datascale(context: &Context<'_>) -> Result<()> {
         .unwrap_or_default();
     let clients = clients(context, load.clients)?;
     refuse_if_used(&clients[0], &under).await?;
-    let memory = |when: &str| {
-        resident_memory(&endpoint).map_err(|why| {
-            let text = format!("FAIL: Could not read process_resident_memory_bytes {when} the put operations ({why}).");
-            Failure::new(code::ERROR, text).next(format!("curl -s {endpoint}/metrics | grep process_resident"))
-        })
-    };
-    let before = memory("before")?;
+    let before = memory(&clients[0], &endpoint, "before").await?;
     say_line(&format!(
         "Start data scale check for work load [{} key-value pairs, 1024 bytes per key-value, {} concurrent clients].",
         load.keys, load.clients
@@ -161,7 +154,7 @@ pub async fn datascale(context: &Context<'_>) -> Result<()> {
     .await;
     bar.finish_and_clear();
     let report = Report::of(results, begun.elapsed());
-    let after = memory("after")?;
+    let after = memory(&clients[0], &endpoint, "after").await?;
     clean_up(&clients[0], &under, context.flag("auto-compact")).await?;
     if context.flag("auto-defrag") {
         defragment(context, &clients[0]).await?;
@@ -327,6 +320,19 @@ impl Report {
     }
 }
 
+/// Resident bytes of the endpoint's server.
+async fn memory(client: &Client, endpoint: &str, when: &str) -> Result<f64> {
+    const NAME: &str = "process_resident_memory_bytes";
+    let metrics = Metrics::fetch(client, endpoint).await;
+    metrics
+        .and_then(|metrics| metrics.value(NAME).ok_or("no such metric".to_owned()))
+        .map_err(|why| {
+            let text = format!("FAIL: Could not read {NAME} {when} the put operations ({why}).");
+            Failure::new(code::ERROR, text)
+                .next(format!("curl -s {endpoint}/metrics | grep {NAME}"))
+        })
+}
+
 async fn clean_up(client: &Client, under: &str, compact: bool) -> Result<()> {
     let client = client.with_timeout(Some(CLEAN_UP));
     let (key, range_end) = prefix(under.to_owned());
@@ -375,35 +381,6 @@ fn bar(length: u64, template: &str) -> ProgressBar {
         ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()),
     );
     bar
-}
-
-/// `process_resident_memory_bytes` from the endpoint's metrics, over plain HTTP.
-fn resident_memory(endpoint: &str) -> std::result::Result<f64, String> {
-    const NAME: &str = "process_resident_memory_bytes ";
-    if endpoint.starts_with("https") || endpoint.starts_with("unix") {
-        return Err("metrics are read over plain HTTP only".to_owned());
-    }
-    let host = endpoint.trim_start_matches("http://").trim_end_matches('/');
-    let fetch = || -> std::io::Result<String> {
-        let mut socket = TcpStream::connect(host)?;
-        socket.set_read_timeout(Some(CLEAN_UP))?;
-        write!(
-            socket,
-            "GET /metrics HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
-        )?;
-        let mut text = Vec::new();
-        socket.read_to_end(&mut text)?;
-        Ok(String::from_utf8_lossy(&text).into_owned())
-    };
-    let text = fetch().map_err(|error| error.to_string())?;
-    let value = text
-        .lines()
-        .find_map(|line| line.strip_prefix(NAME))
-        .ok_or("no such metric")?;
-    value
-        .trim()
-        .parse()
-        .map_err(|_| format!("{value:?} is no number"))
 }
 
 #[cfg(test)]

@@ -1,11 +1,9 @@
 //! Members.
 
-use kvnode_client::api;
-
+use super::start::Start;
 use super::{is_serializable, member_id};
 use crate::context::Context;
 use crate::failure::{Failure, Result};
-use crate::golang;
 use crate::output::{self, say};
 
 pub async fn list(context: &Context<'_>) -> Result<()> {
@@ -40,32 +38,10 @@ pub async fn add(context: &Context<'_>) -> Result<()> {
     if !printer.is_simple() {
         return Ok(());
     }
-    say(format!(
-        "\n{}",
-        start_variables(name, &context.text("peer-urls"), &answer)
-    ))
-}
-
-/// How the new member must be configured, as variables of the environment.
-pub fn start_variables(name: &str, peer_urls: &str, answer: &api::MemberAddResponse) -> String {
-    let new = answer.member.as_ref().map_or(0, |member| member.id);
-    let mut cluster = Vec::new();
-    for member in &answer.members {
-        let member_name = if member.id == new { name } else { &member.name };
-        cluster.extend(
-            member
-                .peer_urls
-                .iter()
-                .map(|url| format!("{member_name}={url}")),
-        );
-    }
-    let quote = |text: &str| golang::quote(text.as_bytes());
-    format!(
-        "ETCD_NAME={}\nETCD_INITIAL_CLUSTER={}\nETCD_INITIAL_ADVERTISE_PEER_URLS={}\nETCD_INITIAL_CLUSTER_STATE=\"existing\"\n",
-        quote(name),
-        quote(&cluster.join(",")),
-        quote(peer_urls),
-    )
+    let start = Start::new(name, &context.text("peer-urls"), &answer);
+    say(format!("\n{}", start.variables()))?;
+    eprint!("\n{}", start.other_forms());
+    Ok(())
 }
 
 pub fn peer_urls(context: &Context<'_>, complaint: &str, usage: &str) -> Result<Vec<String>> {

@@ -1,99 +1,16 @@
-//! Alarms, defragmentation, endpoints, leadership, downgrades.
+//! Endpoints, leadership, downgrades.
 
 use std::time::Instant;
 
 use kvnode_client::api::downgrade_request::DowngradeAction;
-use kvnode_client::api::{AlarmResponse, AlarmType, Status, StatusResponse};
+use kvnode_client::api::{AlarmType, Status, StatusResponse};
 use kvnode_client::{Client, get};
 
 use super::member_id;
 use crate::context::{self, Context};
 use crate::failure::{self, Failure, Result, code};
-use crate::golang;
-use crate::output::{self, Format, Hash, Health, State, say_line};
+use crate::output::{self, Format, Hash, Health, State};
 use crate::settings::Settings;
-
-pub async fn alarm_list(context: &Context<'_>) -> Result<()> {
-    if !context.words().is_empty() {
-        return Err(Failure::usage(
-            "alarm list command accepts no arguments",
-            "alarm list",
-        ));
-    }
-    let printer = context.printer(output::ALL)?;
-    let answer = context.client()?.alarms().await?;
-    printer.alarms(&answer)?;
-    if printer.is_simple() && !answer.alarms.is_empty() {
-        eprintln!(
-            "next:  kvctl endpoint status --cluster --write-out=table   # space used and quota; then: kvctl alarm disarm"
-        );
-    }
-    Ok(())
-}
-
-pub async fn alarm_disarm(context: &Context<'_>) -> Result<()> {
-    if !context.words().is_empty() {
-        return Err(Failure::usage(
-            "alarm disarm command accepts no arguments",
-            "alarm disarm",
-        ));
-    }
-    let printer = context.printer(output::ALL)?;
-    let client = context.client()?;
-    // One request per alarm; what each one ended is shown together, without a header as it is several answers.
-    let mut ended = AlarmResponse::default();
-    for alarm in client.alarms().await?.alarms {
-        let kind = AlarmType::try_from(alarm.alarm).unwrap_or(AlarmType::None);
-        let answer = client.alarm_disarm(alarm.member_id, kind).await?;
-        ended.alarms.extend(answer.alarms);
-    }
-    printer.alarms(&ended)
-}
-
-/// One after another, so that never more than one member is busy.
-pub async fn defrag(context: &Context<'_>) -> Result<()> {
-    let client = context.client()?;
-    let mut failures = false;
-    let mut endpoints = context.endpoints().await?;
-    if context.flag("cluster") {
-        // Who leads is busy for all, so its turn comes when the others are done.
-        let mut leading = Vec::new();
-        for endpoint in &endpoints {
-            let leads = match client.only(endpoint) {
-                Ok(client) => client.status().await.is_ok_and(|status| leads(&status)),
-                Err(_) => false,
-            };
-            leading.push((leads, endpoint.clone()));
-        }
-        leading.sort_by_key(|(leads, _)| *leads);
-        endpoints = leading.into_iter().map(|(_, endpoint)| endpoint).collect();
-    }
-    for endpoint in endpoints {
-        let begun = Instant::now();
-        let result = match client.only(&endpoint) {
-            Ok(client) => client.defragment().await,
-            Err(error) => Err(error),
-        };
-        let took = golang::duration(begun.elapsed());
-        match result {
-            Ok(_) => say_line(&format!(
-                "Finished defragmenting etcd member[{endpoint}]. took {took}"
-            ))?,
-            Err(error) => {
-                failures = true;
-                eprintln!(
-                    "Failed to defragment etcd member[{endpoint}]. took {took}. ({})",
-                    failure::text(&error)
-                );
-            }
-        }
-    }
-    if failures {
-        Err(Failure::silent(code::ERROR))
-    } else {
-        Ok(())
-    }
-}
 
 pub async fn health(context: &Context<'_>) -> Result<()> {
     let printer = context.printer(output::LISTS)?;
@@ -258,7 +175,7 @@ pub async fn move_leader(context: &Context<'_>) -> Result<()> {
 }
 
 /// Whether the member that said so leads.
-fn leads(status: &StatusResponse) -> bool {
+pub fn leads(status: &StatusResponse) -> bool {
     status
         .header
         .is_some_and(|header| header.member_id == status.leader)

@@ -5,15 +5,51 @@ use std::fmt::Write as _;
 use kvnode_client::api::{AlarmMember, AlarmType, Member, StatusResponse};
 use kvnode_client::{Client, Error};
 
+use crate::certificate;
 use crate::context::Context;
 use crate::failure::{self, Failure, Result, code};
 use crate::golang;
+use crate::metrics::Metrics;
 use crate::output::{Format, Object, say, say_line};
+
+/// What a server counts in seconds for each sync of its log.
+const SYNC_SECONDS: &str = "etcd_disk_wal_fsync_duration_seconds";
+/// When it last handed out a whole snapshot, in Unix time; 0 if it has not since it started.
+const LAST_SNAPSHOT: &str = "kvnode_last_snapshot_sent_timestamp_seconds";
 
 /// A member, and what it says of itself.
 struct Seen {
     member: Member,
     asked: std::result::Result<StatusResponse, String>,
+    vitals: Vitals,
+}
+
+/// What is no part of the API; nothing is known of a member without a metrics page.
+#[derive(Default)]
+struct Vitals {
+    /// 99 of 100 syncs of its log since it started took at most so long.
+    sync_seconds: Option<f64>,
+    /// See [`LAST_SNAPSHOT`].
+    last_snapshot: Option<i64>,
+    /// The end of the certificate it shows, in Unix time.
+    good_until: Option<i64>,
+}
+
+impl Vitals {
+    async fn of(client: &Client, url: &str) -> Vitals {
+        let Ok(page) = client.page(url, "/metrics").await else {
+            return Vitals::default();
+        };
+        let metrics = Metrics::of(&page);
+        Vitals {
+            sync_seconds: metrics.quantile(SYNC_SECONDS, 0.99),
+            last_snapshot: metrics.value(LAST_SNAPSHOT).map(|seconds| seconds as i64),
+            good_until: page
+                .certificate
+                .as_deref()
+                .and_then(certificate::good_until),
+        }
+    }
 }
 
 pub async fn run(context: &Context<'_>) -> Result<()> {
@@ -51,6 +87,7 @@ pub async fn run(context: &Context<'_>) -> Result<()> {
 /// Asks a member at the first of its addresses that answers.
 async fn look(client: &Client, member: Member) -> Seen {
     let mut asked = Err("not started yet".to_owned());
+    let mut vitals = Vitals::default();
     for url in &member.client_urls {
         let answer = match client.only(url) {
             Ok(client) => client.status().await,
@@ -59,12 +96,17 @@ async fn look(client: &Client, member: Member) -> Seen {
         match answer {
             Ok(status) => {
                 asked = Ok(status);
+                vitals = Vitals::of(client, url).await;
                 break;
             }
             Err(error) => asked = Err(failure::text(&error)),
         }
     }
-    Seen { member, asked }
+    Seen {
+        member,
+        asked,
+        vitals,
+    }
 }
 
 struct Overview<'a> {
@@ -136,7 +178,8 @@ impl<'a> Overview<'a> {
         );
         let mut rows = vec![
             [
-                "NAME", "ID", "ROLE", "VERSION", "LAG", "DB SIZE", "IN USE", "QUOTA", "ENDPOINT",
+                "NAME", "ID", "ROLE", "VERSION", "LAG", "DB SIZE", "IN USE", "QUOTA", "SYNC P99",
+                "ENDPOINT",
             ]
             .map(str::to_owned),
         ];
@@ -159,6 +202,9 @@ impl<'a> Overview<'a> {
                 told(golang::size(status.db_size)),
                 told(golang::size(status.db_size_in_use)),
                 told(quota(status)),
+                seen.vitals
+                    .sync_seconds
+                    .map_or("-".to_owned(), milliseconds),
                 seen.member.client_urls.join(","),
             ]);
         }
@@ -190,8 +236,18 @@ impl<'a> Overview<'a> {
                 }
             }
         }
+        let _ = writeln!(out, "{}", self.backup());
         for seen in self.seen {
             let name = self.name(seen.member.id);
+            if let Some(end) = seen.vitals.good_until {
+                let days = certificate::days_left(end);
+                let warning = match days {
+                    ..0 => "EXPIRED",
+                    0..certificate::DAYS_WARNED => "EXPIRES SOON",
+                    _ => "good",
+                };
+                let _ = writeln!(out, "certificate of {name}: {warning}, {days} days left");
+            }
             match &seen.asked {
                 Err(error) => {
                     let _ = writeln!(out, "{name}: {error}");
@@ -204,6 +260,29 @@ impl<'a> Overview<'a> {
             }
         }
         out
+    }
+
+    /// When somebody last took a whole snapshot, of whom.
+    fn backup(&self) -> String {
+        let told = self.seen.iter().filter_map(|seen| {
+            let at = seen.vitals.last_snapshot?;
+            Some((at, seen.member.id))
+        });
+        match told.max() {
+            None => "backup: not told".to_owned(),
+            Some((0, _)) => {
+                "backup: none since the members started; kvctl snapshot save FILE".to_owned()
+            }
+            Some((at, id)) => {
+                let minutes = (certificate::now() - at).max(0) / 60;
+                let age = match minutes {
+                    0..120 => format!("{minutes} min"),
+                    120..2880 => format!("{} h", minutes / 60),
+                    _ => format!("{} days", minutes / 1440),
+                };
+                format!("backup: {age} ago, taken from {}", self.name(id))
+            }
+        }
     }
 
     fn json(&self) -> String {
@@ -225,6 +304,21 @@ impl<'a> Overview<'a> {
                     .number("db_size_quota", status.db_size_quota)
                     .texts("errors", &status.errors),
             };
+            let Vitals {
+                sync_seconds,
+                last_snapshot,
+                good_until,
+            } = &seen.vitals;
+            let mut object = object;
+            if let Some(seconds) = sync_seconds {
+                object = object.raw("sync_p99_seconds", seconds);
+            }
+            if let Some(at) = last_snapshot {
+                object = object.number("last_snapshot_unix", at);
+            }
+            if let Some(end) = good_until {
+                object = object.number("certificate_not_after_unix", end);
+            }
             object.end()
         };
         let members: Vec<String> = self.seen.iter().map(member).collect();
@@ -275,6 +369,10 @@ impl<'a> Overview<'a> {
     }
 }
 
+fn milliseconds(seconds: f64) -> String {
+    format!("{:.1}ms", seconds * 1000.0)
+}
+
 /// What may be used, and how much of it is; servers before 3.6 do not tell.
 fn quota(status: &StatusResponse) -> String {
     match status
@@ -287,7 +385,23 @@ fn quota(status: &StatusResponse) -> String {
     }
 }
 
-fn kind(alarm: &AlarmMember) -> &'static str {
+/// How full a member is, in words.
+pub fn used(status: &StatusResponse) -> String {
+    let size = golang::size(status.db_size);
+    match status
+        .db_size
+        .saturating_mul(100)
+        .checked_div(status.db_size_quota)
+    {
+        Some(percent) => format!(
+            "{size} used of {} ({percent}%)",
+            golang::size(status.db_size_quota)
+        ),
+        None => format!("{size} used"),
+    }
+}
+
+pub fn kind(alarm: &AlarmMember) -> &'static str {
     match AlarmType::try_from(alarm.alarm) {
         Ok(AlarmType::Nospace) => "NOSPACE",
         Ok(AlarmType::Corrupt) => "CORRUPT",

@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 use kvnode_client::api::Status;
 use kvnode_client::{Client, api};
 
-use super::cluster::{peer_urls, start_variables};
+use super::cluster::peer_urls;
 use super::member_id;
+use super::start::Start;
 use crate::context::Context;
 use crate::failure::{Failure, Result, code};
 use crate::golang;
@@ -65,7 +66,9 @@ pub async fn run(context: &Context<'_>) -> Result<()> {
             let answer = client.member_add(urls.clone(), true).await?;
             let id = answer.member.as_ref().map_or(0, |member| member.id);
             say_line(&format!("Member {id:16x} added as learner; start it with:"))?;
-            say(start_variables(name, &urls.join(","), &answer))?;
+            let start = Start::new(name, &urls.join(","), &answer);
+            say(start.variables())?;
+            eprint!("\n{}", start.other_forms());
             id
         }
     };

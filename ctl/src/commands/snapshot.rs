@@ -1,16 +1,17 @@
 //! `snapshot save`: the state of one member, checked while it arrives, in its place only when it is whole.
 
 use std::fs::{self, File};
-use std::io::{self, Write as _};
+use std::io::{self, BufReader, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use kvnode_client::Client;
+use kvnode_client::{Client, api, cluster_of, snapshot_source};
 use sha2::{Digest as _, Sha256};
 
 use crate::context::Context;
 use crate::failure::{Failure, Result, code};
+use crate::golang;
 use crate::output::say_line;
 
 /// Length of the SHA-256 at the end.
@@ -29,7 +30,7 @@ pub async fn save(context: &Context<'_>) -> Result<()> {
         .await
         .map_err(interrupted)?;
     let saving = receive(&client, Path::new(file));
-    let version = match context.settings.command_timeout_given {
+    let saved = match context.settings.command_timeout_given {
         false => saving.await,
         true => match tokio::time::timeout(context.settings.command_timeout, saving).await {
             Ok(result) => result,
@@ -40,55 +41,102 @@ pub async fn save(context: &Context<'_>) -> Result<()> {
             }
         },
     };
-    let version = version.map_err(interrupted)?;
+    let saved = saved.map_err(interrupted)?;
     say_line(&format!("Snapshot saved at {file}"))?;
-    if !version.is_empty() {
-        say_line(&format!("Server version {version}"))?;
+    if !saved.version.is_empty() {
+        say_line(&format!("Server version {}", saved.version))?;
     }
+    eprintln!("{}", contents(&client, Path::new(file), &saved).await);
     Ok(())
+}
+
+/// What was saved.
+struct Saved {
+    /// The server's.
+    version: String,
+    /// Bytes of the file.
+    length: u64,
+    /// Its last 32 bytes, in hexadecimal.
+    sha256: String,
+}
+
+/// What the file holds, for people. Header and footer say it, of a `.kvs` file; how many keys that are, the member they came
+/// from knows as long as it has not compacted the revision.
+async fn contents(client: &Client, file: &Path, saved: &Saved) -> String {
+    let size = golang::size(i64::try_from(saved.length).unwrap_or(i64::MAX));
+    let tail = format!("size {size}, sha256 {}", saved.sha256);
+    let opened = File::open(file)
+        .ok()
+        .and_then(|file| kvnode_snapshot::Snapshot::open(BufReader::new(file)).ok());
+    let Some(snapshot) = opened else {
+        return tail;
+    };
+    let revision = snapshot.info().revision;
+    let all = api::RangeRequest {
+        key: vec![0].into(),
+        range_end: vec![0].into(),
+        revision,
+        count_only: true,
+        serializable: true,
+        ..Default::default()
+    };
+    let keys = match client.range(all).await {
+        Ok(answer) => format!("keys {}, ", answer.count),
+        Err(_) => String::new(),
+    };
+    // As `kvutil snapshot status` shows it.
+    let hash = snapshot.logical_hash() as u32;
+    format!("revision {revision}, {keys}hash {hash:x}, {tail}")
 }
 
 fn interrupted(failure: Failure) -> Failure {
     failure.with_code(code::INTERRUPTED)
 }
 
-/// Of several endpoints, the most advanced one that does not lead: the leader has enough to do.
+/// Of several endpoints, the one whose member is best taken: see [`snapshot_source`].
 async fn chosen(client: &Client, endpoints: &[String]) -> Result<Client> {
     if let [only] = endpoints {
         return Ok(client.only(only)?);
     }
-    let mut best: Option<(bool, u64, &String, Client)> = None;
-    let mut last = None;
+    let next = "kvctl endpoint status --write-out=table";
+    let (mut seen, mut statuses, mut last) = (Vec::new(), Vec::new(), None);
     for endpoint in endpoints {
         let client = client.only(endpoint)?;
-        let status = match client.status().await {
-            Ok(status) => status,
-            Err(error) => {
-                last = Some(error);
-                continue;
+        match client.status().await {
+            Ok(status) => {
+                seen.push((endpoint, client));
+                statuses.push(status);
             }
-        };
-        let follows = status
-            .header
-            .is_none_or(|header| header.member_id != status.leader);
-        let fit = follows && status.errors.is_empty() && !status.is_learner;
-        let rank = (fit, status.raft_applied_index);
-        if best
-            .as_ref()
-            .is_none_or(|(fit, index, ..)| (*fit, *index) < rank)
-        {
-            best = Some((rank.0, rank.1, endpoint, client));
+            Err(error) => last = Some(error),
         }
     }
+    if statuses
+        .windows(2)
+        .any(|two| cluster_of(&two[0]) != cluster_of(&two[1]))
+    {
+        let text = format!("{} are of more than one cluster", endpoints.join(", "));
+        return Err(Failure::new(code::INTERRUPTED, text).next(next));
+    }
+    let (best, unfit) = snapshot_source(&statuses);
     match (best, last) {
-        (Some((_, _, endpoint, client)), _) => {
+        (Some(best), _) => {
+            let (endpoint, client) = seen.swap_remove(best);
             eprintln!("taking the snapshot from {endpoint}");
             Ok(client)
         }
-        (None, Some(error)) => Err(error.into()),
-        (None, None) => {
+        (None, Some(error)) if seen.is_empty() => Err(error.into()),
+        (None, None) if seen.is_empty() => {
             Err(Failure::new(code::INTERRUPTED, "no endpoint is given")
                 .next("--endpoints=HOST:PORT"))
+        }
+        (None, _) => {
+            let why = seen.iter().zip(&unfit);
+            let why = why.filter_map(|((endpoint, _), unfit)| {
+                unfit.map(|unfit| format!("{endpoint} {unfit}"))
+            });
+            let why: Vec<String> = why.collect();
+            let text = format!("no member is fit to give a snapshot: {}", why.join("; "));
+            Err(Failure::new(code::INTERRUPTED, text).next(next))
         }
     }
 }
@@ -99,12 +147,12 @@ fn part_of(file: &Path) -> PathBuf {
     part.into()
 }
 
-/// Writes the stream beside `file`, checks it and renames. Returns the server's version.
-async fn receive(client: &Client, file: &Path) -> Result<String> {
+/// Writes the stream beside `file`, checks it and renames.
+async fn receive(client: &Client, file: &Path) -> Result<Saved> {
     let part = part_of(file);
     let written = write(client, &part).await;
-    let version = match written {
-        Ok(version) => version,
+    let saved = match written {
+        Ok(saved) => saved,
         Err(failure) => {
             let _ = fs::remove_file(&part);
             return Err(failure);
@@ -117,10 +165,10 @@ async fn receive(client: &Client, file: &Path) -> Result<String> {
         .unwrap_or(Path::new("."));
     let synced = File::open(directory).and_then(|directory| directory.sync_all());
     synced.map_err(|error| failed("sync", directory, &error))?;
-    Ok(version)
+    Ok(saved)
 }
 
-async fn write(client: &Client, part: &Path) -> Result<String> {
+async fn write(client: &Client, part: &Path) -> Result<Saved> {
     let mut file = File::options()
         .create(true)
         .truncate(true)
@@ -147,10 +195,15 @@ async fn write(client: &Client, part: &Path) -> Result<String> {
         bar.set_position(check.length);
     }
     bar.finish_and_clear();
-    check.verdict(snapshot.endpoint())?;
+    let length = check.length;
+    let sha256 = check.verdict(snapshot.endpoint())?;
     file.sync_all()
         .map_err(|error| failed("sync", part, &error))?;
-    Ok(version)
+    Ok(Saved {
+        version,
+        length,
+        sha256,
+    })
 }
 
 /// Digest of all but the last 32 bytes, which are compared with it at the end.
@@ -171,7 +224,14 @@ impl Check {
         self.tail.drain(..body);
     }
 
-    fn verdict(self, endpoint: &str) -> Result<()> {
+    /// The digest in hexadecimal, if it is that of the bytes.
+    fn verdict(self, endpoint: &str) -> Result<String> {
+        let hex = |bytes: &[u8]| {
+            bytes
+                .iter()
+                .map(|byte| format!("{byte:02x}"))
+                .collect::<String>()
+        };
         let broken = |text: String| {
             Err(Failure::new(code::INTERRUPTED, text).next(format!(
                 "kvctl --endpoints {endpoint} snapshot save FILE   # again"
@@ -185,19 +245,13 @@ impl Check {
         }
         let found = self.hash.finalize();
         if found[..] != self.tail[..] {
-            let hex = |bytes: &[u8]| {
-                bytes
-                    .iter()
-                    .map(|byte| format!("{byte:02x}"))
-                    .collect::<String>()
-            };
             return broken(format!(
                 "the snapshot from {endpoint} is damaged: its digest says {}, its bytes give {}",
                 hex(&self.tail),
                 hex(&found)
             ));
         }
-        Ok(())
+        Ok(hex(&found))
     }
 }
 
@@ -218,7 +272,7 @@ fn failed(action: &str, path: &Path, error: &io::Error) -> Failure {
 mod tests {
     use super::*;
 
-    fn judged(mut bytes: Vec<u8>, damage: Option<usize>, piece: usize) -> Result<()> {
+    fn judged(mut bytes: Vec<u8>, damage: Option<usize>, piece: usize) -> Result<String> {
         bytes.resize(1024, 7);
         let digest = Sha256::digest(&bytes);
         bytes.extend_from_slice(&digest);

@@ -34,6 +34,8 @@ pub fn answer(core: &Rc<ClientCore>) -> HttpResponse {
             let pieces = Pieces {
                 receiver,
                 waiting: Vec::new(),
+                core: Rc::clone(core),
+                failed: false,
             };
             let mut response = http::Response::new(ResponseBody::Fallible(Box::pin(pieces)));
             let headers = response.headers_mut();
@@ -54,6 +56,8 @@ struct Pieces {
     receiver: Receiver<Piece>,
     /// The next one last.
     waiting: Vec<Piece>,
+    core: Rc<ClientCore>,
+    failed: bool,
 }
 
 impl Stream for Pieces {
@@ -63,6 +67,9 @@ impl Stream for Pieces {
         let this = &mut *self;
         if this.waiting.is_empty() {
             if ready!(this.receiver.poll_take(cx, &mut this.waiting)).is_err() {
+                if !this.failed {
+                    this.core.shared.metrics.disk.snapshot_sent();
+                }
                 return Poll::Ready(None);
             }
             this.waiting.reverse();
@@ -70,6 +77,7 @@ impl Stream for Pieces {
         Poll::Ready(this.waiting.pop().map(|piece| match piece {
             Piece::Blob(blob) => Ok(blob),
             Piece::Failed(reason) => {
+                this.failed = true;
                 log::error!("packing a snapshot for the admin socket: {reason}");
                 Err(BrokenOff(reason))
             }

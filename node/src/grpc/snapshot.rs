@@ -94,6 +94,7 @@ pub async fn serve(core: &Rc<ClientCore>, responses: &mut ResponseSink) -> Resul
             return Ok(());
         }
     }
+    core.shared.metrics.disk.snapshot_sent();
     Ok(())
 }
 

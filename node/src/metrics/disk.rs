@@ -1,5 +1,7 @@
 //! The log, the engine, and snapshots of the state.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use super::kinds::{Counter, Gauge, Histogram};
 use super::text::Text;
 
@@ -45,6 +47,8 @@ pub struct Disk {
     pub wal_write_bytes: Counter,
     pub backend_commit_seconds: Histogram,
     pub backend_snapshot_seconds: Histogram,
+    /// Unix seconds at which somebody last got all of a snapshot; 0 if nobody has since the start.
+    pub last_snapshot_unix: Gauge,
     pub defrag_seconds: Histogram,
     pub defrags_inflight: Gauge,
     pub apply_seconds: Histogram,
@@ -60,6 +64,7 @@ impl Default for Disk {
             wal_write_bytes: Counter::default(),
             backend_commit_seconds: Histogram::seconds(&DISK_SECONDS),
             backend_snapshot_seconds: Histogram::seconds(&SNAPSHOT_SECONDS),
+            last_snapshot_unix: Gauge::default(),
             defrag_seconds: Histogram::seconds(&DEFRAG_SECONDS),
             defrags_inflight: Gauge::default(),
             apply_seconds: Histogram::seconds(&DISK_SECONDS),
@@ -70,6 +75,14 @@ impl Default for Disk {
 }
 
 impl Disk {
+    /// A client got the whole state just now.
+    pub fn snapshot_sent(&self) {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH);
+        let seconds = since.map_or(0, |since| since.as_secs());
+        self.last_snapshot_unix
+            .set(i64::try_from(seconds).unwrap_or(i64::MAX));
+    }
+
     pub(super) fn render(&self, out: &mut Text) {
         self.wal_fsync_seconds.write(
             out,
@@ -95,6 +108,11 @@ impl Disk {
             out,
             "etcd_disk_backend_snapshot_duration_seconds",
             "Packing the state for somebody.",
+        );
+        out.gauge(
+            "kvnode_last_snapshot_sent_timestamp_seconds",
+            "When a client last got the whole state, in Unix time; 0 if none has since the start.",
+            self.last_snapshot_unix.get(),
         );
         self.defrag_seconds.write(
             out,

@@ -35,7 +35,7 @@ struct Hash {
 
 pub fn run(args: &Args, shell: &Shell) -> Result<Outcome> {
     let source = args.source.open(shell)?;
-    let hash = source.view.hash_kv(args.rev)?;
+    let hash = source.answered(source.view.hash_kv(args.rev))?;
     let hash = Hash {
         schema: "kvutil.hashkv.1",
         hash: hash.hash,

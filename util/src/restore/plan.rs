@@ -1,5 +1,7 @@
 //! A restore written down once, so that every member carries out the same: `restore-plan.json`.
 
+use std::fs::File;
+use std::io::Read as _;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -9,6 +11,8 @@ use super::topology::{Changes, Founder};
 use crate::failure::{Code, Failure, Result};
 
 const SCHEMA: &str = "kvutil.restore-plan.1";
+/// What is behind is not looked at: a plan has some hundred bytes per member.
+const BYTES_MAX: u64 = 1 << 20;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -42,14 +46,20 @@ impl Plan {
     }
 
     fn computed(&self) -> u64 {
+        let mut text = format!("{}{}", self.changes.text(), self.restore_id);
+        // Names and URLs too: an id alone would not show that they were changed.
+        for member in &self.members {
+            text.push_str(&format!(";{:?}{:?}", member.name, member.peer_urls));
+        }
         let members = self.members.iter().map(Founder::number);
-        let text = format!("{}{}", self.changes.text(), self.restore_id);
         ids::cluster(members, &self.snapshot_sha256, &text)
     }
 
     /// Also refuses one that was changed by hand: the others would not carry out the same.
     pub fn read(path: &Path) -> Result<Self> {
-        let text = std::fs::read_to_string(path).map_err(|e| {
+        let mut text = Vec::new();
+        let read = File::open(path).and_then(|file| file.take(BYTES_MAX).read_to_end(&mut text));
+        read.map_err(|e| {
             Failure::io("read", path, &e)
                 .hint("make one with --initial-cluster ... --write-plan FILE, on any machine")
         })?;
@@ -61,7 +71,8 @@ impl Plan {
             )
             .hint("make a new plan with --write-plan, and give the same file to every member")
         };
-        let plan: Plan = serde_json::from_str(&text).map_err(|e| wrong(e.to_string()))?;
+        let plan: Plan =
+            serde_json::from_slice(&text).map_err(|e| wrong(format!("no plan: {e}")))?;
         if plan.schema != SCHEMA {
             return Err(wrong(format!(
                 "{} is expected, {} found",

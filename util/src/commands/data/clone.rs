@@ -93,7 +93,11 @@ pub fn run(args: &Args, shell: &Shell) -> Result<Outcome> {
         ));
         fs::remove_dir_all(&beside).map_err(|e| Failure::io("remove", &beside, &e))?;
     }
-    let guard = process::guard(beside.clone());
+    let make = || -> Result<_> {
+        fs::create_dir(&beside).map_err(|e| Failure::io("create", &beside, &e))?;
+        Ok(((), vec![beside.clone()]))
+    };
+    let ((), guards) = process::make_guarded(make)?;
     let mut copying = Copying {
         skip_bad: args.skip_bad,
         files: 0,
@@ -111,7 +115,7 @@ pub fn run(args: &Args, shell: &Shell) -> Result<Outcome> {
             dst.display()
         )));
     }
-    drop(guard);
+    drop(guards);
     fs::rename(&beside, &dst).map_err(|e| Failure::io("rename", &beside, &e))?;
     sync(&parent)?;
     let Copying {
@@ -152,8 +156,8 @@ pub fn run(args: &Args, shell: &Shell) -> Result<Outcome> {
 }
 
 impl Copying {
+    /// Fills `to`, which is there and empty.
     fn directory(&mut self, from: &Path, to: &Path, top: bool) -> Result<()> {
-        fs::create_dir(to).map_err(|e| Failure::io("create", to, &e))?;
         let mode = fs::Permissions::from_mode(0o700);
         fs::set_permissions(to, mode).map_err(|e| Failure::io("chmod", to, &e))?;
         let entries = fs::read_dir(from).map_err(|e| Failure::io("list", from, &e))?;
@@ -172,6 +176,7 @@ impl Copying {
                 .file_type()
                 .map_err(|e| Failure::io("look at", &source, &e))?;
             if kind.is_dir() {
+                fs::create_dir(&target).map_err(|e| Failure::io("create", &target, &e))?;
                 self.directory(&source, &target, false)?;
             } else if kind.is_file() {
                 self.file(&source, &target)

@@ -68,11 +68,12 @@ pub fn run(args: &Args, shell: &Shell) -> Result<Outcome> {
     let path = args
         .dir
         .join(format!(".kvutil-probe-{}", std::process::id()));
-    let guard = process::guard(path.clone());
-    let file = File::create_new(&path).map_err(|e| Failure::io("write in", &args.dir, &e))?;
+    let make = || -> std::io::Result<_> { Ok((File::create_new(&path)?, vec![path.clone()])) };
+    let (file, guards) =
+        process::make_guarded(make).map_err(|e| Failure::io("write in", &args.dir, &e))?;
     let measured = measure(&file, args, shell);
     let _ = std::fs::remove_file(&path);
-    drop(guard);
+    drop(guards);
     let mut times = measured.map_err(|e| Failure::io("write and sync in", &args.dir, &e))?;
     times.sort_unstable();
     let at = |share: f64| {

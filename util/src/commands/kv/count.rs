@@ -35,7 +35,7 @@ pub fn run(args: &Args, shell: &Shell) -> Result<Outcome> {
     let source = args.source.open(shell)?;
     let count = Count {
         schema: "kvutil.kv.count.1",
-        keys: source.view.count(&prefix_range(&args.prefix), args.rev)?,
+        keys: source.answered(source.view.count(&prefix_range(&args.prefix), args.rev))?,
         revision: if args.rev > 0 {
             args.rev
         } else {

@@ -30,9 +30,8 @@ pub struct Args {
 pub fn run(args: &Args, shell: &Shell) -> Result<Outcome> {
     let source = args.source.open(shell)?;
     let range = KeyRange::Single(Bytes::copy_from_slice(args.key.as_bytes()));
-    let slice = source
-        .view
-        .range_slice(&range, None, args.rev, false, 1, usize::MAX)?;
+    let view = &source.view;
+    let slice = source.answered(view.range_slice(&range, None, args.rev, false, 1, usize::MAX))?;
     let found = slice.kvs.first().ok_or_else(|| {
         Failure::new(
             Code::Failed,

@@ -1,7 +1,7 @@
 //! `kvutil kv scan`: the keys under a prefix, streaming.
 
 use super::{pair, prefix_range};
-use crate::failure::{Failure, Outcome, Result};
+use crate::failure::{Outcome, Result};
 use crate::shell::Shell;
 use crate::source::SourceArgs;
 
@@ -55,10 +55,7 @@ pub fn run(args: &Args, shell: &Shell) -> Result<Outcome> {
             }
             Err(status) => {
                 ended = true;
-                Some(Err(Failure::from(status).then(format!(
-                    "kvutil data check --data-dir {}",
-                    source.name
-                ))))
+                Some(source.answered(Err(status)))
             }
         }
     });

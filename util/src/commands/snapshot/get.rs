@@ -46,9 +46,9 @@ pub fn run(args: &Args, shell: &Shell) -> Result<Outcome> {
         revision => {
             let source = SourceArgs::of(&args.file).open(shell)?;
             let range = KeyRange::Single(Bytes::copy_from_slice(args.key.as_bytes()));
-            let slice = source
-                .view
-                .range_slice(&range, None, revision, false, 1, usize::MAX)?;
+            let view = &source.view;
+            let slice =
+                source.answered(view.range_slice(&range, None, revision, false, 1, usize::MAX))?;
             slice.kvs.into_iter().next()
         }
     };

@@ -1,25 +1,27 @@
 //! `kvutil snapshot restore`: a data directory of a new cluster from a snapshot file.
 
+mod intent;
+mod screen;
+mod steps;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
 use kvnode_store::datadir::{BESIDE_SUFFIX, Identity, Presence, presence, utc};
-use kvnode_store::remake::{Leases, Remake};
+use kvnode_store::remake::Remake;
 use kvnode_store::schema::{Meta, TAG_MEMBER};
 use serde::Serialize;
 
+use self::intent::Intent;
+use self::steps::{next_command, next_steps};
 use super::Threads;
 use crate::failure::{Code, Failure, Outcome, Result};
 use crate::kvs::{Kvs, short};
-use crate::output::human;
 use crate::process;
 use crate::restore::build::{self, Examined, Target};
-use crate::restore::ids;
 use crate::restore::plan::Plan;
-use crate::restore::topology::{
-    BUMP_AUTO, Changes, Founder, PEER_URL, TOKEN, leases_text, parse_cluster, parse_leases, usage,
-};
+use crate::restore::topology::{Founder, TOKEN, usage};
 use crate::shell::Shell;
 
 /// Make a data directory of a new cluster from a snapshot
@@ -105,15 +107,6 @@ pub struct Args {
     to_time: Option<String>,
 }
 
-/// Who this is, who else, and what is done to the state.
-struct Intent {
-    own: Founder,
-    members: Vec<Founder>,
-    changes: Changes,
-    cluster_id: u64,
-    from_plan: bool,
-}
-
 #[derive(Serialize)]
 struct Restored {
     schema: &'static str,
@@ -146,7 +139,7 @@ struct Restored {
 pub fn run(args: &Args, shell: &Shell) -> Result<Outcome> {
     let started = Instant::now();
     refuse_what_is_not_offered(args)?;
-    let changes = changes(args)?;
+    let changes = intent::changes(args)?;
     let target = args.data_dir.as_deref();
     if args.write_plan.is_none() {
         let target = target.ok_or_else(|| usage("--data-dir is missing: where to?"))?;
@@ -161,7 +154,7 @@ pub fn run(args: &Args, shell: &Shell) -> Result<Outcome> {
     let kvs = Kvs::open(&args.file)?;
     let meta = kvs.meta()?;
     let sha256 = kvs.digest_told()?;
-    let intent = intent(args, &kvs, &sha256, changes)?;
+    let intent = intent::intent(args, &kvs, &sha256, changes)?;
     if let Some(path) = &args.write_plan {
         return write_plan(path, &intent, &sha256, shell);
     }
@@ -242,7 +235,7 @@ pub fn run(args: &Args, shell: &Shell) -> Result<Outcome> {
         members: intent.members,
     };
     shell.output.print(&restored, |restored| {
-        screen(
+        screen::screen(
             restored,
             kvs.info.created_unix_ms,
             &kvs.info.selection,
@@ -268,34 +261,6 @@ fn refuse_what_is_not_offered(args: &Args) -> Result<()> {
         }
     }
     Ok(())
-}
-
-fn changes(args: &Args) -> Result<Changes> {
-    let bump = match (args.bump_revision, args.revision_bump.as_str()) {
-        (Some(0), _) => return Err(usage("--bump-revision: a number above 0 is wanted")),
-        (Some(number), _) => i64::try_from(number).ok(),
-        (None, "auto") => Some(BUMP_AUTO),
-        (None, text) => text.parse().ok().filter(|number| *number >= 0),
-    };
-    // Far from where numbers end, and from where other programs lose digits.
-    let bump = bump.filter(|bump| *bump <= 1 << 52).ok_or_else(|| {
-        usage(format!(
-            "--revision-bump {}: `auto`, or a number from 0 to 2^52",
-            args.revision_bump
-        ))
-    })?;
-    let leases = parse_leases(&args.leases).ok_or_else(|| {
-        usage(format!(
-            "--leases {}: keep, drop, or extend=DURATION such as extend=2h",
-            args.leases
-        ))
-    })?;
-    Ok(Changes {
-        revision_bump: bump,
-        leases: leases_text(leases),
-        auth: args.auth.clone(),
-        prefix: args.prefix.clone(),
-    })
 }
 
 /// Nothing, or an empty directory.
@@ -352,132 +317,6 @@ fn check_place(path: &Path) -> Result<()> {
         .hint("name a directory inside it, and give the same to the server"));
     }
     Ok(())
-}
-
-fn intent(args: &Args, kvs: &Kvs, sha256: &str, changes: Changes) -> Result<Intent> {
-    if let Some(path) = &args.plan {
-        return planned(args, path, kvs, sha256, &changes);
-    }
-    let token = &args.initial_cluster_token;
-    let urls = args.initial_advertise_peer_urls.as_deref();
-    let own_urls = || -> Option<Vec<String>> {
-        let mut urls: Vec<String> = urls?.split(',').map(str::to_owned).collect();
-        urls.sort();
-        Some(urls)
-    };
-    let members = match (&args.single, &args.initial_cluster) {
-        (Some(name), _) => {
-            let urls = own_urls().unwrap_or_else(|| vec![PEER_URL.to_owned()]);
-            vec![Founder::new(name, urls, token)?]
-        }
-        (None, Some(list)) => parse_cluster(list, token)?,
-        (None, None) => {
-            return Err(Failure::new(
-                Code::Refused,
-                "who is to be in the cluster? without --single, --initial-cluster or --plan that would be a cluster of one, which is seldom meant",
-                next_command(args, &format!("--single {}", args.name.as_deref().unwrap_or("default"))),
-            )
-            .hint("for several members: --initial-cluster n1=http://h1:2380,n2=http://h2:2380,... --name n1"));
-        }
-    };
-    let name = args.single.as_deref().or(args.name.as_deref());
-    let own = find(&members, name, args.write_plan.is_some())?;
-    if let Some(urls) = own_urls()
-        && urls != own.peer_urls
-    {
-        return Err(usage(format!(
-            "--initial-advertise-peer-urls says {}, --initial-cluster says {} for {}",
-            urls.join(","),
-            own.peer_urls.join(","),
-            own.name
-        )));
-    }
-    let numbers = members.iter().map(Founder::number);
-    let cluster_id = ids::cluster(numbers, sha256, &changes.text());
-    let cluster_id = match args.keep_cluster_id {
-        true => kept_id(args, kvs)?,
-        false => cluster_id,
-    };
-    Ok(Intent {
-        own,
-        members,
-        changes,
-        cluster_id,
-        from_plan: false,
-    })
-}
-
-fn find(members: &[Founder], name: Option<&str>, any: bool) -> Result<Founder> {
-    let names = || {
-        let names: Vec<&str> = members.iter().map(|member| &member.name[..]).collect();
-        names.join(", ")
-    };
-    match (name, members) {
-        (Some(name), _) => {
-            let own = members.iter().find(|member| member.name == name);
-            own.cloned()
-                .ok_or_else(|| usage(format!("--name {name}: the members are {}", names())))
-        }
-        (None, [only]) => Ok(only.clone()),
-        (None, [first, ..]) if any => Ok(first.clone()),
-        _ => Err(usage(format!(
-            "--name is missing: which of the members {} is this?",
-            names()
-        ))),
-    }
-}
-
-/// The old cluster's id, if that was asked for with its token.
-fn kept_id(args: &Args, kvs: &Kvs) -> Result<u64> {
-    let id = kvs.info.cluster_id;
-    let token = format!("same-cluster-id:{id:x}");
-    if args.force.as_deref() == Some(&token) {
-        return Ok(id);
-    }
-    Err(Failure::new(
-        Code::Refused,
-        format!("--keep-cluster-id: members of the old cluster {id:x} that still run, or are started again, could join the new one and mix two histories"),
-        next_command(args, &format!("--force={token}")),
-    )
-    .hint("stop all of them for good first, then repeat with the token; or leave --keep-cluster-id out"))
-}
-
-fn planned(args: &Args, path: &Path, kvs: &Kvs, sha256: &str, changes: &Changes) -> Result<Intent> {
-    let plan = Plan::read(path)?;
-    if plan.snapshot_sha256 != sha256 {
-        return Err(Failure::new(
-            Code::Refused,
-            format!(
-                "{} is for the snapshot with SHA-256 {}, {} has {}",
-                path.display(),
-                short(&plan.snapshot_sha256),
-                kvs.shown(),
-                short(sha256)
-            ),
-            format!("sha256sum {}", kvs.shown()),
-        )
-        .hint("every member restores the same file"));
-    }
-    // What is told beside a plan must not be told in vain.
-    let (none, defaults) = (parse_leases("keep").map(leases_text), BUMP_AUTO);
-    let told = changes.revision_bump != defaults
-        || Some(&changes.leases) != none.as_ref()
-        || changes.auth != "keep"
-        || !changes.prefix.is_empty()
-        || args.keep_cluster_id;
-    if told && *changes != plan.changes {
-        return Err(usage(
-            "--plan says what is done to the state: leave --revision-bump, --leases, --auth, --prefix and --keep-cluster-id out",
-        ));
-    }
-    let own = find(&plan.members, args.name.as_deref(), false)?;
-    Ok(Intent {
-        own,
-        cluster_id: plan.cluster(),
-        members: plan.members,
-        changes: plan.changes,
-        from_plan: true,
-    })
 }
 
 fn write_plan(path: &Path, intent: &Intent, sha256: &str, shell: &Shell) -> Result<Outcome> {
@@ -560,225 +399,4 @@ fn sound(args: &Args, kvs: &Kvs, examined: &Examined) -> Result<&'static str> {
         ))
         .hint("nothing was made; every frame is good, so --skip-hash-check would restore it")),
     }
-}
-
-/// The same command with something more.
-fn next_command(args: &Args, more: &str) -> String {
-    let mut words = vec![format!("kvutil snapshot restore {}", args.file.display())];
-    words.extend(
-        args.data_dir
-            .iter()
-            .map(|d| format!("--data-dir {}", d.display())),
-    );
-    words.extend(
-        args.wal_dir
-            .iter()
-            .map(|d| format!("--wal-dir {}", d.display())),
-    );
-    words.extend(args.single.iter().map(|name| format!("--single {name}")));
-    words.extend(
-        args.initial_cluster
-            .iter()
-            .map(|list| format!("--initial-cluster {list}")),
-    );
-    if args.initial_cluster_token != TOKEN {
-        words.push(format!(
-            "--initial-cluster-token {}",
-            args.initial_cluster_token
-        ));
-    }
-    if !more.starts_with("--single") {
-        words.extend(args.name.iter().map(|name| format!("--name {name}")));
-    }
-    if args.keep_cluster_id {
-        words.push("--keep-cluster-id".into());
-    }
-    for (flag, value, default) in [
-        ("--leases", &args.leases, "keep"),
-        ("--auth", &args.auth, "keep"),
-        ("--prefix", &args.prefix, ""),
-    ] {
-        if value != default {
-            words.push(format!("{flag} {value}"));
-        }
-    }
-    if !more.is_empty() {
-        words.push(more.to_owned());
-    }
-    words.join(" ")
-}
-
-fn next_steps(args: &Args, intent: &Intent, target: &Path) -> Vec<String> {
-    let mut steps = Vec::new();
-    let others: Vec<&str> = intent
-        .members
-        .iter()
-        .filter(|member| member.name != intent.own.name)
-        .map(|member| &member.name[..])
-        .collect();
-    if !others.is_empty() {
-        let how = match (&args.plan, &args.initial_cluster) {
-            (Some(plan), _) if intent.from_plan => format!("--plan {}", plan.display()),
-            (_, Some(list)) => format!("--initial-cluster {list}"),
-            _ => String::new(),
-        };
-        let mut options = String::new();
-        if !intent.from_plan {
-            if args.initial_cluster_token != TOKEN {
-                options.push_str(&format!(
-                    " --initial-cluster-token {}",
-                    args.initial_cluster_token
-                ));
-            }
-            if intent.changes.revision_bump != BUMP_AUTO {
-                options.push_str(&format!(
-                    " --revision-bump {}",
-                    intent.changes.revision_bump
-                ));
-            }
-            if intent.changes.leases != "keep" {
-                options.push_str(&format!(" --leases {}", intent.changes.leases));
-            }
-            if intent.changes.auth != "keep" {
-                options.push_str(&format!(" --auth {}", intent.changes.auth));
-            }
-            if !intent.changes.prefix.is_empty() {
-                options.push_str(&format!(" --prefix {}", intent.changes.prefix));
-            }
-            if args.keep_cluster_id {
-                options.push_str(" --keep-cluster-id");
-            }
-            if let Some(force) = &args.force {
-                options.push_str(&format!(" --force={force}"));
-            }
-        }
-        steps.push(format!(
-            "on {}: kvutil snapshot restore {} {how}{options} --name {} --data-dir DIR",
-            others.join(", "),
-            args.file.display(),
-            others.join("|")
-        ));
-    }
-    let wal_dir = match &args.wal_dir {
-        Some(path) => format!(" --wal-dir {}", path.display()),
-        None => String::new(),
-    };
-    let list: Vec<String> = intent
-        .members
-        .iter()
-        .flat_map(|member| {
-            let of = |url: &String| format!("{}={url}", member.name);
-            member.peer_urls.iter().map(of)
-        })
-        .collect();
-    steps.push(format!(
-        "{}kvnode --name {} --data-dir {}{wal_dir} --listen-peer-urls {} --initial-advertise-peer-urls {urls} --initial-cluster {}",
-        if others.is_empty() { "" } else { "then start all of them, here: " },
-        intent.own.name,
-        target.display(),
-        listen(&intent.own.peer_urls),
-        list.join(","),
-        urls = intent.own.peer_urls.join(",")
-    ));
-    steps
-}
-
-/// Where to listen for these urls: a name is for others, a node listens on addresses.
-fn listen(urls: &[String]) -> String {
-    let of = |url: &String| -> Option<String> {
-        let (scheme, rest) = url.split_once("://")?;
-        let (host, port) = rest.trim_end_matches('/').rsplit_once(':')?;
-        let bare = host.trim_start_matches('[').trim_end_matches(']');
-        let stays = host == "localhost" || bare.parse::<std::net::IpAddr>().is_ok();
-        let host = if stays { host } else { "0.0.0.0" };
-        Some(format!("{scheme}://{host}:{port}"))
-    };
-    let all: Vec<String> = urls
-        .iter()
-        .map(|url| of(url).unwrap_or_else(|| url.clone()))
-        .collect();
-    all.join(",")
-}
-
-fn screen(restored: &Restored, created_ms: u64, selection: &str, remake: &Remake) -> String {
-    let age = process::now_ms().saturating_sub(created_ms) / 60_000;
-    let age = match age {
-        0..120 => format!("{age} min old"),
-        120..2880 => format!("{} h old", age / 60),
-        _ => format!("{} days old", age / 1440),
-    };
-    let mut lines = vec![format!(
-        "snapshot    revision {}, {} keys restored, digest {}, {age}",
-        restored.old_revision, restored.keys, restored.digest
-    )];
-    if !selection.is_empty() {
-        lines.push(format!(
-            "part        the snapshot holds a part only: {selection}"
-        ));
-    }
-    lines.push(match restored.cluster_id == restored.old_cluster_id {
-        true => format!("cluster     id {} KEPT", restored.cluster_id),
-        false => format!(
-            "cluster     NEW id {} (old {}: its members cannot join)",
-            restored.cluster_id, restored.old_cluster_id
-        ),
-    });
-    let members: Vec<String> = restored
-        .members
-        .iter()
-        .map(|member| {
-            let this = if member.name == restored.name {
-                " (this)"
-            } else {
-                ""
-            };
-            format!("{} {}{this}", member.name, member.id)
-        })
-        .collect();
-    lines.push(format!("members     {}", members.join("   ")));
-    lines.push(match restored.bump {
-        0 => format!(
-            "revision    {} as it was, with its history: watchers that had seen more will not notice",
-            restored.revision
-        ),
-        bump => format!(
-            "revision    {} -> {} (bump {bump}; all older marked compacted, so watchers re-list)",
-            restored.old_revision, restored.revision
-        ),
-    });
-    lines.push(match remake.leases {
-        Leases::Drop => "leases      dropped; their keys stay".to_owned(),
-        Leases::Keep => format!(
-            "leases      {} kept, clocks restart at full TTL",
-            restored.leases
-        ),
-        Leases::Extend(seconds) => format!(
-            "leases      {} kept, clocks restart at full TTL and {seconds} s more, once",
-            restored.leases
-        ),
-    });
-    lines.push(format!("auth        {}", restored.auth));
-    if !restored.prefix.is_empty() {
-        lines.push(format!("prefix      {}", restored.prefix));
-    }
-    lines.push(format!(
-        "checked     structure ok, hashkv {}{}",
-        restored.hashkv,
-        if restored.hashkv_is_the_snapshots {
-            " = snapshot"
-        } else {
-            ""
-        }
-    ));
-    lines.push(format!(
-        "done        {} in place   {}   took {:.1}s",
-        restored.data_dir,
-        human(restored.bytes),
-        restored.seconds
-    ));
-    for (number, step) in restored.next.iter().enumerate() {
-        let word = if number == 0 { "next" } else { "" };
-        lines.push(format!("{word:<12}{step}"));
-    }
-    lines.join("\n")
 }

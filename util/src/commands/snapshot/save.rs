@@ -1,9 +1,11 @@
-//! `kvutil snapshot save`: a `.kvs` file of a stopped node's data directory, or of a running node through its own socket.
+//! `kvutil snapshot save`: a `.kvs` file of a stopped node's data directory, or of a running node through its own socket or over the
+//! network.
 
 use std::io::{self, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use kvnode_client::blocking::Client;
 use kvnode_snapshot::{Info, Options, Writer};
 use kvnode_store::View;
 use kvnode_store::engine::fjall::FjallView;
@@ -15,6 +17,7 @@ use super::Packing;
 use crate::failure::{Code, Failure, Outcome, Result};
 use crate::kvs::{Kvs, short};
 use crate::live;
+use crate::online::Members;
 use crate::output::human;
 use crate::part::Part;
 use crate::process;
@@ -22,13 +25,15 @@ use crate::progress::Progress;
 use crate::shell::Shell;
 use crate::source::{Source, SourceArgs};
 
-/// Save the state of a data directory as a snapshot file
+/// Save the state of a data directory or a running cluster as a snapshot file
 ///
-/// Of a stopped node, with what its log has committed beyond its store; or with --live of the node that runs on it, through the
-/// socket in the directory. The file is written as OUT.part with mode 0600, synced, read back and checked, then gets its
+/// Of a stopped node, with what its log has committed beyond its store; with --live of the node that runs on the directory, through
+/// the socket in it; or with --endpoints of a running cluster: of the members named the most advanced one that votes, rather a follower
+/// than the leader. The file is written as OUT.part with mode 0600, synced, read back and checked, then gets its
 /// name. With --prefix, --rev or --history latest the result is a part of the state, without its past. `-` writes to stdout,
 /// unchecked. Examples: kvutil snapshot save /backup/monday.kvs --data-dir /var/lib/kvnode; kvutil snapshot save - --live
-/// --data-dir /var/lib/kvnode | ssh host 'cat > monday.kvs'. Exit codes: 5 a node runs on it (--live), 6 no space, 7 OUT exists.
+/// --data-dir /var/lib/kvnode | ssh host 'cat > monday.kvs'; kvutil snapshot save monday.kvs --endpoints h1:2379,h2:2379,h3:2379.
+/// Exit codes: 5 a node runs on it (--live), 6 no space, 7 OUT exists or no member is fit.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Where to; `-` for stdout
@@ -55,15 +60,14 @@ pub struct Args {
     /// How the file is checked before it gets its name
     #[arg(long, value_enum, default_value_t = Verify::Checksums)]
     verify: Verify,
-    /// Online, from one of these: see `kvctl snapshot save`
-    #[arg(long, hide = true)]
-    endpoints: Option<String>,
+    #[command(flatten)]
+    members: Members,
 }
 
 #[derive(Debug, clap::Args)]
 struct DataDir {
     /// The node's data directory
-    #[arg(long, required_unless_present = "endpoints")]
+    #[arg(long)]
     data_dir: Option<PathBuf>,
     /// Where the log is, if it was moved since the directory was made
     #[arg(long)]
@@ -113,6 +117,9 @@ pub struct Saved {
     /// Empty: all of the state.
     pub selection: String,
     pub source: &'static str,
+    /// The member that sent it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<String>,
     pub verified: &'static str,
     pub zstd_level: Option<i32>,
     pub frames: u64,
@@ -121,24 +128,35 @@ pub struct Saved {
 
 pub fn run(args: &Args, shell: &Shell) -> Result<Outcome> {
     let out = args.out.display();
-    if let Some(endpoints) = &args.endpoints {
-        return Err(Failure::new(
-            Code::Refused,
-            "--endpoints: this tool asks no node over the network",
-            format!("kvctl --endpoints {endpoints} snapshot save {out}"),
-        )
-        .hint("beside the node: --live --data-dir DIR"));
-    }
     let to_stdout = args.out == Path::new("-");
+    let online = !args.members.endpoints.is_empty();
+    if args.source.data_dir.is_none() && !online {
+        return Err(Failure::new(
+            Code::Usage,
+            "of what? --data-dir DIR of a stopped node, --live --data-dir DIR of a running one, or --endpoints LIST of a cluster",
+            "kvutil snapshot save --help",
+        ));
+    }
     let directory = args.source.data_dir.clone().unwrap_or_default();
     let data_dir = directory.display();
-    if args.live && (!args.prefix.is_empty() || args.rev != 0 || args.history == History::Latest) {
+    let part = !args.prefix.is_empty() || args.rev != 0 || args.history == History::Latest;
+    if (online || args.live) && part {
+        let (flag, source) = match online {
+            true => (
+                "--endpoints",
+                format!("--endpoints {}", args.members.endpoints.join(",")),
+            ),
+            false => ("--live", format!("--live --data-dir {data_dir}")),
+        };
         return Err(Failure::new(
             Code::Refused,
-            "--live saves all of the state: --prefix, --rev and --history latest need a stopped node",
-            format!("kvutil snapshot save full.kvs --live --data-dir {data_dir}"),
+            format!("{flag} saves all of the state: --prefix, --rev and --history latest need a stopped node"),
+            format!("kvutil snapshot save full.kvs {source}"),
         )
         .hint("take the part from the file afterwards, with `kvutil snapshot extract`"));
+    }
+    if online {
+        return save_online(args, to_stdout, shell);
     }
     if args.live {
         return save_live(args, to_stdout, shell);
@@ -202,7 +220,7 @@ pub fn run(args: &Args, shell: &Shell) -> Result<Outcome> {
     let file = BufWriter::with_capacity(1 << 20, part.file());
     write(&source.view, &from, &chosen, options, file, shell).map_err(|e| e.at(part.path()))?;
     drop::<Source>(source);
-    finish(part, args, "data-dir", started, shell)
+    finish(part, args, Origin::DataDir, started, shell)
 }
 
 /// The directory a path lies in, absolute.
@@ -355,7 +373,90 @@ fn save_live(args: &Args, to_stdout: bool, shell: &Shell) -> Result<Outcome> {
     let part = Part::create(&args.out, args.overwrite, &again)?;
     pass_on(body, part.file(), &mut progress).map_err(|e| e.at(part.path()))?;
     drop(progress);
-    finish(part, args, "live", started, shell)
+    finish(part, args, Origin::Live, started, shell)
+}
+
+/// Times a stream is begun; one that breaks off is worth nothing, so the next begins anew, with the member that is best then.
+const ONLINE_TRIES: usize = 3;
+
+fn save_online(args: &Args, to_stdout: bool, shell: &Shell) -> Result<Outcome> {
+    let started = Instant::now();
+    let (out, members) = (args.out.display(), &args.members);
+    if to_stdout {
+        let (client, _) = members.choose(shell)?;
+        let stdout = io::stdout().lock();
+        let received = receive(members, &client, stdout, shell);
+        return match received.map_err(|e| e.at(Path::new("stdout")))? {
+            Received::All => Ok(Outcome::Fine),
+            Received::BrokeOff(failure) => Err(failure),
+        };
+    }
+    let endpoints = members.endpoints.join(",");
+    let again = format!("kvutil snapshot save {out} --endpoints {endpoints} --overwrite");
+    let part = Part::create(&args.out, args.overwrite, &again)?;
+    for tries_left in (0..ONLINE_TRIES).rev() {
+        let (client, endpoint) = members.choose(shell)?;
+        match receive(members, &client, part.file(), shell) {
+            Ok(Received::All) => {
+                return finish(part, args, Origin::Endpoint(endpoint), started, shell);
+            }
+            Ok(Received::BrokeOff(failure)) if tries_left > 0 => {
+                shell.note(&format!("{}; once more", failure.what()));
+                part.clear()?;
+            }
+            Ok(Received::BrokeOff(failure)) => return Err(failure),
+            Err(failed) => return Err(failed.at(part.path())),
+        }
+    }
+    unreachable!("the last try returns")
+}
+
+/// How a stream ended.
+enum Received {
+    All,
+    /// The connection was lost on the way.
+    BrokeOff(Failure),
+}
+
+/// Writes what the member sends.
+fn receive(
+    members: &Members,
+    client: &Client,
+    mut to: impl Write,
+    shell: &Shell,
+) -> std::result::Result<Received, Failed> {
+    let mut snapshot = members.snapshot(client).map_err(Failed::Read)?;
+    let mut progress = shell.progress.bytes("receiving", 0);
+    let mut first = true;
+    loop {
+        let next = match snapshot.next() {
+            Ok(Some(next)) => next,
+            Ok(None) => break,
+            Err(error @ kvnode_client::Error::Broken { .. }) => {
+                return Ok(Received::BrokeOff(members.failure(&error)));
+            }
+            Err(error) => return Err(Failed::Read(members.failure(&error))),
+        };
+        if std::mem::take(&mut first) {
+            let magic = kvnode_snapshot::MAGIC;
+            if !next.bytes.starts_with(&magic) {
+                let endpoint = snapshot.endpoint();
+                return Err(Failed::Read(
+                    Failure::new(
+                        Code::Version,
+                        format!("{endpoint} sends no .kvs snapshot: it begins with {:02x?}, not {magic:02x?}", &next.bytes[..next.bytes.len().min(8)]),
+                        format!("kvctl --endpoints {endpoint} snapshot save FILE"),
+                    )
+                    .hint("a server of another make sends its own format; kvctl saves that as it is"),
+                ));
+            }
+            progress.expect(next.bytes.len() as u64 + next.remaining_bytes);
+        }
+        to.write_all(&next.bytes).map_err(Failed::Write)?;
+        progress.add(next.bytes.len() as u64);
+    }
+    to.flush().map_err(Failed::Write)?;
+    Ok(Received::All)
 }
 
 fn pass_on(
@@ -386,11 +487,29 @@ fn pass_on(
     to.flush().map_err(Failed::Write)
 }
 
+/// Where the state was.
+#[derive(PartialEq, Eq)]
+enum Origin {
+    DataDir,
+    Live,
+    Endpoint(String),
+}
+
+impl Origin {
+    fn name(&self) -> &'static str {
+        match self {
+            Origin::DataDir => "data-dir",
+            Origin::Live => "live",
+            Origin::Endpoint(_) => "endpoint",
+        }
+    }
+}
+
 /// Syncs, checks, names, and tells.
 fn finish(
     part: Part,
     args: &Args,
-    source: &'static str,
+    origin: Origin,
     started: Instant,
     shell: &Shell,
 ) -> Result<Outcome> {
@@ -401,8 +520,12 @@ fn finish(
     let saved = Saved {
         schema: "kvutil.snapshot.save.1",
         path: path.display().to_string(),
-        source,
-        zstd_level: (source == "data-dir").then_some(args.packing.options().level),
+        source: origin.name(),
+        zstd_level: (origin == Origin::DataDir).then_some(args.packing.options().level),
+        endpoint: match origin {
+            Origin::Endpoint(endpoint) => Some(endpoint),
+            Origin::DataDir | Origin::Live => None,
+        },
         seconds: started.elapsed().as_secs_f64(),
         ..described
     };
@@ -458,6 +581,7 @@ pub fn describe(path: &Path, verify: Verify, threads: usize, shell: &Shell) -> R
         member_id: format!("{:x}", kvs.info.member_id),
         selection: kvs.info.selection.clone(),
         source: "",
+        endpoint: None,
         verified,
         zstd_level: None,
         frames: kvs.chunks.len() as u64,
@@ -470,10 +594,10 @@ fn screen(saved: &Saved) -> String {
         "state      cluster {}, member {}, {}",
         saved.cluster_id,
         saved.member_id,
-        if saved.source == "live" {
-            "from the running node"
-        } else {
-            "stopped"
+        match &saved.endpoint {
+            Some(endpoint) => format!("from {endpoint}"),
+            None if saved.source == "live" => "from the running node".to_owned(),
+            None => "stopped".to_owned(),
         }
     );
     if !saved.selection.is_empty() {

@@ -1,19 +1,11 @@
-//! Running command-line programs with a limit.
+//! Other programs, run by tests: with a time limit, with all they print, and with a reason when they are missing.
 
 use std::io::{BufRead as _, BufReader, Read, Write as _};
-use std::path::PathBuf;
 use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::{OnceLock, mpsc};
+use std::sync::mpsc;
 use std::time::Duration;
 
-use kvnode_tests::build;
-use kvnode_tests::server::wait;
-
-/// The workspace's kvctl, built once per test process.
-pub fn kvctl() -> PathBuf {
-    static KVCTL: OnceLock<PathBuf> = OnceLock::new();
-    KVCTL.get_or_init(|| build::tool("kvctl")).clone()
-}
+use crate::server::wait;
 
 /// What a program did.
 #[derive(Debug)]
@@ -25,10 +17,20 @@ pub struct Ran {
 }
 
 impl Ran {
+    pub fn success(&self) -> bool {
+        self.code == 0
+    }
+
     /// Demands success and returns what was printed.
     #[track_caller]
     pub fn ok(self) -> String {
-        assert_eq!(self.code, 0, "{}{}", self.stdout, self.stderr);
+        assert!(
+            self.success(),
+            "exit code {}:\n{}\n{}",
+            self.code,
+            self.stdout,
+            self.stderr
+        );
         self.stdout
     }
 
@@ -38,6 +40,16 @@ impl Ran {
         assert!(
             self.code == code && self.stderr.contains(text),
             "expected {code} and {text:?}: {self:?}"
+        );
+    }
+
+    /// Demands failure with this in what was said, wherever.
+    #[track_caller]
+    pub fn fails_with(&self, text: &str) {
+        let said = format!("{}{}", self.stdout, self.stderr);
+        assert!(
+            !self.success() && said.contains(text),
+            "expected {text:?}: {self:?}"
         );
     }
 }
@@ -77,15 +89,26 @@ fn collect(mut from: impl Read + Send + 'static) -> std::thread::JoinHandle<Stri
     })
 }
 
+/// A child that is killed when the test is done with it.
+pub struct Guard(pub Child);
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// A program that goes on while the test looks at its lines; killed when the test is done with it.
 pub struct Running {
-    child: Child,
+    child: Guard,
     pub stdin: Option<ChildStdin>,
     lines: mpsc::Receiver<String>,
     limit: Duration,
 }
 
 impl Running {
+    /// `limit` is the longest wait for each line, and for the end.
     pub fn start(mut command: Command, limit: Duration) -> Running {
         command
             .stdin(Stdio::piped())
@@ -105,7 +128,7 @@ impl Running {
         });
         Running {
             stdin: child.stdin.take(),
-            child,
+            child: Guard(child),
             lines,
             limit,
         }
@@ -139,22 +162,15 @@ impl Running {
 
     /// SIGINT, as Ctrl-C sends it; then the exit code.
     pub fn interrupt(mut self) -> i32 {
-        let pid = rustix::process::Pid::from_child(&self.child);
+        let pid = rustix::process::Pid::from_child(&self.child.0);
         rustix::process::kill_process(pid, rustix::process::Signal::INT).expect("our own child");
         self.end()
     }
 
     /// Waits for its own end.
     pub fn end(&mut self) -> i32 {
-        let status = wait(&mut self.child, self.limit).expect("it ends in time");
+        let status = wait(&mut self.child.0, self.limit).expect("it ends in time");
         status.code().unwrap_or(-1)
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 
