@@ -19,8 +19,8 @@ use kvnode_api::status::Status;
 use kvnode_api::{WatchCreateRequest, WatchResponse};
 use kvnode_store::Change;
 use kvnode_store::watch::{
-    CATCH_UP_REVISIONS_MAX, CatchUp, Delivery, HEAD_BYTES, Limits, StreamId, TOO_MANY_WATCHERS,
-    WatcherSet, pieces,
+    CATCH_UP_REVISIONS_MAX, CatchUp, Delivery, HEAD_BYTES, Limits, StreamId, TOO_MANY_ON_STREAM,
+    TOO_MANY_WATCHERS, WatcherSet, pieces,
 };
 
 use crate::cores::client::ClientCore;
@@ -31,6 +31,7 @@ use crate::shared::Shared;
 /// A client that does not read costs its stream's backlog and one response of history, no more.
 const LIMITS: Limits = Limits {
     watchers_max: 1_000_000,
+    stream_watchers_max: 100_000,
     stream_backlog_bytes_max: 1 << 20,
 };
 /// History reads under way per core at the most; further watchers wait for their turn.
@@ -481,7 +482,7 @@ impl Stream {
             &mut answers,
         );
         for answer in answers {
-            if answer.cancel_reason == TOO_MANY_WATCHERS {
+            if [TOO_MANY_WATCHERS, TOO_MANY_ON_STREAM].contains(&answer.cancel_reason.as_str()) {
                 self.core.refused(Limit::Watchers);
             }
             watches.answer(&self.core, self.outbox.id, answer);

@@ -56,6 +56,9 @@ const NO_WATCH_ID: i64 = -1;
 /// Refusal when the set is full; no text of the protocol fits.
 pub const TOO_MANY_WATCHERS: &str = "kvnode: too many watchers on this server";
 
+/// Why a create request is refused when its stream alone has [`Limits::stream_watchers_max`].
+pub const TOO_MANY_ON_STREAM: &str = "kvnode: too many watchers on this stream";
+
 /// Handle of a watch stream; never valid again once the stream is dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct StreamId(Slot);
@@ -72,6 +75,8 @@ impl StreamId {
 pub struct Limits {
     /// Watchers over all streams; when full, creates are refused and the streams live on.
     pub watchers_max: usize,
+    /// Watchers of one stream, so that no client alone takes what there is for all.
+    pub stream_watchers_max: usize,
     /// Bytes handed out for a stream and not reported as gone. When reached, its watchers become
     /// unsynced; one response may go over it, so that any response fits an empty stream.
     pub stream_backlog_bytes_max: usize,
@@ -81,6 +86,7 @@ impl Default for Limits {
     fn default() -> Self {
         Limits {
             watchers_max: 1_000_000,
+            stream_watchers_max: 100_000,
             stream_backlog_bytes_max: 4 << 20,
         }
     }
@@ -249,6 +255,10 @@ impl WatcherSet {
         }
         if self.watchers.len() >= self.limits.watchers_max {
             out.push(refusal(TOO_MANY_WATCHERS, current));
+            return None;
+        }
+        if open.watchers.len() >= self.limits.stream_watchers_max {
+            out.push(refusal(TOO_MANY_ON_STREAM, current));
             return None;
         }
         let watch_id = open.pick_id(request.watch_id);

@@ -1,6 +1,5 @@
 //! Debian's `etcdctl` (`apt-get install etcd-client`), as scripts and operators use it.
 
-use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::mpsc;
@@ -9,7 +8,7 @@ use std::time::Duration;
 use kvnode_tests::{Options, Server};
 use serde_json::Value;
 
-use crate::tool::{Guard, Output, run, skip};
+use crate::tool::{Guard, Output, background, interrupt, run, skip};
 
 const LIMIT: Duration = Duration::from_secs(30);
 
@@ -56,6 +55,10 @@ impl Ctl {
 
     fn ok(&self, line: &str) -> String {
         self.run(line).ok()
+    }
+
+    fn background(&self, line: &str) -> (Guard, mpsc::Receiver<String>) {
+        background(self.command(line))
     }
 
     fn json(&self, line: &str) -> Value {
@@ -119,21 +122,7 @@ fn a_txn_script_takes_its_branch() {
 fn a_watch_prints_events_as_they_come() {
     let Some(ctl) = ctl() else { return };
     ctl.ok("put w0 before");
-    let mut command = ctl.command("watch --prefix w --rev=2 --prev-kv");
-    command
-        .stdout(Stdio::piped())
-        .stderr(Stdio::inherit())
-        .stdin(Stdio::null());
-    let mut child = Guard(command.spawn().expect("etcdctl starts"));
-    let output = BufReader::new(child.0.stdout.take().expect("piped"));
-    let (lines, printed) = mpsc::channel();
-    std::thread::spawn(move || {
-        for line in output.lines().map_while(Result::ok) {
-            if lines.send(line).is_err() {
-                return;
-            }
-        }
-    });
+    let (_watch, printed) = ctl.background("watch --prefix w --rev=2 --prev-kv");
     let expect = |expected: &[&str]| {
         for expected in expected {
             let line = printed.recv_timeout(LIMIT).expect("the watch prints");
@@ -339,41 +328,14 @@ fn check_perf_passes() {
     assert!(output.stdout.contains("PASS: Throughput"), "{output:?}");
 }
 
-/// A tool in the background, its lines as they come; killed when dropped.
-fn background(ctl: &Ctl, line: &str) -> (Guard, mpsc::Receiver<String>) {
-    let mut command = ctl.command(line);
-    command
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null());
-    let mut child = Guard(command.spawn().expect("etcdctl starts"));
-    let output = BufReader::new(child.0.stdout.take().expect("piped"));
-    let (lines, printed) = mpsc::channel();
-    std::thread::spawn(move || {
-        for line in output.lines().map_while(Result::ok) {
-            if lines.send(line).is_err() {
-                return;
-            }
-        }
-    });
-    (child, printed)
-}
-
-/// Ends it as ^C does: it tidies up.
-fn interrupt(mut child: Guard) {
-    let pid = rustix::process::Pid::from_child(&child.0);
-    rustix::process::kill_process(pid, rustix::process::Signal::INT).expect("our own child");
-    kvnode_tests::server::wait(&mut child.0, LIMIT).expect("it ends");
-}
-
 /// The tool's own recipe, beside the server's Lock service: one queue for both.
 #[test]
 fn etcdctl_lock_and_the_lock_service_share_a_queue() {
     let Some(ctl) = ctl() else { return };
-    let (first, printed) = background(&ctl, "lock shared");
+    let (first, printed) = ctl.background("lock shared");
     let held = printed.recv_timeout(LIMIT).expect("the lock's key");
     assert!(held.starts_with("shared/"), "{held}");
-    let (second, waiting) = background(&ctl, "lock shared");
+    let (second, waiting) = ctl.background("lock shared");
     let name = kvnode_tests::gateway::base64("shared");
     let address = ctl.server.address();
     let until_keys = |count: usize| {
@@ -405,14 +367,14 @@ fn etcdctl_lock_and_the_lock_service_share_a_queue() {
 #[test]
 fn etcdctl_elect_campaigns_and_observes() {
     let Some(ctl) = ctl() else { return };
-    let (leader, printed) = background(&ctl, "elect e first");
+    let (leader, printed) = ctl.background("elect e first");
     let key = printed.recv_timeout(LIMIT).expect("the leader's key");
     assert!(key.starts_with("e/"), "{key}");
     assert_eq!(printed.recv_timeout(LIMIT).as_deref(), Ok("first"));
-    let (_observer, seen) = background(&ctl, "elect -l e");
+    let (_observer, seen) = ctl.background("elect -l e");
     assert_eq!(seen.recv_timeout(LIMIT).as_deref(), Ok(&*key));
     assert_eq!(seen.recv_timeout(LIMIT).as_deref(), Ok("first"));
-    let (_next, elected) = background(&ctl, "elect e second");
+    let (_next, elected) = ctl.background("elect e second");
     interrupt(leader);
     let key = elected.recv_timeout(LIMIT).expect("the next leader's key");
     assert_eq!(seen.recv_timeout(LIMIT).as_deref(), Ok(&*key));

@@ -54,6 +54,7 @@ fn a_lone_member_lists_itself_as_it_announces_itself() {
     });
 }
 
+/// case 175
 #[test]
 fn a_learner_is_added_moved_and_removed_while_the_lone_voter_goes_on() {
     fresh(async |server, client| {
@@ -137,6 +138,7 @@ fn a_learner_is_added_moved_and_removed_while_the_lone_voter_goes_on() {
     });
 }
 
+/// cases 170 and 174
 #[test]
 fn members_that_cannot_be_are_refused() {
     idle(async |server, client| {

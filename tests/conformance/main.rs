@@ -9,6 +9,7 @@ mod auth;
 mod cluster;
 mod compaction;
 mod election;
+mod errors;
 mod gateway;
 mod http_side;
 mod lease;

@@ -321,3 +321,64 @@ fn thousands_of_streams_on_one_connection_are_served_or_refused() {
         serves(server, &client).await;
     });
 }
+
+/// Clients that feed the server byte by byte to hold its connections: none lasts longer than the first bytes may take, however
+/// steadily it drips, and the number of them is told.
+#[test]
+fn connections_that_only_drip_are_ended() {
+    idle(async |server, client| {
+        if !server.kind().is_kvnode() {
+            return;
+        }
+        let before = turned_away(server, "slow_start");
+        let begun = [
+            &b"GET /health HTTP/1.1\r\nhost: x\r\n"[..],
+            b"POST /v3/kv/put HTTP/1.1\r\n",
+            b"PRI * HTTP/2.0\r\n",
+        ];
+        let drips = begun.map(|begun| {
+            let mut socket = TcpStream::connect(server.address()).expect("connects");
+            socket.write_all(begun).expect("written");
+            let wait = Some(Duration::from_millis(500));
+            socket.set_read_timeout(wait).expect("a socket option");
+            std::thread::spawn(move || drip(socket))
+        });
+        for drip in drips {
+            while !drip.is_finished() {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+            drip.join().expect("it was ended");
+        }
+        assert_eq!(turned_away(server, "slow_start"), before + 3);
+        serves(server, &client).await;
+    });
+}
+
+/// A byte of a header that never ends, again and again; returns once the server has ended the connection.
+fn drip(mut socket: TcpStream) {
+    const LIMIT: Duration = Duration::from_secs(30);
+    let begun = std::time::Instant::now();
+    loop {
+        assert!(begun.elapsed() < LIMIT, "still served after {LIMIT:?}");
+        match socket.read(&mut [0; 1024]) {
+            Ok(0) => return,
+            Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => return,
+            // An answer that it was too slow may come before the end; or nothing for a while.
+            Ok(_) | Err(_) => {}
+        }
+        if socket.write_all(b"x").is_err() {
+            return;
+        }
+    }
+}
+
+/// How often this limit has turned work away.
+fn turned_away(server: &Server, limit: &str) -> u64 {
+    let metrics = kvnode_tests::http::get(server.address(), "/metrics").expect("answers");
+    let name = format!("kvnode_rejected_total{{limit=\"{limit}\"}} ");
+    let line = metrics
+        .body
+        .lines()
+        .find_map(|line| line.strip_prefix(&name));
+    line.expect("it is counted").parse().expect("a number")
+}

@@ -75,6 +75,21 @@ fn a_local_read_of_a_revision_that_has_not_come_is_refused() {
     });
 }
 
+/// case 181
+#[test]
+fn a_member_without_a_leader_says_so_in_its_status() {
+    three(async |cluster| {
+        let left = lose_quorum(cluster).await;
+        let status = cluster
+            .until("it knows no leader", async || {
+                let status = cluster.status(left).await.ok()?;
+                (status.leader == 0).then_some(status)
+            })
+            .await;
+        assert_eq!(status.errors, ["etcdserver: no leader"]);
+    });
+}
+
 /// cases 73 and 74
 #[test]
 fn without_a_quorum_a_transaction_is_answered_only_if_nothing_in_it_asks_for_the_newest() {

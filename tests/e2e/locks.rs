@@ -105,3 +105,47 @@ async fn queue_through_followers(cluster: &mut Cluster) {
         .await;
     waiter.await.expect("no panic").expect("the lock");
 }
+
+/// As in etcd: whether there is a leader is looked at when such a call comes, and not again while it waits.
+#[test]
+fn a_wait_for_a_lock_outlives_the_loss_of_the_leader_it_asked_for() {
+    let mut cluster = Cluster::start(3, Options::default());
+    run_within(LIMIT, async {
+        let left = cluster.leader().await;
+        let client = cluster.client(left).await;
+        let mut leases = Vec::new();
+        for _ in 0..2 {
+            leases.push(client.lease_grant(grant(600)).await.expect("a lease").id);
+        }
+        let owner = client.lock(lock_on("l", leases[0])).await;
+        let owner = owner.expect("the lock");
+        let strict = client.clone().with_metadata("hasleader", "true");
+        let waiter = locking(&strict, leases[1]);
+        until_keys(&client, 2).await;
+        let others = cluster.others(left);
+        others.iter().for_each(|other| cluster.kill(*other));
+        cluster
+            .until("it knows that nobody leads", async || {
+                let status = cluster.status(left).await.ok()?;
+                (status.leader == 0).then_some(())
+            })
+            .await;
+        let late = strict.lock(lock_on("l", leases[1])).await;
+        refused(
+            late,
+            Status::new(code::UNAVAILABLE, "etcdserver: no leader"),
+        );
+        assert!(!waiter.is_finished(), "it goes on waiting");
+        for other in &others {
+            cluster.member_mut(*other).begin_again();
+        }
+        for other in others {
+            cluster.member_mut(other).wait_until_serving();
+        }
+        cluster.leader().await;
+        let unlock = api::UnlockRequest { key: owner.key };
+        client.unlock(unlock).await.expect("an unlock");
+        let next = waiter.await.expect("no panic").expect("the lock");
+        assert_eq!(next.key, format!("l/{:x}", leases[1]));
+    });
+}

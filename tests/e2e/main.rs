@@ -7,6 +7,7 @@ mod bad_input;
 mod cluster;
 mod cluster_cases;
 mod crowd;
+mod discovery;
 mod exclusive;
 mod full_disk;
 mod kill;

@@ -344,13 +344,6 @@ fn wrong_files_end_the_start_with_one_line_that_says_what_to_do() {
     let (authority, _) = served(&files);
     let good = files.pair("good", &authority.issue(&Wish::local("server")));
     let other = files.pair("other", &authority.issue(&Wish::local("server")));
-    let old = files.pair(
-        "old",
-        &authority.issue(&Wish {
-            days: (-10, -2),
-            ..Wish::local("server")
-        }),
-    );
     let empty = files.write("empty.pem", "");
     let sealed = files.write(
         "sealed.key",
@@ -385,13 +378,6 @@ fn wrong_files_end_the_start_with_one_line_that_says_what_to_do() {
             None,
             "has no private key: expected PEM with BEGIN PRIVATE KEY, found 1 sections, the first CERTIFICATE",
             "right file",
-        ),
-        (
-            &old.0,
-            &old.1,
-            None,
-            "has expired 2 days ago",
-            "openssl x509 -in",
         ),
         (
             &good.0,
@@ -433,6 +419,73 @@ fn wrong_files_end_the_start_with_one_line_that_says_what_to_do() {
         };
         assert!(line("error: ").contains(what), "{}", line("error: "));
         assert!(line("hint: ").contains(hint), "{}", line("hint: "));
+    }
+}
+
+/// As etcd does: a machine that has to start again must not be worse off than one that ran on.
+#[test]
+fn an_expired_certificate_is_served_with_an_error_in_the_log_until_it_is_replaced() {
+    let files = Files::default();
+    let (authority, options) = served(&files);
+    let old = authority.issue(&Wish {
+        days: (-10, -2),
+        ..Wish::local("server")
+    });
+    files.pair("server", &old);
+    let server = Server::start(options);
+    said(&server, "server.pem) has expired");
+    let caller = Caller::new(&authority.pem, None);
+    kept_out(&caller, &server, "Expired");
+    files.pair("server", &authority.issue(&Wish::local("server")));
+    until(|| health(&caller, &server).is_ok());
+    // And a good one is not given up for an expired one.
+    files.pair("server", &old);
+    said(&server, "has expired 2 days ago");
+    let_in(&caller, &server);
+}
+
+#[test]
+fn a_revocation_list_counts_only_if_a_trusted_authority_signed_it() {
+    let files = Files::default();
+    let (authority, options) = mutual(&files);
+    let pair = authority.issue(&Wish::holder("x"));
+    let list = files.write("list.pem", &authority.revoke(&[pair.serial]));
+    let options = options.arg(flag("client-crl-file", &list));
+    let server = Server::start(options.clone());
+    let caller = Caller::new(&authority.pem, Some(&pair));
+    kept_out(&caller, &server, "CertificateRevoked");
+    let namesake = Authority::new("test authority").revoke(&[]);
+    let stranger = Authority::new("stranger").revoke(&[]);
+    for (other, why) in [
+        (
+            &namesake,
+            "is not signed by CN=test authority of --trusted-ca-file",
+        ),
+        (
+            &stranger,
+            "was issued by CN=stranger, expected one of --trusted-ca-file",
+        ),
+    ] {
+        files.write("list.pem", other);
+        said(&server, why);
+        kept_out(&caller, &server, "CertificateRevoked");
+        let failure = Server::try_start(options.clone());
+        let failure = failure.err().expect("it must not start");
+        let code = failure.status.and_then(|status| status.code());
+        assert_eq!(code, Some(2), "{}", failure.output);
+        assert!(failure.output.contains(why), "{}", failure.output);
+    }
+    files.write("list.pem", &authority.revoke(&[]));
+    until(|| health(&caller, &server).is_ok());
+}
+
+/// Waits until this comes about.
+#[track_caller]
+fn until(happens: impl Fn() -> bool) {
+    let begun = Instant::now();
+    while !happens() {
+        assert!(begun.elapsed() < LIMIT, "it does not come about");
+        std::thread::sleep(Duration::from_millis(50));
     }
 }
 

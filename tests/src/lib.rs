@@ -13,7 +13,7 @@
 //! Further switches, all optional: `KVNODE_KILL_ROUNDS` and `KVNODE_KILL_SEED` (how often and when the
 //! kill test kills; 8 and the clock), `KVNODE_CHAOS_ROUNDS`, `KVNODE_CHAOS_SEED` and `KVNODE_FAILOVER_ROUNDS`
 //! (see `e2e/chaos/main.rs`), `KVNODE_ETCDCTL` (the tool, if not in the path),
-//! `KVNODE_TEST_REQUIRE=etcdctl,curl,python,go` (a missing tool fails instead of being skipped),
+//! `KVNODE_TEST_REQUIRE=etcdctl,curl,python,go,node,protoc` (a missing tool fails instead of being skipped),
 //! `KVNODE_CHECK_PERF=1` (the minute of load that `etcdctl check perf` takes).
 //!
 //! A failed kill, chaos or order test keeps its history as JSON lines in the target directory and says where.

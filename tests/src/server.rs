@@ -128,7 +128,8 @@ impl Options {
         self
     }
 
-    /// A member of this name, with this peer port, of a cluster founded as `--initial-cluster` says.
+    /// A member of this name, with this peer port, of a cluster founded as `--initial-cluster` says; without that flag if
+    /// it is empty.
     pub fn member(
         mut self,
         name: impl Into<String>,
@@ -460,8 +461,11 @@ impl Server {
                 "--initial-advertise-peer-urls={}",
                 self.announced_peer_url()
             ))
-            .arg(format!("--initial-cluster={initial_cluster}"))
             .args(&self.options.arguments);
+        // Founders that are found in another way are listed nowhere.
+        if !initial_cluster.is_empty() {
+            command.arg(format!("--initial-cluster={initial_cluster}"));
+        }
         if self.options.tls_clients {
             command.arg(format!("--listen-metrics-urls=http://{}", self.plain));
         }

@@ -14,6 +14,9 @@ pub struct Crate {
 /// Free for all.
 pub const FREE: [&str; 3] = ["bytes", "log", "thiserror"];
 
+/// Packages of their own workspace: one needs a nightly compiler, the other a protobuf compiler.
+pub const OUTSIDE: [&str; 2] = ["tests/fuzz", "tests/compat/rustclient"];
+
 pub const CRATES: &[Crate] = &[
     Crate {
         directory: "api",
@@ -177,6 +180,7 @@ pub const CRATES: &[Crate] = &[
             "http",
             "prost",
             "rustix",
+            "rustls",
             "serde",
             "serde_json",
             "tempfile",
@@ -194,8 +198,13 @@ pub const NAMES: &[(&str, &[&str], &str)] = &[
     ),
     (
         "rustls",
-        &["node/src/tls/", "client/src/", "tests/src/certs.rs"],
-        "one directory of the node, and the client library, meet the TLS library",
+        &[
+            "node/src/tls/",
+            "client/src/",
+            "tests/src/certs.rs",
+            "tests/bench/src/tls.rs",
+        ],
+        "one directory of the node, the client library, and a file of the loader, meet the TLS library",
     ),
     (
         "fjall",

@@ -9,7 +9,7 @@ use super::{DEPTH_MAX, Malformed, base64};
 /// Appends the JSON form of the message to `out`.
 ///
 /// # Errors
-/// [`Malformed`] unless the bytes are as an encoder gives them: fields by ascending number.
+/// [`Malformed`] unless the bytes are as an encoder gives them: fields by ascending number, one member of a one-of.
 /// `out` then holds a part.
 pub fn write(shape: &'static Shape, message: &[u8], out: &mut Vec<u8>) -> Result<(), Malformed> {
     out.reserve(message.len() + message.len() / 2);
@@ -35,6 +35,7 @@ fn object(
     // The field whose array is open, or that was written last.
     let mut last = 0;
     let mut array_open = false;
+    let mut member_given = false;
     while !rest.is_empty() {
         let here = rest;
         let record = Record::take(&mut rest).ok_or_else(|| malformed(here))?;
@@ -46,9 +47,10 @@ fn object(
         };
         let again = record.number == last;
         last = record.number;
-        if again && !field.many {
+        if (again && !field.many) || (field.member && member_given) {
             return Err(malformed(here));
         }
+        member_given |= field.member;
         if array_open && !again {
             out.push(b']');
             array_open = false;

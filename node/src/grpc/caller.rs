@@ -18,6 +18,7 @@ use kvnode_api::frame::PREFIX_LEN;
 use kvnode_api::range_request::{SortOrder, SortTarget};
 use kvnode_api::request_op::Request;
 use kvnode_api::response_op::Response as Inner;
+use kvnode_api::service::Kind as CallKind;
 use kvnode_api::status::{Code, Status};
 use kvnode_api::{
     Compare, DeleteRangeRequest, KeyRange, KeyValue, LeaseGrantRequest, LeaseGrantResponse,
@@ -238,7 +239,9 @@ impl Caller<'_> {
             self.core
                 .with_view(|view| permit(view, &asker, |gate| gate.read(&range)))?;
         }
-        let stream = Watches::open_own(self.core, super::requires_leader(self.call));
+        // As in etcd: a wish for a leader is looked at once for a call with one answer, and all the time for a stream.
+        let is_stream = self.call.method.kind() != CallKind::Unary;
+        let stream = Watches::open_own(self.core, is_stream && super::requires_leader(self.call));
         stream.create(&WatchCreateRequest {
             key,
             range_end,

@@ -37,7 +37,8 @@ pub(crate) struct Served {
 /// Where a side's pair is, if it was given or made.
 pub(super) type Pair = Option<(PathBuf, PathBuf)>;
 
-/// Reads all files of a side. `pair` is what it serves with. `now` in seconds since the epoch.
+/// Reads all files of a side. `pair` is what it serves with. A certificate that has expired by `good_at` (seconds since the
+/// epoch) is refused; without, it is taken: a server that has to start does better with an old one than not at all.
 ///
 /// # Errors
 /// The first thing that is wrong with them.
@@ -45,7 +46,7 @@ pub(super) fn read(
     security: &Security,
     side: Side,
     pair: &Pair,
-    now: i64,
+    good_at: Option<i64>,
 ) -> Result<Moment, FileError> {
     let settings = security.side(side);
     let flags = side.flags();
@@ -59,7 +60,9 @@ pub(super) fn read(
     let load = |cert: Named, key: Named| {
         let chain = cert.certificates()?;
         let names = cert.leaf(&chain)?;
-        cert.check_time(&names, now)?;
+        if let Some(now) = good_at {
+            cert.check_time(&names, now)?;
+        }
         let certified = CertifiedKey::from_der(chain, key.key()?, &provider);
         let certified = certified.map_err(|error| match error {
             Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => cert.key_mismatch(&key),
@@ -82,12 +85,19 @@ pub(super) fn read(
         }
         None => served.as_ref().map(|(certified, _)| Arc::clone(certified)),
     };
-    let roots = match &settings.trusted_ca {
-        Some(path) => Some(Arc::new(authorities(&named(flags.ca, path))?)),
+    let trusted = match &settings.trusted_ca {
+        Some(path) => Some((path, named(flags.ca, path).certificates()?)),
         None => None,
     };
     let revoked = match &settings.crl {
-        Some(path) => Some(named(flags.crl, path).revoked()?),
+        Some(path) => {
+            let trusted = trusted.as_ref().map_or(&[][..], |(_, all)| all);
+            Some(named(flags.crl, path).revoked(flags.ca, trusted)?)
+        }
+        None => None,
+    };
+    let roots = match trusted {
+        Some((path, trusted)) => Some(Arc::new(authorities(&named(flags.ca, path), trusted)?)),
         None => None,
     };
     let rules = rules(settings, revoked.clone().unwrap_or_default());
@@ -182,9 +192,12 @@ fn rules(settings: &TlsSide, revoked: Revoked) -> Rules {
 }
 
 /// Every certificate of a bundle is an authority.
-fn authorities(file: &Named) -> Result<RootCertStore, FileError> {
+fn authorities(
+    file: &Named,
+    certificates: Vec<CertificateDer<'static>>,
+) -> Result<RootCertStore, FileError> {
     let mut roots = RootCertStore::empty();
-    for (at, certificate) in file.certificates()?.into_iter().enumerate() {
+    for (at, certificate) in certificates.into_iter().enumerate() {
         roots.add(certificate).map_err(|error| {
             file.unusable(format_args!("its certificate number {}: {error}", at + 1))
         })?;

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use rustls::pki_types::pem::{Error as PemError, SectionKind, SliceIter};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use x509_parser::prelude::{CertificateRevocationList, FromDer};
+use x509_parser::prelude::{CertificateRevocationList, FromDer, X509Certificate};
 
 use super::names::Names;
 
@@ -142,8 +142,13 @@ impl Named {
         }
     }
 
-    /// The serial numbers a revocation list names; several lists may stand in one file, and one may be bare DER.
-    pub(super) fn revoked(&self) -> Result<Revoked, FileError> {
+    /// The serial numbers a revocation list names; several lists may stand in one file, and one may be bare DER. Each has to
+    /// be signed by one of `authorities`, which stand in the file of the flag `ca`.
+    pub(super) fn revoked(
+        &self,
+        ca: &str,
+        authorities: &[CertificateDer<'static>],
+    ) -> Result<Revoked, FileError> {
         let bytes = self.read()?;
         let mut lists: Vec<Vec<u8>> = self
             .sections(&bytes, &[SectionKind::Crl])?
@@ -170,6 +175,7 @@ impl Named {
                 let hint = format!("look at it with `openssl crl -in {path} -noout -text`");
                 self.wrong(&format!("is no revocation list: {error}"), hint)
             })?;
+            self.check_issuer(&list, ca, authorities)?;
             let serials = list.iter_revoked_certificates();
             revoked
                 .serials
@@ -181,6 +187,43 @@ impl Named {
             };
         }
         Ok(revoked)
+    }
+
+    /// Refuses a list that no authority vouches for: whoever can only exchange the file must not make a revoked certificate
+    /// good again.
+    fn check_issuer(
+        &self,
+        list: &CertificateRevocationList,
+        ca: &str,
+        authorities: &[CertificateDer<'static>],
+    ) -> Result<(), FileError> {
+        let (issuer, path) = (list.issuer(), self.path.display());
+        let parsed = authorities
+            .iter()
+            .filter_map(|der| X509Certificate::from_der(der).ok());
+        let named: Vec<_> = parsed
+            .map(|(_, authority)| authority)
+            .filter(|authority| authority.subject().as_raw() == issuer.as_raw())
+            .collect();
+        if named.is_empty() {
+            let why = format!("was issued by {issuer}, expected one of --{ca}");
+            let hint = format!(
+                "add that authority's certificate to the file of --{ca}; `openssl crl -in {path} -noout -issuer` shows whose it must be"
+            );
+            return Err(self.wrong(&why, hint));
+        }
+        let signed = |authority: &X509Certificate<'_>| {
+            let signature = list.verify_signature(authority.public_key());
+            signature.is_ok()
+        };
+        if named.iter().any(signed) {
+            return Ok(());
+        }
+        let why = format!(
+            "is not signed by {issuer} of --{ca}: it was changed, or another of that name made it"
+        );
+        let hint = format!("fetch it anew; `openssl crl -in {path} -noout -CAfile FILE` checks it");
+        Err(self.wrong(&why, hint))
     }
 
     /// What this side is: its names and times.

@@ -139,7 +139,7 @@ impl Tls {
 pub(crate) fn calls(config: &Config) -> Result<Arc<ClientConfig>, String> {
     let security = &config.security;
     let pair = &security.peer.pair;
-    let moment = context::read(security, Side::Peer, pair, unix_now());
+    let moment = context::read(security, Side::Peer, pair, None);
     let known = moment.map_err(|error| error.to_string())?.client;
     known.unwrap_or_else(|| context::calling_by_default(security))
 }
@@ -212,7 +212,7 @@ impl Live {
         let pair = security.side(side).pair.clone();
         let paths = paths(security.side(side), &pair);
         let stamps = stamps(&paths);
-        let moment = context::read(&security, side, &pair, unix_now())?;
+        let moment = context::read(&security, side, &pair, None)?;
         Ok(Live {
             side,
             security,
@@ -311,7 +311,7 @@ impl Live {
         }
         *locked(&self.own) = Some(directory);
         let stamps = self.stamps();
-        let moment = context::read(&self.security, self.side, &self.pair(), unix_now())?;
+        let moment = context::read(&self.security, self.side, &self.pair(), None)?;
         *locked(&self.moment) = Arc::new(moment);
         *self.seen() = stamps;
         Ok(())
@@ -320,7 +320,16 @@ impl Live {
     fn reload(&self, stamps: Stamps) -> Result<(), FileError> {
         let listener = self.listener();
         *self.seen() = stamps;
-        match context::read(&self.security, self.side, &self.pair(), unix_now()) {
+        // A good certificate is not given up for an expired one.
+        let now = unix_now();
+        let served = self.moment().served.clone();
+        let is_good = served.is_none_or(|served| served.names.not_after >= now);
+        match context::read(
+            &self.security,
+            self.side,
+            &self.pair(),
+            is_good.then_some(now),
+        ) {
             Ok(moment) => {
                 let about = moment.served.as_ref().map_or_else(String::new, |served| {
                     format!(
@@ -371,7 +380,7 @@ impl Live {
             let left = served.names.not_after - now;
             if left < 0 {
                 log::error!(
-                    "the certificate of the {listener} side ({path}) has expired ({until}): new connections fail until it is replaced; the new file is taken over by itself"
+                    "the certificate of the {listener} side ({path}) has expired ({until}): whoever verifies it does not connect until the file is replaced; the new one is taken over by itself"
                 );
             } else if left < WARN_BEFORE {
                 log::warn!(

@@ -236,6 +236,26 @@ fn refusals_are_one_answer_and_the_stream_lives_on() {
 }
 
 #[test]
+fn one_stream_alone_cannot_have_all_watchers() {
+    let limits = Limits {
+        stream_watchers_max: 2,
+        ..Limits::default()
+    };
+    let mut set = WatcherSet::new(9, 0, limits);
+    let (full, other) = (set.open_stream(), set.open_stream());
+    let first = add(&mut set, full, &create("k", "", 0));
+    add(&mut set, full, &create("k", "", 0));
+    let mut out = vec![];
+    assert_eq!(set.create(full, &create("k", "", 0), 9, &mut out), None);
+    assert_eq!(out[0].cancel_reason, TOO_MANY_ON_STREAM);
+    assert!(out[0].canceled);
+    add(&mut set, other, &create("k", "", 0));
+    // Who gives one up may have another.
+    set.cancel(full, first, 9);
+    add(&mut set, full, &create("k", "", 0));
+}
+
+#[test]
 fn a_start_below_compaction_is_created_then_cancelled() {
     let mut set = WatcherSet::new(20, 10, Limits::default());
     let stream = set.open_stream();

@@ -16,6 +16,7 @@ mod proto;
 mod report;
 mod server;
 mod streams;
+mod tls;
 mod unary;
 mod work;
 
@@ -118,6 +119,9 @@ struct CompareArgs {
     /// Run only loads whose name contains this; may be repeated
     #[arg(long, value_name = "TEXT")]
     only: Vec<String>,
+    /// Clients and servers speak TLS: every server gets --auto-tls, its certificate is not verified
+    #[arg(long)]
+    tls: bool,
     /// Where to make temporary data directories [default: the system's place for temporary files,
     /// or next to this program if that place is in memory]
     #[arg(long, value_name = "PATH")]
@@ -140,6 +144,9 @@ struct LoadArgs {
     /// Address of the server
     #[arg(long, default_value = "127.0.0.1:2379", value_name = "HOST:PORT")]
     endpoint: String,
+    /// Speak TLS; the server's certificate is not verified
+    #[arg(long)]
+    tls: bool,
     /// Process id of the server, if it runs here, for its CPU time and memory; one for each member
     #[arg(long)]
     pid: Vec<u32>,
@@ -197,6 +204,9 @@ fn main() -> ExitCode {
 }
 
 fn compare(args: CompareArgs) -> Result<(), Failure> {
+    if args.tls {
+        tls::switch_on()?;
+    }
     if !compare::keys_suffice(args.keys) {
         return Err(Failure(
             "--keys must be at least 10000, for the widest range".to_owned(),
@@ -275,6 +285,9 @@ fn catch_up(args: CatchUpArgs) -> Result<(), Failure> {
 }
 
 fn load(args: &LoadArgs) -> Result<(), Failure> {
+    if args.tls {
+        tls::switch_on()?;
+    }
     let load = Load {
         kind: args.kind,
         connections: args
@@ -335,7 +348,10 @@ fn seconds(seconds: f64) -> Result<Duration, Failure> {
 }
 
 fn address(endpoint: &str) -> Result<SocketAddr, Failure> {
-    let host_port = endpoint.trim_start_matches("http://");
+    let host_port = match tls::is_on() {
+        true => endpoint.trim_start_matches("https://"),
+        false => endpoint.trim_start_matches("http://"),
+    };
     let mut found = host_port
         .to_socket_addrs()
         .map_err(|error| Failure(format!("{endpoint}: {error}")))?;

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{Timespec, epoll};
 
 use crate::http2::{Broken, Connection, Event};
+use crate::tls;
 
 /// Room for one read.
 const READ_BYTES: usize = 256 << 10;
@@ -53,6 +54,7 @@ pub struct Net {
 
 struct Wire {
     socket: TcpStream,
+    tls: Option<tls::Session>,
     http: Connection,
     /// Bytes of `http.out` written so far.
     written: usize,
@@ -84,6 +86,7 @@ impl Net {
             epoll::add(&net.epoll, &socket, data, epoll::EventFlags::IN)?;
             net.wires.push(Wire {
                 socket,
+                tls: tls::session(server)?,
                 http: Connection::new(server.to_string()),
                 written: 0,
                 waits_to_write: false,
@@ -139,6 +142,18 @@ impl Net {
     /// Reads once and hands on what came.
     pub fn read(&mut self, index: usize, visit: impl FnMut(Event<'_>)) -> Result<(), Failure> {
         let wire = &mut self.wires[index];
+        if let Some(tls) = &mut wire.tls {
+            tls.receive(&mut wire.socket)?;
+            let mut visit = visit;
+            while let Some(count) = tls.take(&mut self.buffer)? {
+                wire.http.receive(&self.buffer[..count], &mut visit)?;
+            }
+            // What the encryption itself has to say, such as its part of the handshake.
+            return match tls.waits() {
+                true => self.flush(index),
+                false => Ok(()),
+            };
+        }
         match wire.socket.read(&mut self.buffer) {
             Ok(0) => Err(Failure("the server closed a connection".to_owned())),
             Ok(count) => Ok(wire.http.receive(&self.buffer[..count], visit)?),
@@ -150,15 +165,19 @@ impl Net {
     /// Writes what is queued; what the socket does not take now goes when it is writable.
     pub fn flush(&mut self, index: usize) -> Result<(), Failure> {
         let wire = &mut self.wires[index];
-        while wire.written < wire.http.out.len() {
+        if let Some(tls) = &mut wire.tls {
+            wire.written += tls.send(&wire.http.out[wire.written..], &mut wire.socket)?;
+        }
+        while wire.tls.is_none() && wire.written < wire.http.out.len() {
             match wire.socket.write(&wire.http.out[wire.written..]) {
                 Ok(count) => wire.written += count,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
                 Err(error) => return Err(error.into()),
             }
         }
-        let waits = wire.written < wire.http.out.len();
-        if !waits {
+        let left = wire.written < wire.http.out.len();
+        let waits = left || wire.tls.as_ref().is_some_and(tls::Session::waits);
+        if !left {
             wire.http.out.clear();
             wire.written = 0;
         }

@@ -14,6 +14,7 @@ use crate::data::key;
 use crate::net::{Failure, Net};
 use crate::outcome::Meter;
 use crate::proto::{bytes_in, number_in};
+use crate::tls;
 use crate::unary::{self, Span};
 use crate::work::{Order, Picker, Range, Wants};
 
@@ -159,6 +160,10 @@ impl Home {
         }
         let url = |port: u16| format!("http://127.0.0.1:{port}");
         let Place { client, peer } = self.places[number];
+        let served = match tls::is_on() {
+            true => format!("https://127.0.0.1:{client}"),
+            false => url(client),
+        };
         let founders: Vec<String> = (self.places.iter().enumerate())
             .map(|(number, place)| format!("bench{number}={}", url(place.peer)))
             .collect();
@@ -166,8 +171,8 @@ impl Home {
         command
             .arg(format!("--name=bench{number}"))
             .arg(format!("--data-dir={}", data.display()))
-            .arg(format!("--listen-client-urls={}", url(client)))
-            .arg(format!("--advertise-client-urls={}", url(client)))
+            .arg(format!("--listen-client-urls={served}"))
+            .arg(format!("--advertise-client-urls={served}"))
             .arg(format!("--listen-peer-urls={}", url(peer)))
             .arg(format!("--initial-advertise-peer-urls={}", url(peer)))
             .arg(format!("--initial-cluster={}", founders.join(",")))
@@ -177,6 +182,9 @@ impl Home {
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log);
+        if tls::is_on() {
+            command.arg("--auto-tls");
+        }
         Ok(command.spawn()?)
     }
 
