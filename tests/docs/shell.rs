@@ -22,8 +22,6 @@ const END: char = '\u{1}';
 pub fn run(root: &Path, stage: &Path, page: &Page) -> Option<String> {
     let mut shell = Shell::start(root, stage);
     let path = page.path.display();
-    // For who writes a page: all that differs is printed, and the rest is run all the same.
-    let show = std::env::var_os("KVNODE_DOCS_SHOW").is_some();
     for step in &page.steps {
         let (line, complaint) = match step {
             Step::NotRun => continue,
@@ -43,7 +41,7 @@ pub fn run(root: &Path, stage: &Path, page: &Page) -> Option<String> {
             } => (line, shell.compared(host.as_deref(), command, output)),
         };
         if let Some(complaint) = complaint {
-            if show {
+            if showing() {
                 println!("{path}:{line}: {complaint}");
                 continue;
             }
@@ -51,6 +49,11 @@ pub fn run(root: &Path, stage: &Path, page: &Page) -> Option<String> {
         }
     }
     None
+}
+
+/// For who writes a page: all that differs is printed, and the rest is run all the same.
+fn showing() -> bool {
+    std::env::var_os("KVNODE_DOCS_SHOW").is_some()
 }
 
 /// Makes the tree that the packages install, with the programs that the tests use.
@@ -149,7 +152,11 @@ impl Shell {
                 .iter()
                 .any(|word| line.contains(word))
         });
-        let until = Instant::now() + LOOK_LIMIT;
+        let limit = match showing() {
+            true => Duration::from_secs(5),
+            false => LOOK_LIMIT,
+        };
+        let until = Instant::now() + limit;
         loop {
             let (code, printed) = self.step(host, command);
             if fits(shown, &printed) && (code != 0) == fails {
