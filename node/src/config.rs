@@ -13,6 +13,7 @@ pub mod flags;
 mod founding;
 pub mod ids;
 mod merge;
+pub mod pages;
 mod print;
 pub mod security;
 mod suggest;

@@ -13,6 +13,13 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 fn main() -> ExitCode {
     // Kept for reloads: the same words, the file as it is then.
     let args: Vec<_> = std::env::args_os().skip(1).collect();
+    match config::pages::asked(&args) {
+        None => {}
+        Some(Ok(page)) => return print(&page),
+        Some(Err(error)) => {
+            return exit::refuse(error.exit_code, &error.message, error.hint.as_deref());
+        }
+    }
     let vars: Vec<_> = std::env::vars_os().collect();
     let load = move || {
         Config::load(args.clone(), vars.clone(), |path| {

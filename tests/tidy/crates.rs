@@ -67,7 +67,6 @@ pub const CRATES: &[Crate] = &[
             "kvnode-replica",
             "ahash",
             "bcrypt",
-            "clap",
             "crc32fast",
             "dns-lookup",
             "futures-util",

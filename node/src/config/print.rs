@@ -9,11 +9,10 @@ use std::fmt::Write as _;
 const WIDTH: usize = 90;
 const INDENT: usize = 6;
 
-const INTRO: &str = "\
-kvnode - replicated key-value server speaking etcd's v3 API
+/// What it is, in a line.
+pub(super) const SUMMARY: &str = "replicated key-value server speaking etcd's v3 API";
 
-Usage: kvnode [--FLAG=VALUE]...
-
+pub(super) const INTRO: &str = "\
 Without flags: one member called \"default\", clients on http://localhost:2379, state in
 default.etcd in the working directory.
 
@@ -24,8 +23,7 @@ over the file. Flags of etcd that have no meaning here are accepted and noted in
 those whose feature this version lacks are refused rather than ignored.
 ";
 
-const OUTRO: &str = "\
-Exit codes
+pub(super) const EXIT_CODES: &str = "\
   0   stopped on request, or asked only to print
   1   could not do it
   2   wrong configuration
@@ -34,17 +32,20 @@ Exit codes
   8   the data was written by a newer version
   9   a device failed a write or a sync
   78  the machine lacks something (io_uring, locked memory)
+";
 
-Examples
+pub(super) const EXAMPLES: &str = "\
   kvnode
   kvnode --data-dir=kv --listen-client-urls=http://0.0.0.0:2379 \\
          --advertise-client-urls=http://10.0.0.1:2379
   kvnode --config-file=kvnode.yaml --check-config
+  kvnode man [kvnode.yaml] | man -l -
+  kvnode completion bash|zsh|fish
 ";
 
 /// The manual, as `--help` prints it.
 pub fn help() -> String {
-    let mut text = INTRO.to_owned();
+    let mut text = format!("kvnode - {SUMMARY}\n\nUsage: kvnode [--FLAG=VALUE]...\n\n{INTRO}");
     for group in flags::GROUPS {
         let shown = |flag: &&Flag| matches!(flag.verdict, Verdict::Used);
         if !group.flags.iter().any(|flag| shown(&flag)) {
@@ -79,8 +80,7 @@ pub fn help() -> String {
         let _ = writeln!(text, "\n{title}");
         wrap(&mut text, &names.join(", "), 2);
     }
-    text.push('\n');
-    text.push_str(OUTRO);
+    let _ = write!(text, "\nExit codes\n{EXIT_CODES}\nExamples\n{EXAMPLES}");
     text
 }
 
@@ -100,7 +100,8 @@ fn write_flag(text: &mut String, flag: &Flag) {
     wrap(text, &about, INDENT);
 }
 
-fn wrap(text: &mut String, about: &str, indent: usize) {
+/// Writes words in lines of at most `WIDTH` bytes, each `indent` deep.
+pub(super) fn wrap(text: &mut String, about: &str, indent: usize) {
     let mut column = 0;
     for word in about.split_whitespace() {
         if column > 0 && column + 1 + word.len() > WIDTH {
@@ -205,7 +206,7 @@ fn source(source: &Source) -> String {
 }
 
 /// Plain where that is the same text to any YAML reader, else in JSON's quotes, which are YAML's.
-fn quoted(text: &str) -> String {
+pub(super) fn quoted(text: &str) -> String {
     let plain = text.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '/')
         && text
             .bytes()

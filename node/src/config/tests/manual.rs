@@ -1,9 +1,13 @@
-//! `docs/configuration.md` says what the table says.
+//! `docs/configuration.md` and `packaging/kvnode.yaml` say what the table says.
 
 use crate::config::flags::{GROUPS, Kind, Verdict};
+use crate::config::pages;
 
 const PATH: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/configuration.md");
 const BEGIN: &str = "<!-- flags: written by the test the_configuration_page_is_the_table; KVNODE_WRITE_DOCS=1 rewrites it -->\n";
+const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../packaging/kvnode.yaml");
+const REST: &str =
+    "\n# Every other key with its default (written by the test the_packaged_file_has_every_key).\n";
 const END: &str = "<!-- end of flags -->\n";
 
 fn tables() -> String {
@@ -50,13 +54,32 @@ fn the_configuration_page_is_the_table() {
     let page = std::fs::read_to_string(PATH).expect("docs/configuration.md");
     let (before, rest) = page.split_once(BEGIN).expect("the place for the tables");
     let (_, after) = rest.split_once(END).expect("the end of the tables");
-    let right = format!("{before}{BEGIN}{}{END}{after}", tables());
+    holds(
+        PATH,
+        &page,
+        &format!("{before}{BEGIN}{}{END}{after}", tables()),
+    );
+}
+
+#[test]
+fn the_packaged_file_has_every_key() {
+    let file = std::fs::read_to_string(FILE).expect("packaging/kvnode.yaml");
+    let (head, _) = file.split_once(REST).expect("the place for the other keys");
+    holds(
+        FILE,
+        &file,
+        &format!("{head}{REST}{}", pages::sample_rest(head)),
+    );
+}
+
+/// Asserts that a file is what it should be, or makes it so where that was asked for.
+fn holds(path: &str, is: &str, should: &str) {
     if std::env::var_os("KVNODE_WRITE_DOCS").is_some() {
-        std::fs::write(PATH, &right).expect("the page can be written");
+        std::fs::write(path, should).expect("the file can be written");
         return;
     }
     assert!(
-        page == right,
-        "docs/configuration.md differs from the flag table: run this test with KVNODE_WRITE_DOCS=1"
+        is == should,
+        "{path} differs from the flag table: run this test with KVNODE_WRITE_DOCS=1"
     );
 }

@@ -1,0 +1,90 @@
+//! The documentation, run: every command that README.md and `docs/` show, in the order in which a page shows them, each
+//! page on a throw-away copy of this machine (`packaging/throwaway`) with the packages' own files.
+//!
+//! ```text
+//! ```console           each `$ ` line is run, and what it prints is compared with the lines below it
+//! $ kvctl get greeting
+//! ```
+//!
+//! - `n1$ ` runs on the host n1: another disk, the same network, a new shell; `$ ` are words to the page's one shell, which
+//!   keeps its directory and variables. A command goes on over lines that begin with `> `.
+//! - `...` in an output line is any text, a line of only `...` any number of lines. The rest has to be equal.
+//! - A command whose shown output has `error:`, `Error:` or `next:` has to fail, any other to succeed.
+//! - A block of `sh` is run as it stands and has to succeed; its output is not compared.
+//! - `<!-- needs: PROGRAM -->` leaves the page out where that is not installed (and fails where `KVNODE_TEST_REQUIRE` names it).
+//! - `<!-- not run: REASON -->` above a block leaves it out; `<!-- quietly run: COMMAND -->` on a line of its own runs what a
+//!   reader would not type.
+//!
+//! Commands that only look (`kvctl endpoint`, `status`, `member list`, `get`, and curl) are repeated for a while until they show what the
+//! page shows: members find each other in their own time. What stands in for systemd, apt and scp is in `stand-ins/`.
+
+mod compare;
+mod page;
+mod shell;
+
+use std::path::{Path, PathBuf};
+
+use page::{Page, Step};
+use shell::Shell;
+
+fn root() -> PathBuf {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent();
+    root.expect("this package lies in the workspace").to_owned()
+}
+
+/// README.md and every page of `docs/`, by path.
+fn pages() -> Vec<Page> {
+    let directory = std::fs::read_dir(root().join("docs")).expect("docs/");
+    let mut paths: Vec<PathBuf> = directory
+        .map(|entry| entry.expect("an entry").path())
+        .collect();
+    paths.retain(|path| path.extension().is_some_and(|extension| extension == "md"));
+    paths.push(root().join("README.md"));
+    paths.sort();
+    paths.iter().map(|path| Page::read(path)).collect()
+}
+
+/// Says why nothing is run, or fails where that is not allowed.
+fn skip(tool: &str, why: &str) {
+    let required = std::env::var("KVNODE_TEST_REQUIRE").unwrap_or_default();
+    let demanded = required.split(',').any(|name| name == tool);
+    assert!(!demanded, "{tool} is required: {why}");
+    println!("skipped: {tool}: {why}");
+}
+
+#[test]
+fn every_command_of_the_documentation_does_what_it_says() {
+    let only = std::env::var("KVNODE_DOCS_PAGE").ok();
+    if let Err(why) = Shell::possible(&root()) {
+        return skip("throwaway", &why);
+    }
+    let stage = shell::stage(&root());
+    let mut findings = Vec::new();
+    for page in pages() {
+        let wanted = only.as_ref().is_none_or(|name| page.path.ends_with(name));
+        let steps = page.steps.iter().any(|step| !matches!(step, Step::NotRun));
+        if let Some(missing) = page
+            .needs
+            .iter()
+            .find(|program| !shell::installed(&root(), program))
+        {
+            skip(missing, &format!("{} is not run", page.path.display()));
+            continue;
+        }
+        if wanted && steps {
+            let since = std::time::Instant::now();
+            findings.extend(shell::run(&root(), &stage, &page));
+            println!("{}: {} s", page.path.display(), since.elapsed().as_secs());
+        }
+    }
+    assert!(findings.is_empty(), "\n{}", findings.join("\n\n"));
+}
+
+#[test]
+fn commands_stand_in_blocks_that_are_run() {
+    let mut findings = Vec::new();
+    for page in pages() {
+        findings.extend(page.unmarked);
+    }
+    assert!(findings.is_empty(), "{}", findings.join("\n"));
+}

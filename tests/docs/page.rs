@@ -1,0 +1,176 @@
+//! A page of Markdown as the steps it asks its reader to take.
+
+use std::path::{Path, PathBuf};
+
+/// One thing to do.
+#[derive(Debug, PartialEq)]
+pub enum Step {
+    /// A command of a `console` block and what it prints.
+    Compared {
+        line: usize,
+        /// `None` is the page's own shell.
+        host: Option<String>,
+        command: String,
+        output: Vec<String>,
+    },
+    /// A block of `sh`, or a `quietly run` remark.
+    Done { line: usize, command: String },
+    /// A block that says why it is not run.
+    NotRun,
+}
+
+pub struct Page {
+    pub path: PathBuf,
+    pub steps: Vec<Step>,
+    /// Programs that are not ours, without which the page cannot be run.
+    pub needs: Vec<String>,
+    /// Complaints: blocks without a language, reasons that are empty.
+    pub unmarked: Vec<String>,
+}
+
+const NOT_RUN: &str = "<!-- not run: ";
+const QUIETLY: &str = "<!-- quietly run: ";
+const NEEDS: &str = "<!-- needs: ";
+
+impl Page {
+    pub fn read(path: &Path) -> Page {
+        let text = std::fs::read_to_string(path).expect("a page can be read");
+        Page::parse(path, &text)
+    }
+
+    pub fn parse(path: &Path, text: &str) -> Page {
+        let mut page = Page {
+            path: path.to_owned(),
+            steps: Vec::new(),
+            needs: Vec::new(),
+            unmarked: Vec::new(),
+        };
+        let mut lines = text.lines().enumerate().map(|(at, line)| (at + 1, line));
+        let mut excused = false;
+        while let Some((number, line)) = lines.next() {
+            let trimmed = line.trim_start();
+            let indent = line.len() - trimmed.len();
+            if let Some(reason) = trimmed.strip_prefix(NOT_RUN) {
+                excused = reason.trim_end_matches("-->").trim().len() > 5;
+            } else if let Some(command) = trimmed.strip_prefix(QUIETLY) {
+                let command = command.trim_end_matches("-->").trim().to_owned();
+                page.steps.push(Step::Done {
+                    line: number,
+                    command,
+                });
+            } else if let Some(program) = trimmed.strip_prefix(NEEDS) {
+                page.needs
+                    .push(program.trim_end_matches("-->").trim().to_owned());
+            } else if let Some(language) = trimmed.strip_prefix("```") {
+                let block: Vec<(usize, &str)> = lines
+                    .by_ref()
+                    .map(|(at, line)| (at, line.get(indent..).unwrap_or("")))
+                    .take_while(|(_, line)| !line.starts_with("```"))
+                    .collect();
+                page.block(number, language, &block, excused);
+                excused = false;
+            } else if !trimmed.is_empty() {
+                excused = false;
+            }
+        }
+        page
+    }
+
+    fn block(&mut self, number: usize, language: &str, block: &[(usize, &str)], excused: bool) {
+        match language {
+            _ if excused => self.steps.push(Step::NotRun),
+            "console" => self.console(block),
+            "sh" => {
+                let lines: Vec<&str> = block.iter().map(|(_, line)| *line).collect();
+                self.steps.push(Step::Done {
+                    line: number,
+                    command: lines.join("\n"),
+                });
+            }
+            _ => {
+                let prompt = block.iter().find(|(_, line)| prompt(line).is_some());
+                if let Some((line, _)) = prompt {
+                    let path = self.path.display();
+                    self.unmarked.push(format!(
+                        "{path}:{line}: a command outside of a block of `console` or `sh`"
+                    ));
+                }
+            }
+        }
+    }
+
+    fn console(&mut self, block: &[(usize, &str)]) {
+        for (number, line) in block {
+            if let Some((to, words)) = prompt(line) {
+                self.steps.push(Step::Compared {
+                    line: *number,
+                    host: to.map(str::to_owned),
+                    command: words.to_owned(),
+                    output: Vec::new(),
+                });
+                continue;
+            }
+            let Some(Step::Compared {
+                command, output, ..
+            }) = self.steps.last_mut()
+            else {
+                let path = self.path.display();
+                self.unmarked
+                    .push(format!("{path}:{number}: output in front of any command"));
+                continue;
+            };
+            match line
+                .strip_prefix("> ")
+                .or(line.strip_prefix('>').filter(|rest| rest.is_empty()))
+            {
+                Some(more) if output.is_empty() => {
+                    command.push('\n');
+                    command.push_str(more);
+                }
+                _ => output.push((*line).to_owned()),
+            }
+        }
+    }
+}
+
+/// `$ words` or `n1$ words`: host and words.
+fn prompt(line: &str) -> Option<(Option<&str>, &str)> {
+    let (host, words) = line.split_once("$ ")?;
+    let named = |host: &str| host.starts_with('n') && host[1..].bytes().all(|b| b.is_ascii_digit());
+    match host {
+        "" => Some((None, words)),
+        host if named(host) => Some((Some(host), words)),
+        _ => None,
+    }
+}
+
+#[test]
+fn a_page_is_its_commands_and_what_they_print() {
+    let text = "<!-- needs: etcd -->\n\n```console\n$ one \\\n> two\nout\n\nmore\nn1$ three\n```\n\n- x\n\n  ```sh\n  four\n    five\n  ```\n\
+                <!-- not run: it takes a day -->\n```sh\nsix\n```\n```\n$ seven\n```\n<!-- quietly run: eight -->\n";
+    let page = Page::parse(Path::new("p.md"), text);
+    let compared = |line, host: Option<&str>, command: &str, output: &[&str]| Step::Compared {
+        line,
+        host: host.map(str::to_owned),
+        command: command.to_owned(),
+        output: output.iter().map(|line| (*line).to_owned()).collect(),
+    };
+    let done = |line, command: &str| Step::Done {
+        line,
+        command: command.to_owned(),
+    };
+    assert_eq!(
+        page.steps,
+        [
+            compared(4, None, "one \\\ntwo", &["out", "", "more"]),
+            compared(9, Some("n1"), "three", &[]),
+            done(14, "four\n  five"),
+            Step::NotRun,
+            done(25, "eight"),
+        ]
+    );
+    assert_eq!(
+        page.unmarked,
+        ["p.md:23: a command outside of a block of `console` or `sh`"]
+    );
+}
