@@ -14,7 +14,7 @@ use kvnode_tests::{Client, Cluster, Options, Server};
 
 const LIMIT: Duration = Duration::from_secs(180);
 
-/// A DNS server that knows the SRV records of one service, each of which leads to a port of localhost.
+/// A DNS server that knows the SRV records of one service, each of which leads to a port of 127.0.0.1.
 struct Dns {
     address: SocketAddr,
     over: Arc<AtomicBool>,
@@ -83,7 +83,7 @@ fn answer(question: &[u8], known: &[u8], ports: &[u16]) -> Vec<u8> {
         answer.extend_from_slice(&number.to_be_bytes());
     }
     answer.extend_from_slice(&asked[..end + KIND_AND_CLASS_BYTES]);
-    let target = labels("localhost");
+    let target = labels("127.0.0.1");
     for port in ports {
         let length = u16::try_from(6 + target.len()).expect("short");
         // The name of the question; a record of the internet that is good for a minute; priority and weight.
@@ -154,7 +154,7 @@ fn founders_that_talk_in_tls_find_each_other_by_dns() {
 fn a_founder_that_no_record_leads_to_is_refused_with_what_the_records_say() {
     let dns = Dns::start("_etcd-server._tcp.kv.test", &[free_port()]);
     for (domain, why) in [
-        ("kv.test", "none of the SRV records (0=http://localhost:"),
+        ("kv.test", "none of the SRV records (0=http://127.0.0.1:"),
         (
             "other.test",
             "no SRV records for _etcd-server-ssl._tcp.other.test",

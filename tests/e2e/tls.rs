@@ -435,7 +435,7 @@ fn an_expired_certificate_is_served_with_an_error_in_the_log_until_it_is_replace
     let server = Server::start(options);
     said(&server, "server.pem) has expired");
     let caller = Caller::new(&authority.pem, None);
-    kept_out(&caller, &server, "Expired");
+    kept_out(&caller, &server, "certificate expired");
     files.pair("server", &authority.issue(&Wish::local("server")));
     until(|| health(&caller, &server).is_ok());
     // And a good one is not given up for an expired one.

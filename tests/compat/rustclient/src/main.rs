@@ -365,6 +365,8 @@ async fn failover(limited: &mut Client) -> Result<(), Error> {
         put_patiently(limited, &key).await;
         written.push(key);
     }
+    // This client goes on asking who does not answer, and repeats nothing.
+    limited.remove_endpoint(&killed).await?;
     let prefix = GetOptions::new().with_prefix();
     let got = limited.get("limited/did/", Some(prefix.clone())).await?;
     let keys = |got: &etcd_client::GetResponse| -> Vec<String> {
@@ -396,6 +398,8 @@ async fn failover(limited: &mut Client) -> Result<(), Error> {
     limited.unlock(held.key()).await?;
     let back = ask("restart\n").await;
     assert_eq!(back, killed);
+    limited.add_endpoint(&back).await?;
+    put_patiently(limited, "limited/after").await;
     let mut again = connect("limited", &[back]).await;
     assert_eq!(
         keys(&again.get("limited/did/", Some(prefix)).await?),
