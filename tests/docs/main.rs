@@ -15,6 +15,9 @@
 //! - `<!-- not run: REASON -->` above a block leaves it out; `<!-- quietly run: COMMAND -->` on a line of its own runs what a
 //!   reader would not type.
 //!
+//! All hosts share one network, where a caller's address is that of whom it calls: pages with TLS between members quietly leave
+//! out the comparison of a certificate with the caller's address.
+//!
 //! Commands that only look (`kvctl endpoint`, `status`, `member list`, `get`, and curl) are repeated for a while until they show what the
 //! page shows: members find each other in their own time. What stands in for systemd, apt and scp is in `stand-ins/`.
 
