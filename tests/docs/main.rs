@@ -27,6 +27,7 @@ mod shell;
 
 use std::path::{Path, PathBuf};
 
+use kvnode_tests::program::skip;
 use page::{Page, Step};
 use shell::Shell;
 
@@ -45,14 +46,6 @@ fn pages() -> Vec<Page> {
     paths.push(root().join("README.md"));
     paths.sort();
     paths.iter().map(|path| Page::read(path)).collect()
-}
-
-/// Says why nothing is run, or fails where that is not allowed.
-fn skip(tool: &str, why: &str) {
-    let required = std::env::var("KVNODE_TEST_REQUIRE").unwrap_or_default();
-    let demanded = required.split(',').any(|name| name == tool);
-    assert!(!demanded, "{tool} is required: {why}");
-    println!("skipped: {tool}: {why}");
 }
 
 #[test]
