@@ -98,6 +98,9 @@ impl From<Error> for Failure {
             Error::Compacted { .. } => {
                 "kvctl endpoint status --write-out=json   # the revision to begin at"
             }
+            Error::TooLarge { .. } => {
+                "kvctl --max-request-bytes BYTES ...   # and see kvnode's flag of that name"
+            }
             Error::Status { status, .. } => next_for(status),
             _ => "",
         };
@@ -126,6 +129,9 @@ pub fn text(error: &Error) -> String {
 fn is_protocol_text(text: &str) -> bool {
     text.starts_with("etcdserver: ") || Status::ALL.iter().any(|(_, known)| known.message == text)
 }
+
+/// What bounds a request.
+const REQUEST_BYTES: &str = "kvnode --help   # --max-request-bytes";
 
 fn next_for(status: &Status) -> &'static str {
     let table: [(Status, &str); 22] = [
@@ -174,10 +180,7 @@ fn next_for(status: &Status) -> &'static str {
             Status::no_leader(),
             "kvctl endpoint status --cluster --write-out=table",
         ),
-        (
-            Status::request_too_large(),
-            "kvnode --help   # --max-request-bytes",
-        ),
+        (Status::request_too_large(), REQUEST_BYTES),
     ];
     let known = table
         .iter()
@@ -187,6 +190,26 @@ fn next_for(status: &Status) -> &'static str {
         None if status.message.contains("timed out") => {
             "kvctl endpoint status --cluster --write-out=table"
         }
+        // Refused for its size before the protocol's own check saw it.
+        None if status.message.contains("received message larger than max") => REQUEST_BYTES,
         None => "",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_that_is_too_long_names_the_bound_whoever_refuses_it() {
+        let (bytes, limit) = (3 << 20, 2 << 20);
+        let here = Failure::from(Error::TooLarge { bytes, limit });
+        assert!(here.next.contains("--max-request-bytes"), "{}", here.next);
+        for there in [
+            Status::request_too_large(),
+            Status::message_too_large(3 << 20, limit),
+        ] {
+            assert_eq!(next_for(&there), REQUEST_BYTES);
+        }
     }
 }
