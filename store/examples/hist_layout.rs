@@ -93,7 +93,7 @@ fn measure(engine: &mut FjallEngine, shape: Shape, keys: u64, updates: u64) -> R
         let numbers = (revision..revision + count).map(|n| n * 611_953 % keys);
         revision = write(engine, shape, revision, numbers)?;
     }
-    engine.persister().checkpoint()?;
+    engine.persister().persist()?;
     start.report("load", keys);
     let start = Meter::now();
     while revision < keys + updates {
@@ -101,7 +101,7 @@ fn measure(engine: &mut FjallEngine, shape: Shape, keys: u64, updates: u64) -> R
         let numbers = (revision..revision + count).map(|n| random(n) % keys);
         revision = write(engine, shape, revision, numbers)?;
     }
-    engine.persister().checkpoint()?;
+    engine.persister().persist()?;
     start.report("update", updates);
     println!("disk_mb {:.1}", megabytes(engine.disk_bytes()));
 

@@ -11,7 +11,7 @@
 
 use kvnode_api::{CompactionRequest, Status};
 
-use crate::engine::{Batch, Engine, Persister, Reader, Space};
+use crate::engine::{Batch, Engine, Reader, Space};
 use crate::error::{Error, Failure};
 use crate::revision::Revision;
 use crate::schema::{Head, META_KEY, Meta, Undo, head_key, tombstone_key};
@@ -90,14 +90,14 @@ pub(crate) fn remove_some<E: Engine>(
     drop(view);
     let more = seen == STEP_TOMBSTONES;
     if !more {
-        // Dropping takes effect at once, batches become durable later. After a power cut in
-        // between, the log would be replayed from before the compaction, over entries that may
-        // read what is gone.
-        engine.persister().persist()?;
-        engine.drop_hist_before(&Revision::new(compacted, 0).to_bytes())?;
         meta.compacted_physically = compacted;
         batch.put(Space::State, &META_KEY[..], meta.encode());
     }
     engine.commit(batch)?;
+    if !more {
+        // Never before the compaction is durable: else, after a crash, the log would be replayed from before it, over
+        // entries that may read what is gone.
+        engine.drop_hist_before(&Revision::new(compacted, 0).to_bytes())?;
+    }
     Ok(more)
 }

@@ -6,8 +6,8 @@
 //! Invariants every engine keeps:
 //! * A [`Batch`] is atomic over both spaces, for readers and over a crash: after a crash the store
 //!   is at the state right after some commit, never between two.
-//! * A crash of the process loses nothing committed; a power cut loses nothing committed before the
-//!   last [`Persister::persist`] that returned `Ok`.
+//! * A crash of the process or a power cut loses nothing committed before the last [`Persister::persist`] that
+//!   returned `Ok`. What came after may be gone, from some commit on: the owner has the log it came from.
 //! * One owner writes (the trait takes `&mut self`), and only the owner makes views, so a view
 //!   always shows the state right after a commit. Views are cheap to clone, never change, and may
 //!   be read from any thread.
@@ -16,6 +16,7 @@
 pub mod doctor;
 pub mod fjall;
 pub mod memory;
+mod run;
 #[cfg(test)]
 mod tests;
 
@@ -224,19 +225,19 @@ pub trait Engine: Send + 'static {
     /// The newest value of `key`, for the owner between its commits; skips making a view.
     fn latest_get(&self, space: Space, key: &[u8]) -> Result<Option<Bytes>, EngineError>;
 
-    /// Frees history below `key` (exclusive) where that costs nothing: whole tables only. Anything
-    /// left below `key` is legal garbage, and may or may not be seen by later reads; views made
-    /// before stay intact.
+    /// Frees history below `key` (exclusive) where that costs nothing: whole tables only, and only once everything
+    /// committed before is durable, which may be later. Anything left below `key` is legal garbage, and may
+    /// or may not be seen by later reads; views made before stay intact.
     fn drop_hist_before(&mut self, key: &[u8]) -> Result<(), EngineError>;
 
     /// A handle for the maintenance thread.
     fn persister(&self) -> Self::Persister;
 
-    /// Bytes on disk (tables and journals); an estimate from counters, no disk access. 0 for an
+    /// Bytes on disk, or in memory on their way there; an estimate from counters. 0 for an
     /// engine in memory means nothing stored.
     fn disk_bytes(&self) -> u64;
 
-    /// Clean stop: flushes what is in memory into tables, makes everything durable and lets go of
+    /// Clean stop: makes everything durable and lets go of
     /// the directory. Views still held elsewhere keep an engine's files locked; drop them first.
     fn close(self) -> Result<(), EngineError>;
 }
@@ -245,12 +246,9 @@ pub trait Engine: Send + 'static {
 pub trait Persister: Clone + Send + 'static {
     /// Makes every batch committed before this call durable against a power cut.
     ///
-    /// The caller reads the applied index *before* the call; after `Ok` that index is durable.
+    /// The caller reads the applied index *before* the call; after `Ok` that index is durable. On disk this
+    /// flushes what is in memory into tables and waits for it; meant to be rare (minutes).
     fn persist(&self) -> Result<(), EngineError>;
-
-    /// Flushes both spaces from memory into tables and waits for it, so that nothing before this
-    /// call lives in the engine's journal alone. Meant to be rare (minutes).
-    fn checkpoint(&self) -> Result<(), EngineError>;
 
     /// Rewrites `State` without its garbage (the operator's defrag). Needs free space for a copy of
     /// the space; readers and the owner keep going.
@@ -265,6 +263,10 @@ pub trait Persister: Clone + Send + 'static {
 pub enum EngineError {
     #[error("{space}: key of {length} bytes, must be 1..={KEY_BYTES_MAX}")]
     KeyLength { space: Space, length: usize },
+
+    /// A key the engine keeps for itself: the single byte 0 in [`Space::State`].
+    #[error("{space}: this key is the engine's own")]
+    KeyReserved { space: Space },
 
     #[error("{space}: value of {length} bytes, must be at most {VALUE_BYTES_MAX}")]
     ValueLength { space: Space, length: usize },

@@ -7,15 +7,12 @@
 //! * Journals go through the doctor (`doctor.rs`) before fjall sees them.
 //! * Journal compression is off: recovery verifies a batch by compressing it again, so another
 //!   version of the compressor would make unflushed journals unreadable.
-//! * No view is ever at sequence number 0 (see `leave_sequence_zero`).
-//! * Views are made by the owner only, after a commit: a memtable flush that ends while a batch is
-//!   being applied lets a view made elsewhere see half of it.
-//! * `persist` syncs the journal through our own descriptor first, so that fjall's sync inside its
-//!   writer lock finds nothing left to do and commits are not held up.
-//! * Memtables are kept alive until flushed and dropped by the maintenance thread. Otherwise they
-//!   are freed node by node under a lock that every read needs.
+//! * Commits stay in memory of our own (`memtable.rs`) and go to fjall as finished tables (`flush.rs`). fjall's
+//!   skip lists and journal cost a put more than all else did, and the log above us is journal enough.
+//! * No view is ever at sequence number 0 (see `flush::settle`).
+//! * Views are made by the owner only, after a commit.
 //!
-//! After any failed write or flush fjall refuses all further writes ("poisoned"); so do we, typed.
+//! After any failed write or flush all further writes are refused ("poisoned"), typed.
 
 #![expect(
     clippy::disallowed_types,
@@ -23,64 +20,61 @@
     reason = "the engine on disk is one of the two places of this crate that meet files"
 )]
 
-use std::any::Any;
-use std::fs::File;
-use std::ops::{Bound, ControlFlow};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use ::fjall::config::CompressionPolicy;
 use ::fjall::{
-    AbstractTree, CompressionType, Database, Keyspace, KeyspaceCreateOptions, OwnedWriteBatch,
-    PersistMode, Readable, Snapshot,
+    AbstractTree, CompressionType, Database, Keyspace, KeyspaceCreateOptions,
 };
 use bytes::Bytes;
 
 mod directory;
+mod flush;
+mod memtable;
 mod shadow;
+mod view;
 
 pub use directory::MARKER_FILE;
 pub(crate) use directory::build;
 use directory::{broken, check_files, lock, read_marker};
+use flush::{Flush, Flusher};
+use memtable::{Interrupted, Memory};
 pub use shadow::shadow;
+pub use view::FjallView;
 
 use super::doctor::{self, Cut};
-use super::{Batch, Engine, EngineError, Op, Persister, Reader, Scan, Space, check_key};
+use super::{Batch, Engine, EngineError, Persister, Space, check_key};
 
-/// fjall refuses a smaller limit.
-const JOURNAL_BYTES_MIN: u64 = 64 << 20;
-/// Memtables held for the maintenance thread to free; beyond that the owner frees the oldest.
-const RETIRED_MAX: usize = 8;
-/// How long a checkpoint waits for flushes in all, in steps of [`FLUSH_POLL`]: 2 minutes.
-const FLUSH_POLLS_MAX: u32 = 24_000;
-const FLUSH_POLL: Duration = Duration::from_millis(5);
-/// One worker more than there are spaces. A worker that seals a memtable waits for room in the
-/// workers' own queue, which commits fill while a memtable is over its limit; only one worker per
-/// space seals at a time, so one is left that takes from the queue. With fewer all can wait for ever
-/// (one alone does so in most runs of the test that moves a directory). And of two, the first compacts
-/// nothing, but takes and returns the request in a loop for as long as the other compacts: 5-10 % of a put.
-pub const WORKERS_MIN: usize = 3;
+/// fjall's limit for its journals, and the smallest it takes; ours stay nearly empty.
+const JOURNAL_BYTES_MAX: u64 = 64 << 20;
 /// Free space a rewrite must leave on the device.
 const RESERVE_BYTES: u64 = 256 << 20;
 
-/// How to run the engine. Memtable sizes and compression are fixed when the directory is created;
-/// the other fields apply at every open.
+/// The engine's own record in [`Space::State`]: the last key of [`Space::Hist`] that is in tables. See `flush.rs`.
+const FLUSHED_KEY: &[u8] = &[0];
+/// The next possible key.
+const BEHIND_FLUSHED_KEY: &[u8] = &[0, 0];
+
+fn is_reserved(space: Space, key: &[u8]) -> bool {
+    space == Space::State && key == FLUSHED_KEY
+}
+
+/// How to run the engine. Compression is fixed when the directory is created.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// Block cache for both spaces, in bytes.
     pub cache_bytes: u64,
-    /// Memory a space collects before it is flushed. Up to five such pieces can be alive: one
-    /// active, four waiting for a slow disk (then writers wait). Fixed at creation.
-    pub state_memtable_bytes: u64,
-    pub hist_memtable_bytes: u64,
-    /// Background threads for flushes and compactions, at least [`WORKERS_MIN`]. They inherit the CPU
-    /// mask of the thread that opens. None (0) is for reading only: nothing is ever flushed then, and
-    /// commits stop when memory is full.
+    /// Memory both spaces together collect before they are flushed. Up to three times as much is held: one piece
+    /// active, two waiting for a slow disk (then writers wait). It is also what a crash leaves for the log to bring again.
+    pub memtable_bytes: usize,
+    /// Background threads for compactions; one more flushes. They inherit the CPU mask of the thread that opens. One is
+    /// enough, and of two the first compacts nothing, but takes and returns the request in a loop for as long as the other
+    /// compacts. None (0) is for reading: then only a checkpoint or a close flushes, on its own thread, and
+    /// commits stay in memory till then.
     pub workers: usize,
-    /// Above this the space that holds up the oldest journal is flushed. At least 64 MiB.
-    pub journal_bytes_max: u64,
     /// Open table files kept, and so file descriptors used.
     pub open_files: usize,
     /// Where the doctor keeps what it cuts; `None` = `quarantine` beside the engine's directory.
@@ -91,10 +85,8 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             cache_bytes: 256 << 20,
-            state_memtable_bytes: 16 << 20,
-            hist_memtable_bytes: 32 << 20,
-            workers: WORKERS_MIN,
-            journal_bytes_max: 128 << 20,
+            memtable_bytes: 32 << 20,
+            workers: 1,
             open_files: 900,
             quarantine: None,
         }
@@ -104,9 +96,8 @@ impl Default for Options {
 /// The write side; see [`Engine`].
 pub struct FjallEngine {
     inner: Arc<Inner>,
-    retired: Retired,
-    /// The memtables writes went to last, in the order of [`Space::ALL`].
-    memtables: [Memtable; 2],
+    /// `None` without workers.
+    flusher: Option<Flusher>,
     cut: Option<Cut>,
     /// Every view holds a share.
     views: Arc<()>,
@@ -133,6 +124,11 @@ impl RetiredEngine {
 struct Inner {
     database: Database,
     spaces: Spaces,
+    memory: Memory,
+    /// For flushes without a flusher.
+    by_hand: Option<std::sync::Mutex<Flush>>,
+    /// There are workers.
+    compacts: bool,
     directory: PathBuf,
 }
 
@@ -151,10 +147,6 @@ impl Spaces {
     }
 }
 
-/// A memtable kept alive: its number and a share of it.
-type Memtable = (u64, Arc<dyn Any + Send + Sync>);
-type Retired = Arc<Mutex<Vec<Arc<dyn Any + Send + Sync>>>>;
-
 impl FjallEngine {
     /// Creates an empty engine at `directory`, which must not exist, and opens it. The directory
     /// appears whole: it is built beside and renamed. A leftover of an earlier attempt is replaced.
@@ -164,7 +156,7 @@ impl FjallEngine {
     }
 
     /// Opens an existing engine: checks our marker and that nothing fjall needs is missing, lets
-    /// the doctor cut a torn journal tail, then replays the journals (about 0.5 s per 64 MiB).
+    /// the doctor cut a torn journal tail, and removes what an interrupted flush left.
     ///
     /// # Errors
     /// `State` if there is no engine, `Locked`, `Version`, `Corrupt` with the file if something
@@ -201,18 +193,25 @@ impl FjallEngine {
                 });
             }
         }
-        let spaces = open_spaces(&database, directory, options)?;
-        leave_sequence_zero(&database, &spaces, directory)?;
-        let memtables = Space::ALL.map(|space| current_memtable(spaces.of(space)));
+        let spaces = open_spaces(&database, directory)?;
+        let mut flush = Some(flush::settle(&database, &spaces, directory)?);
+        let compacts = options.workers > 0;
         let inner = Arc::new(Inner {
             database,
             spaces,
+            memory: Memory::new(options.memtable_bytes),
+            by_hand: flush
+                .take_if(|_| !compacts)
+                .map(std::sync::Mutex::new),
+            compacts,
             directory: directory.to_owned(),
         });
+        let flusher = flush
+            .map(|flush| Flusher::spawn(Arc::clone(&inner), flush))
+            .transpose()?;
         Ok(Self {
             inner,
-            retired: Retired::default(),
-            memtables,
+            flusher,
             cut,
             views: Arc::default(),
         })
@@ -227,6 +226,33 @@ impl FjallEngine {
         &self.inner.directory
     }
 
+    /// Commits as releases did that kept a journal; what such a batch leaves in one is what the doctor is for.
+    #[cfg(test)]
+    pub(crate) fn commit_journaled(&mut self, batch: &Batch) {
+        use super::Op;
+        use ::fjall::PersistMode;
+        let mut out = self.inner.database.batch().durability(Some(PersistMode::Buffer));
+        for op in batch.ops() {
+            let space = self.inner.spaces.of(op.space());
+            match op {
+                Op::Put { key, value, .. } => out.insert(space, &key[..], &value[..]),
+                Op::Delete { key, .. } => out.remove(space, &key[..]),
+            }
+            if op.space() == Space::Hist {
+                out.insert(&self.inner.spaces.state, FLUSHED_KEY, &op.key()[..]);
+            }
+        }
+        out.commit().unwrap();
+    }
+
+    /// What a flush leaves that is interrupted halfway.
+    #[cfg(test)]
+    pub(crate) fn flush_history_only(&self) {
+        let flushed_to = Vec::new();
+        let inner = &self.inner;
+        inner.memory.flush_by_hand(|memtable| Flush { flushed_to }.history(inner, memtable).unwrap());
+    }
+
     /// Gives the engine up, because another one takes its place: nothing more is written, flushed or
     /// compacted. Views go on reading. Waits for a flush or compaction under way.
     pub fn retire(self) -> RetiredEngine {
@@ -235,21 +261,14 @@ impl FjallEngine {
             views: Arc::downgrade(&self.views),
         }
     }
+}
 
-    /// Hands memtables that writes no longer go to over to the maintenance thread. They must not be
-    /// freed here or by a flush, see the module text.
-    fn retire_memtables(&mut self) {
-        for (space, last) in Space::ALL.into_iter().zip(&mut self.memtables) {
-            let current = current_memtable(self.inner.spaces.of(space));
-            if current.0 == last.0 {
-                continue;
-            }
-            let old = std::mem::replace(last, current);
-            let mut retired = lock_list(&self.retired);
-            let surplus = (retired.len() == RETIRED_MAX).then(|| retired.remove(0));
-            retired.push(old.1);
-            drop(retired);
-            drop(surplus);
+impl Drop for FjallEngine {
+    /// What is not flushed is not any more: a close comes before if that matters.
+    fn drop(&mut self) {
+        self.inner.memory.stop();
+        if let Some(flusher) = self.flusher.take() {
+            flusher.join();
         }
     }
 }
@@ -259,58 +278,53 @@ impl Engine for FjallEngine {
     type Persister = FjallPersister;
 
     fn commit(&mut self, batch: Batch) -> Result<(), EngineError> {
-        // fjall panics on such keys while it holds its writer lock, and is unusable from then on.
+        // fjall panics on such keys, and is unusable from then on.
         batch.check()?;
-        let database = self.inner.database.clone();
-        let mut out = OwnedWriteBatch::with_capacity(database, batch.len())
-            .durability(Some(PersistMode::Buffer));
-        for op in batch.into_ops() {
-            match op {
-                Op::Put { space, key, value } => {
-                    out.insert(self.inner.spaces.of(space), &key[..], &value[..]);
-                }
-                Op::Delete { space, key } => out.remove(self.inner.spaces.of(space), &key[..]),
-            }
+        if let Some(op) = batch.ops().iter().find(|op| is_reserved(op.space(), op.key())) {
+            return Err(EngineError::KeyReserved { space: op.space() });
         }
-        out.commit()
-            .map_err(|e| broken("write", &self.inner.directory, e))?;
-        self.retire_memtables();
-        Ok(())
+        let flushed = self.flusher.is_some();
+        let added = self.inner.memory.commit(&batch, flushed);
+        added.map_err(|why| self.inner.refused(why))
     }
 
     fn view(&mut self) -> FjallView {
-        FjallView(Arc::new(View {
-            snapshot: self.inner.database.snapshot(),
-            spaces: self.inner.spaces.clone(),
-            directory: self.inner.directory.clone(),
-            _share: Arc::clone(&self.views),
-        }))
+        let Inner {
+            database, memory, ..
+        } = &*self.inner;
+        let (recent, snapshot) = memory.recent(|| database.snapshot());
+        FjallView::new(
+            recent,
+            snapshot,
+            self.inner.spaces.clone(),
+            self.inner.directory.clone(),
+            Arc::clone(&self.views),
+        )
     }
 
     fn latest_get(&self, space: Space, key: &[u8]) -> Result<Option<Bytes>, EngineError> {
-        if check_key(space, key).is_err() {
+        if check_key(space, key).is_err() || is_reserved(space, key) {
             return Ok(None);
         }
+        if let Some(recent) = self.inner.memory.get(space, key) {
+            return Ok(recent);
+        }
+        // What left memory since is in the tables by now.
         let found = self.inner.spaces.of(space).get(key);
         Ok(found
             .map_err(|e| broken("read", &self.inner.directory, e))?
-            .map(shared))
+            .map(view::shared))
     }
 
     fn drop_hist_before(&mut self, key: &[u8]) -> Result<(), EngineError> {
-        let hist = &self.inner.spaces.hist;
-        let bounds = (Bound::Unbounded, Bound::Excluded(key));
-        hist.tree
-            .drop_range::<&[u8], _>(bounds)
-            .map_err(|e| broken("drop tables in", &self.inner.directory, e.into()))
+        self.inner.memory.drop_hist_before(key);
+        Ok(())
     }
 
     fn persister(&self) -> FjallPersister {
         FjallPersister {
             inner: Arc::downgrade(&self.inner),
             directory: self.inner.directory.clone(),
-            journal: Arc::default(),
-            retired: self.retired.clone(),
         }
     }
 
@@ -323,94 +337,43 @@ impl Engine for FjallEngine {
             .flatten()
             .flatten();
         let occupied = |entry: std::fs::DirEntry| entry.metadata().map_or(0, |m| m.blocks() * 512);
-        tables + journals.map(occupied).sum::<u64>()
+        tables + journals.map(occupied).sum::<u64>() + self.inner.memory.bytes() as u64
     }
 
     fn close(self) -> Result<(), EngineError> {
-        let persister = self.persister();
-        persister.checkpoint()?;
-        persister.persist()
+        self.inner.flush_all()
     }
 }
 
-/// A view; see [`Reader`]. Values are slices of cached blocks where possible: one that is kept for
-/// long keeps its whole block (4 KiB or the value, whichever is larger) in memory.
-#[derive(Clone)]
-pub struct FjallView(Arc<View>);
-
-struct View {
-    snapshot: Snapshot,
-    spaces: Spaces,
-    directory: PathBuf,
-    _share: Arc<()>,
-}
-
-impl Reader for FjallView {
-    fn get(&self, space: Space, key: &[u8]) -> Result<Option<Bytes>, EngineError> {
-        if check_key(space, key).is_err() {
-            return Ok(None);
-        }
-        let found = self.0.snapshot.get(self.0.spaces.of(space), key);
-        Ok(found
-            .map_err(|e| broken("read", &self.0.directory, e))?
-            .map(shared))
-    }
-
-    fn scan(&self, space: Space, from: &[u8], to: Option<&[u8]>, reverse: bool) -> Scan<'_> {
-        let Some(items) = self.items(space, from, to) else {
-            return Box::new(std::iter::empty());
-        };
-        let unpack = |guard: ::fjall::Guard| {
-            let pair = guard
-                .into_inner()
-                .map_err(|e| broken("read", &self.0.directory, e))?;
-            Ok((shared(pair.0), shared(pair.1)))
-        };
-        if reverse {
-            Box::new(items.rev().map(unpack))
-        } else {
-            Box::new(items.map(unpack))
-        }
-    }
-
-    fn visit(
-        &self,
-        space: Space,
-        from: &[u8],
-        to: Option<&[u8]>,
-        reverse: bool,
-        mut take: impl FnMut(&[u8], &[u8]) -> ControlFlow<()>,
-    ) -> Result<(), EngineError> {
-        let Some(mut items) = self.items(space, from, to) else {
-            return Ok(());
-        };
-        while let Some(guard) = if reverse {
-            items.next_back()
-        } else {
-            items.next()
-        } {
-            let (key, value) = guard
-                .into_inner()
-                .map_err(|e| broken("read", &self.0.directory, e))?;
-            if take(&key, &value).is_break() {
-                break;
+impl Inner {
+    /// Brings everything committed so far into tables.
+    fn flush_all(&self) -> Result<(), EngineError> {
+        let count = self.memory.seal();
+        if let Some(flush) = &self.by_hand {
+            let mut flush = flush.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            while let Some(memtable) = self.memory.oldest_sealed() {
+                flush.run(self, &memtable)?;
             }
         }
-        Ok(())
+        self.memory
+            .wait_flushed(count)
+            .map_err(|why| self.refused(why))
+    }
+
+    fn refused(&self, why: Interrupted) -> EngineError {
+        let path = self.directory.clone();
+        match why {
+            Interrupted::Failed(Some(error)) => error,
+            Interrupted::Failed(None) => EngineError::Poisoned { path },
+            Interrupted::Stopped => closed(path),
+        }
     }
 }
 
-impl FjallView {
-    fn items(&self, space: Space, from: &[u8], to: Option<&[u8]>) -> Option<::fjall::Iter> {
-        if to.is_some_and(|to| to <= from) {
-            return None;
-        }
-        let bounds = (
-            Bound::Included(from),
-            to.map_or(Bound::Unbounded, Bound::Excluded),
-        );
-        let space = self.0.spaces.of(space);
-        Some(self.0.snapshot.range::<&[u8], _>(space, bounds))
+fn closed(path: PathBuf) -> EngineError {
+    EngineError::State {
+        path,
+        detail: "the store is closed".to_owned(),
     }
 }
 
@@ -419,20 +382,19 @@ impl FjallView {
 pub struct FjallPersister {
     inner: Weak<Inner>,
     directory: PathBuf,
-    /// The newest journal, opened by us.
-    journal: Arc<Mutex<Option<(u64, File)>>>,
-    retired: Retired,
 }
 
 /// How far background work is behind; for metrics and a watchdog.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Pressure {
-    /// Sorted runs not yet merged, per space. From 20 on commits are slowed, at 30 they stop until
-    /// a compaction ends; if none runs for seconds, call [`Persister::compact_state`].
+    /// Sorted runs of tables not yet merged, per space. From 20 on flushes wait until a compaction ends; if none runs
+    /// for seconds, call [`Persister::compact_state`].
     pub state_runs: usize,
     pub hist_runs: usize,
-    /// Memtables waiting to be flushed, both spaces; at 4 of one space commits stop.
+    /// Memtables waiting to be flushed; at 2 commits wait.
     pub sealed_memtables: usize,
+    /// Bytes committed and not in tables yet.
+    pub memory_bytes: usize,
     pub journals: usize,
     pub compactions_running: usize,
 }
@@ -444,7 +406,8 @@ impl FjallPersister {
         Ok(Pressure {
             state_runs: state.tree.l0_run_count(),
             hist_runs: hist.tree.l0_run_count(),
-            sealed_memtables: state.sealed_memtable_count() + hist.sealed_memtable_count(),
+            sealed_memtables: inner.memory.sealed(),
+            memory_bytes: inner.memory.bytes(),
             journals: inner.database.journal_count(),
             compactions_running: inner.database.active_compactions(),
         })
@@ -452,82 +415,38 @@ impl FjallPersister {
 
     /// The engine was closed or retired; every call fails from now on.
     pub fn is_closed(&self) -> bool {
-        self.inner.strong_count() == 0
+        self.inner().is_err()
     }
 
     fn inner(&self) -> Result<Arc<Inner>, EngineError> {
-        self.inner.upgrade().ok_or_else(|| EngineError::State {
-            path: self.directory.clone(),
-            detail: "the store is closed".to_owned(),
-        })
+        let inner = self.inner.upgrade().filter(|inner| !inner.memory.is_stopping());
+        inner.ok_or_else(|| closed(self.directory.clone()))
     }
 
-    /// fdatasync of the newest journal outside fjall's writer lock.
-    fn sync_journal(&self) -> Result<(), EngineError> {
-        let mut slot = self.journal.lock().unwrap_or_else(PoisonError::into_inner);
-        let newer = |number| doctor::journal_path(&self.directory, number + 1).exists();
-        if slot.as_ref().is_none_or(|(number, _)| newer(*number)) {
-            *slot = None;
-            if let Some((number, path)) = doctor::newest(&self.directory)? {
-                let file = File::open(&path).map_err(|e| EngineError::io("open", &path, e))?;
-                *slot = Some((number, file));
-            }
-        }
-        if let Some((number, file)) = slot.as_ref() {
-            file.sync_data().map_err(|e| {
-                EngineError::io("sync", doctor::journal_path(&self.directory, *number), e)
-            })?;
-        }
-        Ok(())
-    }
-
-    /// Frees memtables that are flushed and seen by no reader any more. To be called a few times per second: what waits
-    /// for it is memory.
+    /// Frees memory that was flushed and is seen by no reader any more. To be called a few times per second: commits do it
+    /// too, and then none may come.
     pub fn reap(&self) {
-        let mut retired = lock_list(&self.retired);
-        let (free, used) = retired
-            .drain(..)
-            .partition(|memtable| Arc::strong_count(memtable) == 1);
-        *retired = used;
-        drop(retired);
-        drop::<Vec<_>>(free);
+        if let Ok(inner) = self.inner() {
+            inner.memory.reap();
+        }
+    }
+
+    /// How long each flush since the last call took; the first 64 of them. Empty once the engine is closed.
+    pub fn take_flush_times(&self) -> Vec<Duration> {
+        self.inner()
+            .map(|inner| inner.memory.take_flush_times())
+            .unwrap_or_default()
     }
 }
 
 impl Persister for FjallPersister {
     fn persist(&self) -> Result<(), EngineError> {
-        let inner = self.inner()?;
-        self.sync_journal()?;
-        let persisted = inner.database.persist(PersistMode::SyncAll);
-        self.reap();
-        persisted.map_err(|e| broken("sync", &self.directory, e))
-    }
-
-    fn checkpoint(&self) -> Result<(), EngineError> {
-        let inner = self.inner()?;
-        let failed = |e| broken("flush", &self.directory, e);
-        for space in Space::ALL {
-            inner.spaces.of(space).rotate_memtable().map_err(failed)?;
-        }
-        let Spaces { state, hist } = &inner.spaces;
-        for _ in 0..FLUSH_POLLS_MAX {
-            if state.sealed_memtable_count() == 0 && hist.sealed_memtable_count() == 0 {
-                self.reap();
-                return Ok(());
-            }
-            // A worker that failed flushes nothing any more; this asks whether that happened.
-            inner
-                .database
-                .persist(PersistMode::Buffer)
-                .map_err(failed)?;
-            std::thread::sleep(FLUSH_POLL);
-        }
-        let source = std::io::Error::from(std::io::ErrorKind::TimedOut);
-        Err(EngineError::io("flush memory of", &self.directory, source))
+        self.inner()?.flush_all()
     }
 
     fn compact_state(&self) -> Result<(), EngineError> {
         let inner = self.inner()?;
+        inner.flush_all()?;
         // Running out of space in the middle would be survived, but the same space is what the
         // flushes of the owner need, and a failed flush stops all writes.
         let wanted = inner.spaces.state.disk_space() + RESERVE_BYTES;
@@ -553,71 +472,30 @@ impl Persister for FjallPersister {
 fn open_database(directory: &Path, options: &Options) -> Result<Database, EngineError> {
     Database::builder(directory)
         .cache_size(options.cache_bytes)
-        .worker_threads_unchecked(match options.workers {
-            0 => 0,
-            some => some.max(WORKERS_MIN),
-        })
-        .max_journaling_size(options.journal_bytes_max.max(JOURNAL_BYTES_MIN))
+        .worker_threads_unchecked(options.workers)
+        .max_journaling_size(JOURNAL_BYTES_MAX)
         .max_cached_files(Some(options.open_files.max(16)))
         .journal_compression(CompressionType::None)
         .open()
         .map_err(|e| broken("open", directory, e))
 }
 
-fn open_spaces(
-    database: &Database,
-    directory: &Path,
-    options: &Options,
-) -> Result<Spaces, EngineError> {
+fn open_spaces(database: &Database, directory: &Path) -> Result<Spaces, EngineError> {
     let failed = |e| broken("open", directory, e);
-    let state = || KeyspaceCreateOptions::default().max_memtable_size(options.state_memtable_bytes);
     // History only ever grows at its end, so its tables reach the last level without being
     // rewritten and keep the compression they were flushed with.
     let hist = || {
         KeyspaceCreateOptions::default()
-            .max_memtable_size(options.hist_memtable_bytes)
             .data_block_compression_policy(CompressionPolicy::all(CompressionType::Lz4))
     };
     Ok(Spaces {
         state: database
-            .keyspace(Space::State.name(), state)
+            .keyspace(Space::State.name(), KeyspaceCreateOptions::default)
             .map_err(failed)?,
         hist: database
             .keyspace(Space::Hist.name(), hist)
             .map_err(failed)?,
     })
-}
-
-/// fjall takes 0 for "none" when it looks for the oldest open view: a view held at sequence number 0,
-/// that is one of a store nothing was ever written to, takes the protection from all later views,
-/// and reading those panics or shows newer data. So the first number is used up here, by removing a
-/// key that does not exist.
-fn leave_sequence_zero(
-    database: &Database,
-    spaces: &Spaces,
-    directory: &Path,
-) -> Result<(), EngineError> {
-    if database.visible_seqno() > 0 {
-        return Ok(());
-    }
-    let mut batch = database.batch();
-    batch.remove(&spaces.state, &[0][..]);
-    batch.commit().map_err(|e| broken("write", directory, e))
-}
-
-/// A value as the engine has it, without copying it: usually a slice of a cached block.
-fn shared(slice: ::fjall::Slice) -> Bytes {
-    Bytes::from_owner(slice)
-}
-
-fn current_memtable(keyspace: &Keyspace) -> Memtable {
-    let memtable = keyspace.tree.active_memtable();
-    (memtable.id(), memtable)
-}
-
-fn lock_list<T>(list: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    // The list is valid after every step taken under the lock.
-    list.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn free_bytes(directory: &Path) -> Result<u64, EngineError> {

@@ -93,8 +93,11 @@ impl Engine for MemoryEngine {
     }
 
     fn drop_hist_before(&mut self, key: &[u8]) -> Result<(), EngineError> {
+        // Durable first, as the contract has it.
+        let mut disk = self.disk.lock();
+        disk.persist()?;
         self.root.hist.drop_leaves_before(key);
-        self.disk.lock().committed(&self.root);
+        disk.committed(&self.root);
         Ok(())
     }
 
@@ -224,11 +227,6 @@ impl Persister for MemoryPersister {
     fn persist(&self) -> Result<(), EngineError> {
         self.disk.lock().persist()
     }
-
-    fn checkpoint(&self) -> Result<(), EngineError> {
-        self.persist()
-    }
-
     fn compact_state(&self) -> Result<(), EngineError> {
         Ok(())
     }

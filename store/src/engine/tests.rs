@@ -19,8 +19,7 @@ use super::*;
 fn tiny() -> Options {
     Options {
         cache_bytes: 1 << 20,
-        state_memtable_bytes: 8 << 10,
-        hist_memtable_bytes: 8 << 10,
+        memtable_bytes: 16 << 10,
         ..Options::default()
     }
 }
@@ -34,11 +33,14 @@ fn map_of(model: &Model, space: Space) -> &Map {
 
 /// A way to have the same store again after a stop.
 trait Home {
+    /// A drop loses what was not persisted.
+    const FORGETS: bool;
     type Engine: Engine;
     fn reopen(&self) -> Self::Engine;
 }
 
 impl Home for MemoryDisk {
+    const FORGETS: bool = false;
     type Engine = MemoryEngine;
     fn reopen(&self) -> MemoryEngine {
         MemoryEngine::open(self)
@@ -46,6 +48,7 @@ impl Home for MemoryDisk {
 }
 
 impl Home for PathBuf {
+    const FORGETS: bool = true;
     type Engine = FjallEngine;
     fn reopen(&self) -> FjallEngine {
         FjallEngine::open(self, &tiny()).unwrap()
@@ -57,7 +60,7 @@ enum Step {
     Commit(Vec<(Space, u8, Option<usize>)>),
     View,
     Stop { clean: bool },
-    Checkpoint,
+    Persist,
     Compact,
 }
 
@@ -73,7 +76,7 @@ fn step() -> impl Strategy<Value = Step> {
         20 => prop::collection::vec(op, 0..12).prop_map(Step::Commit),
         5 => Just(Step::View),
         1 => any::<bool>().prop_map(|clean| Step::Stop { clean }),
-        1 => Just(Step::Checkpoint),
+        1 => Just(Step::Persist),
         1 => Just(Step::Compact),
     ]
 }
@@ -138,14 +141,26 @@ fn assert_same<V: Reader>(view: &V, model: &Model) {
     }
 }
 
+fn everything<V: Reader>(view: &V) -> Model {
+    Space::ALL.map(|space| {
+        let items = view.scan(space, b"", None, false).map(Result::unwrap);
+        items
+            .map(|(key, value)| (key.to_vec(), value.to_vec()))
+            .collect()
+    })
+}
+
 fn run<H: Home>(home: &H, mut engine: H::Engine, steps: &[Step]) {
     let mut model = Model::default();
+    // What a crash may leave: the state persisted last, and after every commit since.
+    let mut possible = vec![model.clone()];
     let mut views = Vec::new();
     for (number, step) in steps.iter().enumerate() {
         match step {
             Step::Commit(ops) => {
                 let batch = batch_of(ops, &mut model, number as u8);
                 engine.commit(batch).unwrap();
+                possible.push(model.clone());
                 for space in Space::ALL {
                     for (key, value) in map_of(&model, space) {
                         let found = engine.latest_get(space, key).unwrap();
@@ -166,10 +181,16 @@ fn run<H: Home>(home: &H, mut engine: H::Engine, steps: &[Step]) {
                     drop(engine);
                 }
                 engine = home.reopen();
+                if !clean && H::FORGETS {
+                    let left = everything(&engine.view());
+                    assert!(possible.contains(&left), "never was: {left:?}");
+                    model = left;
+                }
+                possible = vec![model.clone()];
             }
-            Step::Checkpoint => {
+            Step::Persist => {
                 engine.persister().persist().unwrap();
-                engine.persister().checkpoint().unwrap();
+                possible = vec![model.clone()];
             }
             Step::Compact => engine.persister().compact_state().unwrap(),
         }
@@ -226,17 +247,17 @@ fn revisions<V: Reader>(view: &V, from: u64) -> Vec<u64> {
 }
 
 fn dropping_history<E: Engine>(engine: &mut E) -> usize {
-    // Flushes run behind; without the checkpoints nearly all would be in one table.
+    // A table for each.
     for step in 0..10 {
         write_history(engine, step * 200..(step + 1) * 200);
-        engine.persister().checkpoint().unwrap();
+        engine.persister().persist().unwrap();
     }
     let before = engine.view();
     engine.drop_hist_before(&1_500u64.to_be_bytes()).unwrap();
     let after = engine.view();
     assert_eq!(revisions(&after, 1_500), (1_500..2_000).collect::<Vec<_>>());
     write_history(engine, 2_000..2_500);
-    engine.persister().checkpoint().unwrap();
+    engine.persister().persist().unwrap();
     assert_eq!(revisions(&before, 0), (0..2_000).collect::<Vec<_>>());
     assert_eq!(revisions(&after, 1_500), (1_500..2_000).collect::<Vec<_>>());
     let now = engine.view();
@@ -270,7 +291,7 @@ fn dropped_history_frees_tables_and_spares_older_views() {
         (1_500..2_500).collect::<Vec<_>>()
     );
     write_history(&mut engine, 2_500..2_600);
-    engine.drop_hist_before(&u64::MAX.to_be_bytes()).unwrap();
+    engine.drop_hist_before(&2_600u64.to_be_bytes()).unwrap();
     write_history(&mut engine, 2_600..2_610);
     engine.close().unwrap();
     let mut engine = FjallEngine::open(&path, &tiny()).unwrap();
@@ -285,7 +306,7 @@ fn views_of_a_retired_engine_read_on_and_its_end_is_seen() {
     let dir = tempfile::tempdir().unwrap();
     let mut engine = FjallEngine::create(&dir.path().join("kv"), &tiny()).unwrap();
     write_history(&mut engine, 0..500);
-    engine.persister().checkpoint().unwrap();
+    engine.persister().persist().unwrap();
     write_history(&mut engine, 500..600);
     let persister = engine.persister();
     let view = engine.view();
@@ -345,7 +366,9 @@ fn a_key_of_a_bad_length_is_refused_and_harms_nothing() {
     refusing_bad_lengths(&mut MemoryEngine::new());
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("kv");
-    refusing_bad_lengths(&mut FjallEngine::create(&path, &tiny()).unwrap());
+    let mut engine = FjallEngine::create(&path, &tiny()).unwrap();
+    refusing_bad_lengths(&mut engine);
+    engine.close().unwrap();
     let mut engine = FjallEngine::open(&path, &tiny()).unwrap();
     assert!(
         engine
@@ -437,11 +460,11 @@ fn a_view_held_since_before_the_first_write_harms_no_later_ones() {
             write_history(&mut engine, written..until);
             written = until;
             views.push((written, engine.view()));
-            engine.persister().checkpoint().unwrap();
+            engine.persister().persist().unwrap();
         }
         engine.persister().compact_state().unwrap();
         write_history(&mut engine, written..written + 2);
-        engine.persister().checkpoint().unwrap();
+        engine.persister().persist().unwrap();
         for (written, view) in &views {
             assert_eq!(revisions(view, 0), (0..*written).collect::<Vec<_>>());
             let applied = view.get(Space::State, b"applied").unwrap();
@@ -460,7 +483,7 @@ fn a_moved_directory_opens() {
     let (from, to) = (dir.path().join("kv"), dir.path().join("elsewhere"));
     let mut engine = FjallEngine::create(&from, &tiny()).unwrap();
     write_history(&mut engine, 0..500);
-    drop(engine);
+    engine.close().unwrap();
     std::fs::rename(&from, &to).unwrap();
     let mut engine = FjallEngine::open(&to, &tiny()).unwrap();
     assert_eq!(revisions(&engine.view(), 0).len(), 500);

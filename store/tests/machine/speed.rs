@@ -115,7 +115,7 @@ fn speed_on_disk() {
             (0..EVENTS).map(|n| n % 10),
             "updates of 10 keys",
         );
-        machine.store.engine().persister().checkpoint().unwrap();
+        machine.store.engine().persister().persist().unwrap();
         println!(
             "checkpointed: {} MB on disk",
             machine.store.engine().disk_bytes() >> 20

@@ -372,9 +372,10 @@ impl World {
         if power {
             self.checks.counts.power_cuts += 1;
             member.disk.lose_power();
-            let keep = self.chance.below(member.engine.unpersisted() as u64 + 1);
-            member.engine.power_cut(keep as usize);
         }
+        // The engine's memory goes with the process: what it did not persist it had from the log.
+        let keep = self.chance.below(member.engine.unpersisted() as u64 + 1);
+        member.engine.power_cut(keep as usize);
         for event in held {
             match event {
                 Event::Asked(_, caller, _) => broken.push(Event::Answered(caller, Reply::Unknown)),

@@ -46,7 +46,7 @@ pub(crate) fn build<E: From<EngineError>>(
         _ => {}
     }
     let database = open_database(&beside, options)?;
-    let spaces = open_spaces(&database, &beside, options)?;
+    let spaces = open_spaces(&database, &beside)?;
     let marker = Marker {
         state: spaces.state.id(),
         hist: spaces.hist.id(),

@@ -115,10 +115,10 @@ mod tests {
             }
             engine.commit(batch).unwrap();
             if round < 2 {
-                engine.persister().checkpoint().unwrap();
+                engine.persister().persist().unwrap();
             }
         }
-        drop(engine);
+        engine.close().unwrap();
         let before = image(&path);
         shadow(&path, &copy).unwrap();
         let mut reader = FjallEngine::open(
@@ -140,7 +140,7 @@ mod tests {
         let mut batch = Batch::new();
         batch.delete(Space::State, 7u32.to_be_bytes().to_vec());
         writer.commit(batch).unwrap();
-        writer.persister().checkpoint().unwrap();
+        writer.persister().persist().unwrap();
         writer.persister().compact_state().unwrap();
         drop(writer);
         fs::remove_dir_all(&copy).unwrap();

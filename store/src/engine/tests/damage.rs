@@ -8,7 +8,7 @@ use super::super::doctor::{self, Ending};
 use super::super::fjall::MARKER_FILE;
 use super::*;
 
-/// Memtables that stay in memory, so that the journal holds everything.
+/// Nothing is flushed unless asked.
 fn roomy() -> Options {
     Options {
         cache_bytes: 1 << 20,
@@ -16,13 +16,24 @@ fn roomy() -> Options {
     }
 }
 
-/// Batches with values of one byte to several pages; returns the directory, closed uncleanly.
-fn written(dir: &Path, batches: u64) -> PathBuf {
+/// Batches with values of one byte to several pages, in the journal; returns the directory.
+fn journaled(dir: &Path, batches: u64) -> PathBuf {
+    let path = dir.join("kv");
+    let mut engine = FjallEngine::create(&path, &roomy()).unwrap();
+    for number in 0..batches {
+        engine.commit_journaled(&numbered(number));
+    }
+    path
+}
+
+/// The same in tables.
+fn flushed(dir: &Path, batches: u64) -> PathBuf {
     let path = dir.join("kv");
     let mut engine = FjallEngine::create(&path, &roomy()).unwrap();
     for number in 0..batches {
         engine.commit(numbered(number)).unwrap();
     }
+    engine.close().unwrap();
     path
 }
 
@@ -83,7 +94,7 @@ fn tree(path: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
 #[test]
 fn the_doctor_reads_what_the_engine_writes() {
     let dir = tempfile::tempdir().unwrap();
-    let path = written(dir.path(), 20);
+    let path = journaled(dir.path(), 20);
     let found = doctor::examine(&path).unwrap();
     let [only] = &found.journals[..] else {
         panic!("{found:?}")
@@ -97,7 +108,7 @@ fn the_doctor_reads_what_the_engine_writes() {
 #[test]
 fn a_journal_cut_anywhere_ends_at_the_last_whole_batch() {
     let dir = tempfile::tempdir().unwrap();
-    let path = written(dir.path(), 8);
+    let path = journaled(dir.path(), 8);
     let journal = journal(&path);
     let whole = fs::read(&journal).unwrap();
     let ends = batch_ends(&whole);
@@ -131,7 +142,7 @@ fn a_journal_cut_anywhere_ends_at_the_last_whole_batch() {
 #[test]
 fn a_torn_page_inside_a_large_batch_is_cut_and_kept() {
     let dir = tempfile::tempdir().unwrap();
-    let path = written(dir.path(), 8);
+    let path = journaled(dir.path(), 8);
     let journal = journal(&path);
     let whole = fs::read(&journal).unwrap();
     let ends = batch_ends(&whole);
@@ -170,14 +181,14 @@ fn a_torn_page_inside_a_large_batch_is_cut_and_kept() {
     // And it goes on from there.
     let mut engine = FjallEngine::open(&path, &roomy()).unwrap();
     engine.commit(numbered(3)).unwrap();
-    drop(engine);
+    engine.close().unwrap();
     assert_prefix(&path, 4);
 }
 
 #[test]
 fn batches_behind_a_hole_of_zeros_are_cut_not_overlooked() {
     let dir = tempfile::tempdir().unwrap();
-    let path = written(dir.path(), 8);
+    let path = journaled(dir.path(), 8);
     let journal = journal(&path);
     let mut bytes = fs::read(&journal).unwrap();
     let ends = batch_ends(&bytes);
@@ -195,7 +206,7 @@ fn batches_behind_a_hole_of_zeros_are_cut_not_overlooked() {
 #[test]
 fn every_flipped_bit_of_a_batch_is_noticed_by_the_doctor() {
     let dir = tempfile::tempdir().unwrap();
-    let path = written(dir.path(), 3);
+    let path = journaled(dir.path(), 3);
     let journal = journal(&path);
     let whole = fs::read(&journal).unwrap();
     let ends = batch_ends(&whole);
@@ -221,7 +232,7 @@ fn every_flipped_bit_of_a_batch_is_noticed_by_the_doctor() {
 #[test]
 fn damage_in_a_closed_journal_and_a_missing_one_are_refused() {
     let dir = tempfile::tempdir().unwrap();
-    let path = written(dir.path(), 4);
+    let path = journaled(dir.path(), 4);
     let newest = journal(&path);
     let whole = fs::read(&newest).unwrap();
     let ends = batch_ends(&whole);
@@ -258,7 +269,7 @@ fn damage_in_a_closed_journal_and_a_missing_one_are_refused() {
 #[test]
 fn a_lost_file_is_refused_by_name_and_nothing_is_made_or_deleted() {
     let dir = tempfile::tempdir().unwrap();
-    let path = written(dir.path(), 4);
+    let path = journaled(dir.path(), 4);
     for lost in [
         MARKER_FILE,
         "version",
@@ -285,7 +296,7 @@ fn a_lost_file_is_refused_by_name_and_nothing_is_made_or_deleted() {
 #[test]
 fn a_marker_of_another_version_or_with_a_flipped_bit_is_refused() {
     let dir = tempfile::tempdir().unwrap();
-    let path = written(dir.path(), 1);
+    let path = flushed(dir.path(), 1);
     let marker = path.join(MARKER_FILE);
     let text = fs::read_to_string(&marker).unwrap();
     fs::write(&marker, text.replace("kvstore 1", "kvstore 9")).unwrap();
@@ -334,8 +345,7 @@ fn a_damaged_table_block_is_reported_as_corrupt_when_read() {
 #[test]
 fn a_missing_table_is_refused_at_open() {
     let dir = tempfile::tempdir().unwrap();
-    let path = written(dir.path(), 20);
-    FjallEngine::open(&path, &roomy()).unwrap().close().unwrap();
+    let path = flushed(dir.path(), 20);
     let tables = path.join("keyspaces/2/tables");
     let table = fs::read_dir(&tables)
         .unwrap()
@@ -353,23 +363,82 @@ fn a_missing_table_is_refused_at_open() {
 #[test]
 fn a_failed_flush_poisons_writes_spares_reads_and_ends_waiting() {
     let dir = tempfile::tempdir().unwrap();
-    let path = written(dir.path(), 4);
+    let path = flushed(dir.path(), 4);
     let mut engine = FjallEngine::open(&path, &roomy()).unwrap();
     let tables = path.join("keyspaces/1/tables");
     fs::rename(&tables, dir.path().join("tables")).unwrap();
+    engine.commit(numbered(4)).unwrap();
     let persister = engine.persister();
-    let refused = persister.checkpoint().unwrap_err();
-    assert!(matches!(refused, EngineError::Poisoned { .. }), "{refused}");
+    let refused = persister.persist().unwrap_err();
+    let named = |text: &str| text.contains(&path.display().to_string());
+    assert!(
+        matches!(&refused, EngineError::Io { .. }) && named(&refused.to_string()),
+        "{refused}"
+    );
     assert!(matches!(
-        engine.commit(numbered(4)),
+        engine.commit(numbered(5)),
         Err(EngineError::Poisoned { .. })
     ));
     assert!(matches!(
         persister.persist(),
         Err(EngineError::Poisoned { .. })
     ));
-    assert_eq!(revisions(&engine.view(), 0).len(), 4);
+    assert_eq!(revisions(&engine.view(), 0).len(), 5);
     drop(engine);
     fs::rename(dir.path().join("tables"), &tables).unwrap();
+    // History may have been flushed before it failed; it does not show.
     assert_prefix(&path, 4);
+}
+
+#[test]
+fn history_of_a_flush_that_was_interrupted_is_gone_at_the_next_open() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = flushed(dir.path(), 4);
+    let mut engine = FjallEngine::open(&path, &roomy()).unwrap();
+    for number in 4..9 {
+        engine.commit(numbered(number)).unwrap();
+    }
+    engine.flush_history_only();
+    assert_eq!(revisions(&engine.view(), 0).len(), 9, "memory has them too");
+    drop(engine);
+    assert_prefix(&path, 4);
+    // And the same batches can come again, in part and in whole.
+    let mut engine = FjallEngine::open(&path, &roomy()).unwrap();
+    for number in 4..7 {
+        engine.commit(numbered(number)).unwrap();
+    }
+    engine.persister().persist().unwrap();
+    engine.commit(numbered(7)).unwrap();
+    drop(engine);
+    assert_prefix(&path, 7);
+}
+
+#[test]
+fn the_engines_own_key_is_refused_and_never_seen() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = flushed(dir.path(), 4);
+    let mut engine = FjallEngine::open(&path, &roomy()).unwrap();
+    let mut batch = Batch::new();
+    batch.put(Space::State, &[0][..], &b"mine"[..]);
+    assert!(matches!(
+        engine.commit(batch),
+        Err(EngineError::KeyReserved {
+            space: Space::State
+        })
+    ));
+    let mut batch = Batch::new();
+    batch.put(Space::State, &[0, 0][..], &b"next"[..]);
+    batch.put(Space::Hist, &[0][..], &b"no business of the state's"[..]);
+    engine.commit(batch).unwrap();
+    for _ in 0..2 {
+        let view = engine.view();
+        assert_eq!(view.get(Space::State, &[0]).unwrap(), None);
+        assert_eq!(engine.latest_get(Space::State, &[0]).unwrap(), None);
+        let scan = view.scan(Space::State, b"", None, false);
+        let keys: Vec<_> = scan.map(|item| item.unwrap().0).collect();
+        assert_eq!(keys, [&[0, 0][..], b"applied"]);
+        assert_eq!(view.scan(Space::State, b"", Some(&[0, 0]), false).count(), 0);
+        assert!(view.get(Space::Hist, &[0]).unwrap().is_some());
+        engine.persister().persist().unwrap();
+    }
 }
