@@ -1,9 +1,11 @@
 //! `--force-new-cluster`: the last resort when a majority is lost for good.
 //!
-//! The member keeps its data and everything it knows to be committed, drops what it only heard of,
-//! and writes the removal of every other member into its log, as committed. From then on it is a
-//! cluster of one, under the same id, that new members can join. Writes that other members had
+//! The member keeps its data and its whole log, and writes the removal of every other member behind it, as committed. From
+//! then on it is a cluster of one, under the same id, that new members can join. Writes that other members had
 //! acknowledged and this one had not received are lost.
+//!
+//! The whole log, because how far it was committed is written down late: the last writes a client was told of may look as
+//! if they were not. What no majority ever had comes true this way as well, which a client that was told nothing has to expect.
 //!
 //! What must not happen is two clusters of one id: so it is refused while any other member answers,
 //! which also ends a start that was left with the flag after the cluster has grown again. Nothing is
@@ -21,7 +23,7 @@ use crate::config::{Config, ForceNewCluster, Url};
 use crate::exit::{Code, Exit};
 use crate::join;
 
-/// What is appended to the log, in place of whatever is not committed.
+/// What is appended to the log, in place of what is not kept of it.
 #[derive(Debug, PartialEq)]
 pub struct Forced {
     pub entries: Vec<Entry>,
@@ -64,12 +66,12 @@ pub fn plan(
         ));
     }
     log::warn!(
-        "FORCING A NEW CLUSTER: member {:x} goes on alone in cluster {:x}; {} changes of the membership are written as committed, and entries above {} that were never known to be committed are dropped. \
+        "FORCING A NEW CLUSTER: member {:x} goes on alone in cluster {:x} with its log up to entry {}, and {} changes of the membership behind it. \
          Never start the other members again on their data",
         identity.member_id,
         identity.cluster_id,
-        forced.entries.len(),
-        forced.entries.first().map_or(0, |entry| entry.index - 1)
+        forced.entries.first().map_or(0, |entry| entry.index - 1),
+        forced.entries.len()
     );
     Ok(Some(forced))
 }
@@ -96,9 +98,23 @@ fn confirm(forced: ForceNewCluster, identity: &Identity) -> Result<(), Exit> {
     }
 }
 
+/// The last entry that counts as committed: the last there is. But of changes that take two steps, which may have been
+/// left between them, and of what is behind them, only what is known to be committed.
+fn kept(restored: &Restored) -> u64 {
+    let known = restored.hard_state.commit;
+    let known = known.max(restored.applied).max(restored.snapshot.0);
+    let simple = |entry: &Entry| {
+        entry.kind != EntryKind::ConfChange
+            || ConfChange::decode(&entry.payload).is_ok_and(|change| change.steps.len() == 1)
+    };
+    let entries = restored.entries.iter();
+    let kept = entries.take_while(|entry| entry.index <= known || simple(entry));
+    kept.last().map_or(known, |last| last.index.max(known))
+}
+
 fn draft(own: u64, restored: &Restored) -> Result<Option<Forced>, Exit> {
     let old = restored.hard_state;
-    let commit = old.commit.max(restored.applied).max(restored.snapshot.0);
+    let commit = kept(restored);
     let (mut voters, mut learners) = (
         restored.membership.voters.clone(),
         restored.membership.learners.clone(),
@@ -181,11 +197,13 @@ mod tests {
         }
     }
 
-    /// Applied up to 3, committed up to 5, with a log up to 7.
+    /// Applied up to 3, known to be committed up to 5, with a log up to 8 and a change of two steps at 7.
     fn restored(voters: &[u64], learners: &[u64], at_5: Option<ConfChange>) -> Restored {
-        let mut entries: Vec<Entry> = (3..=7).map(|index| entry(index, None)).collect();
+        let mut entries: Vec<Entry> = (3..=8).map(|index| entry(index, None)).collect();
         entries[2] = entry(5, at_5);
-        entries[3] = entry(6, Some(ConfChange::voter(77)));
+        let mut two_steps = ConfChange::voter(77);
+        two_steps.steps.push(Step::Remove(1));
+        entries[4] = entry(7, Some(two_steps));
         Restored {
             membership: Membership {
                 index: 3,
@@ -214,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn all_others_are_removed_behind_what_is_committed() {
+    fn all_others_are_removed_behind_what_the_log_has() {
         let mut restored = restored(&[1, 2, 3], &[4], None);
         let forced = draft(1, &restored).unwrap().unwrap();
         assert_eq!(
@@ -222,11 +240,11 @@ mod tests {
             [Step::Remove(2), Step::Remove(3), Step::Remove(4)]
         );
         let indexes: Vec<u64> = forced.entries.iter().map(|entry| entry.index).collect();
-        assert_eq!(indexes, [6, 7, 8]);
+        assert_eq!(indexes, [7, 8, 9]);
         let expected = HardState {
             term: 3,
             vote: 0,
-            commit: 8,
+            commit: 9,
         };
         assert_eq!(forced.hard_state, expected);
         // The store hears the same.
@@ -240,10 +258,13 @@ mod tests {
 
         forced.carry_out(&mut restored);
         let terms: Vec<(u64, u64)> = restored.entries.iter().map(|e| (e.index, e.term)).collect();
-        assert_eq!(terms, [(3, 2), (4, 2), (5, 2), (6, 3), (7, 3), (8, 3)]);
+        assert_eq!(
+            terms,
+            [(3, 2), (4, 2), (5, 2), (6, 2), (7, 3), (8, 3), (9, 3)]
+        );
         assert_eq!(restored.hard_state, expected);
         let replica = kvnode_replica::Replica::new(kvnode_replica::Config::new(1), restored);
-        assert_eq!(replica.unwrap().status().commit, 8);
+        assert_eq!(replica.unwrap().status().commit, 9);
     }
 
     #[test]
@@ -253,6 +274,15 @@ mod tests {
         assert_eq!(steps(&forced), [Step::Remove(2), Step::Remove(9)]);
         let shrunk = restored(&[1, 2], &[], Some(ConfChange::remove(2)));
         assert_eq!(draft(1, &shrunk).unwrap(), None, "alone already");
+    }
+
+    #[test]
+    fn a_change_of_one_step_counts_even_if_it_is_not_known_to_be_committed() {
+        let mut grown = restored(&[1, 2], &[], None);
+        grown.entries[3] = entry(6, Some(ConfChange::learner(9)));
+        let forced = draft(1, &grown).unwrap().unwrap();
+        assert_eq!(steps(&forced), [Step::Remove(2), Step::Remove(9)]);
+        assert_eq!(forced.entries[0].index, 7);
     }
 
     #[test]

@@ -18,6 +18,7 @@ use kvnode_wal::{
 
 use crate::config::{ClusterState, Config, FoundingMember};
 use crate::cores::Store;
+use crate::cores::apply::{BATCH_ENTRIES_MAX, committed};
 use crate::exit::{Code, Exit};
 use crate::snapshots::finish_install;
 use crate::{force, join, version};
@@ -269,10 +270,10 @@ fn reopen(config: &Config, incarnation: u64, open_files: u64) -> Result<Opened, 
     } else {
         engines.discard_staged().map_err(datadir_exit)?;
     }
-    let (applied, applied_term) = store.applied();
     for finding in &recovered.report.findings {
         log::warn!("WAL: {finding:?}");
     }
+    let applied = store.applied().0;
     if recovered.first_index > applied + 1 {
         return Err(Exit::new(
             Code::Safety,
@@ -284,6 +285,8 @@ fn reopen(config: &Config, incarnation: u64, open_files: u64) -> Result<Opened, 
             "restore this member from a snapshot, or bring the missing WAL segments back",
         ));
     }
+    catch_up(&mut store, &mut recovered)?;
+    let (applied, applied_term) = store.applied();
     log::info!(
         "reopened {}: applied {applied}, log {}..={}, committed {}",
         data.root().display(),
@@ -344,6 +347,40 @@ fn recover(config: &Config, data: &DataDir, open_files: u64) -> Result<(Store, R
     let (applied, _) = store.applied();
     let recovered = read_log(&data.wal(), &wal_identity(data.identity()), applied)?;
     Ok((store, recovered))
+}
+
+/// Applies what the log says was committed and the store lost with the memory of the process that wrote it, so that what is decided
+/// about this member from here on rests on what it knew. Up to the next change of who votes: raft has to carry that out itself.
+fn catch_up(store: &mut Store, recovered: &mut Recovered) -> Result<(), Exit> {
+    let started = std::time::Instant::now();
+    let logged = &recovered.membership;
+    let change = recovered
+        .entries
+        .iter()
+        .find(|entry| entry.kind == EntryKind::ConfChange && entry.index > logged.index);
+    let commit = recovered.hard_state.commit;
+    let upto = change.map_or(commit, |change| commit.min(change.index - 1));
+    let (before, _) = store.applied();
+    let missing = recovered
+        .entries
+        .iter()
+        .filter(|entry| entry.index > before && entry.index <= upto);
+    let missing: Vec<_> = missing.cloned().map(committed).collect();
+    for batch in missing.chunks(BATCH_ENTRIES_MAX) {
+        store.apply(batch).map_err(store_exit)?;
+    }
+    if !missing.is_empty() {
+        log::info!(
+            "applied entries {}..={upto} of the log, which the store did not have, in {:?}",
+            before + 1,
+            started.elapsed()
+        );
+    }
+    if logged.voters_outgoing.is_empty() {
+        let (applied, _) = store.applied();
+        recovered.entries.retain(|entry| entry.index > applied);
+    }
+    Ok(())
 }
 
 /// The log behind what is applied. If the newest membership it recorded is a joint one from before that, from there on: what

@@ -29,7 +29,7 @@ use crate::snapshots::{InstallJob, Installer};
 /// Entries and payload bytes of one engine batch at the most: the answers of one batch leave while the next is applied, so
 /// that the two sides work side by side instead of in turns; and it bounds the memory and the time until the first
 /// of its answers leaves.
-const BATCH_ENTRIES_MAX: usize = 64;
+pub const BATCH_ENTRIES_MAX: usize = 64;
 const BATCH_BYTES_MAX: usize = 8 << 20;
 /// Batches of changes the thread keeps a share of, at the most; see [`ApplyThread::reclaim`].
 const TOLD_MAX: usize = 64;
@@ -62,6 +62,21 @@ pub fn spawn(
             }
             .run(inbox)
         })
+}
+
+/// An entry as the store takes it. A change of who votes is the replica's matter; the record that rides on it is the store's.
+pub fn committed(entry: Entry) -> Committed {
+    Committed {
+        index: entry.index,
+        term: entry.term,
+        command: match entry.kind {
+            EntryKind::Normal => entry.payload,
+            EntryKind::ConfChange => ConfChange::decode(&entry.payload)
+                .map(|change| change.context)
+                .unwrap_or_default(),
+            EntryKind::Empty => bytes::Bytes::new(),
+        },
+    }
 }
 
 struct ApplyThread {
@@ -141,19 +156,7 @@ impl ApplyThread {
         let mut bytes = 0;
         for entry in entries {
             bytes += entry.payload.len();
-            // A change of who votes is the replica's matter; the record that rides on it is the store's.
-            let command = match entry.kind {
-                EntryKind::Normal => entry.payload,
-                EntryKind::ConfChange => ConfChange::decode(&entry.payload)
-                    .map(|change| change.context)
-                    .unwrap_or_default(),
-                EntryKind::Empty => bytes::Bytes::new(),
-            };
-            batch.push(Committed {
-                index: entry.index,
-                term: entry.term,
-                command,
-            });
+            batch.push(committed(entry));
             if batch.len() == BATCH_ENTRIES_MAX || bytes >= BATCH_BYTES_MAX {
                 self.apply_batch(&batch);
                 batch.clear();

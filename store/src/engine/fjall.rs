@@ -26,9 +26,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use ::fjall::config::CompressionPolicy;
-use ::fjall::{
-    AbstractTree, CompressionType, Database, Keyspace, KeyspaceCreateOptions,
-};
+use ::fjall::{AbstractTree, CompressionType, Database, Keyspace, KeyspaceCreateOptions};
 use bytes::Bytes;
 
 mod directory;
@@ -200,9 +198,7 @@ impl FjallEngine {
             database,
             spaces,
             memory: Memory::new(options.memtable_bytes),
-            by_hand: flush
-                .take_if(|_| !compacts)
-                .map(std::sync::Mutex::new),
+            by_hand: flush.take_if(|_| !compacts).map(std::sync::Mutex::new),
             compacts,
             directory: directory.to_owned(),
         });
@@ -231,7 +227,11 @@ impl FjallEngine {
     pub(crate) fn commit_journaled(&mut self, batch: &Batch) {
         use super::Op;
         use ::fjall::PersistMode;
-        let mut out = self.inner.database.batch().durability(Some(PersistMode::Buffer));
+        let mut out = self
+            .inner
+            .database
+            .batch()
+            .durability(Some(PersistMode::Buffer));
         for op in batch.ops() {
             let space = self.inner.spaces.of(op.space());
             match op {
@@ -250,7 +250,9 @@ impl FjallEngine {
     pub(crate) fn flush_history_only(&self) {
         let flushed_to = Vec::new();
         let inner = &self.inner;
-        inner.memory.flush_by_hand(|memtable| Flush { flushed_to }.history(inner, memtable).unwrap());
+        inner
+            .memory
+            .flush_by_hand(|memtable| Flush { flushed_to }.history(inner, memtable).unwrap());
     }
 
     /// Gives the engine up, because another one takes its place: nothing more is written, flushed or
@@ -280,7 +282,11 @@ impl Engine for FjallEngine {
     fn commit(&mut self, batch: Batch) -> Result<(), EngineError> {
         // fjall panics on such keys, and is unusable from then on.
         batch.check()?;
-        if let Some(op) = batch.ops().iter().find(|op| is_reserved(op.space(), op.key())) {
+        if let Some(op) = batch
+            .ops()
+            .iter()
+            .find(|op| is_reserved(op.space(), op.key()))
+        {
             return Err(EngineError::KeyReserved { space: op.space() });
         }
         let flushed = self.flusher.is_some();
@@ -350,7 +356,9 @@ impl Inner {
     fn flush_all(&self) -> Result<(), EngineError> {
         let count = self.memory.seal();
         if let Some(flush) = &self.by_hand {
-            let mut flush = flush.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            let mut flush = flush
+                .lock()
+                .unwrap_or_else(std::sync::PoisonError::into_inner);
             while let Some(memtable) = self.memory.oldest_sealed() {
                 flush.run(self, &memtable)?;
             }
@@ -419,7 +427,10 @@ impl FjallPersister {
     }
 
     fn inner(&self) -> Result<Arc<Inner>, EngineError> {
-        let inner = self.inner.upgrade().filter(|inner| !inner.memory.is_stopping());
+        let inner = self
+            .inner
+            .upgrade()
+            .filter(|inner| !inner.memory.is_stopping());
         inner.ok_or_else(|| closed(self.directory.clone()))
     }
 

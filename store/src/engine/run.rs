@@ -269,7 +269,9 @@ mod tests {
             .collect()
     }
 
-    fn owned(records: impl Iterator<Item = (impl AsRef<[u8]>, Option<impl AsRef<[u8]>>)>) -> Vec<(Vec<u8>, Option<Vec<u8>>)> {
+    fn owned(
+        records: impl Iterator<Item = (impl AsRef<[u8]>, Option<impl AsRef<[u8]>>)>,
+    ) -> Vec<(Vec<u8>, Option<Vec<u8>>)> {
         records
             .map(|(key, value)| (key.as_ref().to_vec(), value.map(|v| v.as_ref().to_vec())))
             .collect()

@@ -86,7 +86,11 @@ impl Flush {
         Ok(true)
     }
 
-    pub(super) fn history(&mut self, inner: &Inner, memtable: &Memtable) -> Result<(), EngineError> {
+    pub(super) fn history(
+        &mut self,
+        inner: &Inner,
+        memtable: &Memtable,
+    ) -> Result<(), EngineError> {
         let runs = memtable.runs(Space::Hist).iter();
         let last = runs.filter_map(|run| run.last_key()).max();
         if let Some(last) = last.filter(|last| *last > &self.flushed_to[..]) {

@@ -55,7 +55,9 @@ impl Stack {
     /// Where the newest runs begin that should be one.
     fn mergeable(&self) -> Option<usize> {
         let from = self.runs.len().checked_sub(FAN_IN)?;
-        let same = self.tiers[from..].iter().all(|tier| *tier == self.tiers[from]);
+        let same = self.tiers[from..]
+            .iter()
+            .all(|tier| *tier == self.tiers[from]);
         let bytes: usize = self.runs[from..].iter().map(|run| run.cost()).sum();
         (same && bytes <= MERGED_BYTES_MAX).then_some(from)
     }
@@ -164,7 +166,9 @@ impl Memory {
     }
 
     fn wait<'a>(&self, state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
-        self.changed.wait(state).unwrap_or_else(PoisonError::into_inner)
+        self.changed
+            .wait(state)
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Adds a batch; waits while too much waits to be flushed. `flushed` tells whether anything is flushed at all: if
@@ -197,7 +201,12 @@ impl Memory {
     /// Notes that history below `key` may go as soon as everything committed so far is in tables.
     pub fn drop_hist_before(&self, key: &[u8]) {
         let mut state = self.lock();
-        if state.active.drop_hist.as_deref().is_none_or(|noted| noted < key) {
+        if state
+            .active
+            .drop_hist
+            .as_deref()
+            .is_none_or(|noted| noted < key)
+        {
             state.active.drop_hist = Some(key.to_vec());
         }
     }
@@ -327,7 +336,8 @@ impl Memory {
 
 impl State {
     fn seal(&mut self) {
-        self.sealed.push_back(Arc::new(std::mem::take(&mut self.active)));
+        self.sealed
+            .push_back(Arc::new(std::mem::take(&mut self.active)));
         self.active_bytes = 0;
         self.sealed_count += 1;
     }
@@ -400,7 +410,10 @@ mod tests {
             path: "somewhere".into(),
         });
         let told = |refused| matches!(refused, Err(Interrupted::Failed(Some(_))));
-        assert!(told(memory.commit(&put(8, 10), true)), "the first is told why");
+        assert!(
+            told(memory.commit(&put(8, 10), true)),
+            "the first is told why"
+        );
         assert!(!told(memory.commit(&put(8, 10), true)));
         assert!(memory.next_to_flush().is_none());
     }

@@ -43,7 +43,13 @@ impl FjallView {
         }))
     }
 
-    fn items(&self, space: Space, from: &[u8], to: Option<&[u8]>, reverse: bool) -> Option<Items<'_>> {
+    fn items(
+        &self,
+        space: Space,
+        from: &[u8],
+        to: Option<&[u8]>,
+        reverse: bool,
+    ) -> Option<Items<'_>> {
         // The engine's own record is nobody else's.
         let from = match space {
             Space::State => from.max(BEHIND_FLUSHED_KEY),
@@ -137,7 +143,9 @@ impl Iterator for Items<'_> {
     fn next(&mut self) -> Option<Self::Item> {
         let item = Items::next(self).transpose()?;
         Some(item.map(|item| match item {
-            Item::Recent(key, value) => (Bytes::copy_from_slice(key), Bytes::copy_from_slice(value)),
+            Item::Recent(key, value) => {
+                (Bytes::copy_from_slice(key), Bytes::copy_from_slice(value))
+            }
             Item::Stored(key, value) => (shared(key), shared(value)),
         }))
     }

@@ -437,7 +437,10 @@ fn the_engines_own_key_is_refused_and_never_seen() {
         let scan = view.scan(Space::State, b"", None, false);
         let keys: Vec<_> = scan.map(|item| item.unwrap().0).collect();
         assert_eq!(keys, [&[0, 0][..], b"applied"]);
-        assert_eq!(view.scan(Space::State, b"", Some(&[0, 0]), false).count(), 0);
+        assert_eq!(
+            view.scan(Space::State, b"", Some(&[0, 0]), false).count(),
+            0
+        );
         assert!(view.get(Space::Hist, &[0]).unwrap().is_some());
         engine.persister().persist().unwrap();
     }
