@@ -12,6 +12,7 @@ use kvnode_replica::{Install, Write};
 use kvnode_wal::dir::Log;
 use kvnode_wal::{Entry, HardState, Membership, Origin, SnapshotMark};
 
+use crate::cores::apply::InPlace;
 use crate::cores::{ApplyJob, ReplicaMessage, post};
 use crate::exit;
 use crate::mailbox::{Receiver, Sender};
@@ -20,6 +21,10 @@ use crate::slow_disk::{self, Watch};
 
 /// Quiet time after which an idle mark is written, so that a later reader can tell the end of the log from damage.
 const IDLE_MARK: Duration = Duration::from_millis(20);
+
+/// Most entries and payload bytes that are applied on this thread: more, and the next sync would better begin meanwhile.
+const IN_PLACE_ENTRIES_MAX: usize = 2;
+const IN_PLACE_BYTES_MAX: usize = 16 << 10;
 
 /// How often a full disk is tried again.
 const NO_SPACE_RETRY: Duration = Duration::from_millis(500);
@@ -47,6 +52,7 @@ pub fn spawn(
     inbox: Receiver<DiskJob>,
     replica: Sender<ReplicaMessage>,
     apply: Sender<ApplyJob>,
+    in_place: InPlace,
 ) -> std::io::Result<JoinHandle<()>> {
     std::thread::Builder::new()
         .name("kv-wal".into())
@@ -59,6 +65,7 @@ pub fn spawn(
                 shared,
                 replica,
                 apply,
+                in_place,
             }
             .run(inbox)
         })
@@ -70,6 +77,7 @@ struct DiskThread {
     shared: Arc<Shared>,
     replica: Sender<ReplicaMessage>,
     apply: Sender<ApplyJob>,
+    in_place: InPlace,
 }
 
 /// What all the jobs of one turn come to.
@@ -159,7 +167,7 @@ impl DiskThread {
                     let committed = &self.shared.vitals.committed;
                     committed.fetch_max(last.index, Ordering::Relaxed);
                 }
-                post(&self.apply, ApplyJob::Entries(turn.entries));
+                self.hand_on(turn.entries, bytes);
             }
         }
         if let Some(membership) = turn.membership {
@@ -170,6 +178,19 @@ impl DiskThread {
             if gone > 0 {
                 log::info!("removed {gone} WAL segments whose entries are all at or below {upto}");
             }
+        }
+    }
+
+    /// To the apply thread; a little is applied here, which is done before that thread were awake.
+    fn hand_on(&self, entries: Vec<Entry>, bytes: usize) {
+        let little = entries.len() <= IN_PLACE_ENTRIES_MAX && bytes <= IN_PLACE_BYTES_MAX;
+        let left = if little {
+            self.in_place.apply(entries)
+        } else {
+            Err(entries)
+        };
+        if let Err(entries) = left {
+            post(&self.apply, ApplyJob::Entries(entries));
         }
     }
 

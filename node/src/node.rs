@@ -418,14 +418,6 @@ impl Node {
             replica_sender.clone(),
         )
         .map_err(thread)?;
-        let disk = disk::spawn(
-            log,
-            Arc::clone(&shared),
-            disk_inbox,
-            replica_sender.clone(),
-            apply_sender.clone(),
-        )
-        .map_err(thread)?;
         let fences = apply_sender.clone();
         let options = open::engine_options(open_files);
         let snapshots = Snapshots::new(Arc::clone(&shared), data.engines(), options.clone());
@@ -435,7 +427,7 @@ impl Node {
             config: open::store_config(&shared.config),
             persisters: persisters.clone(),
         };
-        let apply = apply::spawn(
+        let (apply, in_place) = apply::spawn(
             store,
             installer,
             Arc::clone(&shared),
@@ -443,6 +435,15 @@ impl Node {
             fences,
             replica_sender.clone(),
             Arc::clone(&cores),
+        )
+        .map_err(thread)?;
+        let disk = disk::spawn(
+            log,
+            Arc::clone(&shared),
+            disk_inbox,
+            replica_sender.clone(),
+            apply_sender.clone(),
+            in_place,
         )
         .map_err(thread)?;
 

@@ -1,4 +1,4 @@
-//! The apply thread: the store's only writer.
+//! The apply thread: the store's only writer, but for the WAL thread where that does the work in its place.
 //!
 //! Takes every committed entry that is waiting, applies them as one engine batch, and tells each client core in one
 //! push what changed and what its own proposals came to. Between batches, when nothing waits, it removes compacted
@@ -8,8 +8,8 @@
 //! the entry, rather than serve a state that has parted from the log.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -47,21 +47,27 @@ pub fn spawn(
     own: Sender<ApplyJob>,
     replica: Sender<ReplicaMessage>,
     cores: Mailboxes,
-) -> std::io::Result<JoinHandle<()>> {
-    std::thread::Builder::new()
+) -> std::io::Result<(JoinHandle<()>, InPlace)> {
+    let mut apply = Apply {
+        store,
+        installer,
+        shared,
+        own,
+        replica,
+        cores,
+        told: VecDeque::new(),
+        compacting: true,
+        warming: true,
+    };
+    if !apply.store.view().has_fences() {
+        apply.build_fences();
+    }
+    let in_place = InPlace(Arc::new(Mutex::new(Some(apply))));
+    let held = in_place.clone();
+    let thread = std::thread::Builder::new()
         .name("kv-apply".into())
-        .spawn(move || {
-            ApplyThread {
-                store,
-                installer,
-                shared,
-                own,
-                replica,
-                cores,
-                told: VecDeque::new(),
-            }
-            .run(inbox)
-        })
+        .spawn(move || held.run(inbox))?;
+    Ok((thread, in_place))
 }
 
 /// An entry as the store takes it. A change of who votes is the replica's matter; the record that rides on it is the store's.
@@ -79,7 +85,74 @@ pub fn committed(entry: Entry) -> Committed {
     }
 }
 
-struct ApplyThread {
+/// The apply thread's work, which another thread may do in its place where handing it over would take longer. Empty once
+/// the store is closed.
+#[derive(Clone)]
+pub struct InPlace(Arc<Mutex<Option<Apply>>>);
+
+impl InPlace {
+    /// Applies the entries here and now if nobody is at it and nothing before them waits.
+    ///
+    /// # Errors
+    /// The entries, for the thread.
+    pub fn apply(&self, entries: Vec<Entry>) -> Result<(), Vec<Entry>> {
+        let Ok(mut held) = self.0.try_lock() else {
+            return Err(entries);
+        };
+        let next = |apply: &&mut Apply| {
+            let (applied, _) = apply.store.applied();
+            entries
+                .first()
+                .is_some_and(|first| first.index == applied + 1)
+        };
+        let Some(apply) = held.as_mut().filter(next) else {
+            return Err(entries);
+        };
+        apply.apply(entries);
+        if !apply.compacting {
+            let view = apply.store.view();
+            if view.compacted_physically() < view.compact_revision() {
+                // The thread sleeps for longer than that may wait.
+                post(&apply.own, ApplyJob::Entries(Vec::new()));
+            }
+        }
+        Ok(())
+    }
+
+    fn run(self, mut inbox: Receiver<ApplyJob>) {
+        let mut jobs = Vec::new();
+        let mut patience = COMPACTION_PAUSE;
+        loop {
+            let taken = inbox.take_timeout(&mut jobs, patience);
+            let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let Some(apply) = held.as_mut() else { return };
+            let stop = match taken {
+                Ok(true) => apply.work(&mut jobs),
+                Ok(false) => {
+                    apply.idle();
+                    false
+                }
+                Err(_) => true,
+            };
+            if stop {
+                break;
+            }
+            patience = if apply.compacting || apply.warming {
+                COMPACTION_PAUSE
+            } else {
+                SAMPLE_PAUSE
+            };
+        }
+        let apply = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(apply) = apply
+            && let Err(error) = apply.store.into_engine().close()
+        {
+            log::error!("closing the store: {error}");
+        }
+    }
+}
+
+struct Apply {
     store: Store,
     installer: Installer,
     shared: Arc<Shared>,
@@ -87,68 +160,52 @@ struct ApplyThread {
     replica: Sender<ReplicaMessage>,
     cores: Mailboxes,
     told: VecDeque<Arc<Vec<Change>>>,
+    /// There may be compacted history to remove.
+    compacting: bool,
+    /// There may be keys to read into memory.
+    warming: bool,
 }
 
-impl ApplyThread {
-    fn run(mut self, mut inbox: Receiver<ApplyJob>) {
-        let mut jobs = Vec::new();
-        let mut compacting = true;
-        let mut warming = true;
-        if !self.store.view().has_fences() {
-            self.build_fences();
-        }
-        loop {
-            let patience = if compacting || warming {
-                COMPACTION_PAUSE
-            } else {
-                SAMPLE_PAUSE
-            };
-            match inbox.take_timeout(&mut jobs, patience) {
-                Ok(true) => {}
-                Ok(false) => {
-                    compacting = self.compact_some();
-                    warming = warming && self.warm_some();
-                    self.sample();
-                    continue;
+impl Apply {
+    /// Does the jobs; true if one of them was to stop.
+    fn work(&mut self, jobs: &mut Vec<ApplyJob>) -> bool {
+        let mut entries = Vec::new();
+        let mut stop = false;
+        for job in jobs.drain(..) {
+            match job {
+                ApplyJob::Entries(more) if entries.is_empty() => {
+                    self.compacting = true;
+                    entries = more;
                 }
-                Err(_) => break,
-            }
-            let mut entries = Vec::new();
-            let mut stop = false;
-            for job in jobs.drain(..) {
-                match job {
-                    ApplyJob::Entries(more) if entries.is_empty() => entries = more,
-                    ApplyJob::Entries(more) => entries.extend(more),
-                    ApplyJob::Fences(built) => self.install_fences(*built),
-                    ApplyJob::Install(job) => {
-                        // What came before it goes into the old state, for the sake of those who wait for answers.
-                        self.apply(std::mem::take(&mut entries));
-                        self.install(job);
-                        (compacting, warming) = (true, true);
-                    }
-                    ApplyJob::Quota(quota_bytes) => {
-                        self.installer.config.quota_bytes = quota_bytes;
-                        match self.store.set_quota(quota_bytes) {
-                            Ok(()) => self.publish(),
-                            Err(error) => {
-                                log::error!("the new quota holds from the next write on: {error}");
-                            }
+                ApplyJob::Entries(more) => entries.extend(more),
+                ApplyJob::Fences(built) => self.install_fences(*built),
+                ApplyJob::Install(job) => {
+                    // What came before it goes into the old state, for the sake of those who wait for answers.
+                    self.apply(std::mem::take(&mut entries));
+                    self.install(job);
+                    (self.compacting, self.warming) = (true, true);
+                }
+                ApplyJob::Quota(quota_bytes) => {
+                    self.installer.config.quota_bytes = quota_bytes;
+                    match self.store.set_quota(quota_bytes) {
+                        Ok(()) => self.publish(),
+                        Err(error) => {
+                            log::error!("the new quota holds from the next write on: {error}");
                         }
                     }
-                    ApplyJob::Stop => stop = true,
                 }
-            }
-            if !entries.is_empty() {
-                self.apply(entries);
-                compacting = true;
-            }
-            if stop {
-                break;
+                ApplyJob::Stop => stop = true,
             }
         }
-        if let Err(error) = self.store.into_engine().close() {
-            log::error!("closing the store: {error}");
-        }
+        self.apply(entries);
+        stop
+    }
+
+    /// What is done while nothing waits.
+    fn idle(&mut self) {
+        self.compacting = self.compact_some();
+        self.warming = self.warming && self.warm_some();
+        self.sample();
     }
 
     fn apply(&mut self, entries: Vec<Entry>) {
