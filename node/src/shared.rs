@@ -26,6 +26,9 @@ pub const STORAGE_VERSION: &str = "3.6.0";
 /// As Downgrade reports the cluster version.
 pub const CLUSTER_VERSION_SHORT: &str = "3.6";
 
+/// Committed entries that may wait for apply before new proposals are refused; etcd's number.
+const APPLY_LAG_MAX: u64 = 5000;
+
 /// A time that has not come.
 pub const NEVER_MS: u64 = u64::MAX;
 
@@ -91,6 +94,15 @@ pub struct Vitals {
     /// Bytes the store takes on disk, sampled by the maintenance thread.
     pub db_bytes: AtomicI64,
     pub cache_bytes: AtomicU64,
+}
+
+impl Vitals {
+    /// Whether so many committed entries wait for apply that no more are taken.
+    pub fn is_apply_behind(&self) -> bool {
+        let committed = self.committed.load(Ordering::Relaxed);
+        committed.saturating_sub(self.applied.load(Ordering::Relaxed)) > APPLY_LAG_MAX
+    }
+
 }
 
 impl Shared {
@@ -211,5 +223,27 @@ impl Shared {
 
     pub fn has_leader(&self) -> bool {
         self.vitals.leader.load(Ordering::Relaxed) != 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn proposals_are_taken_until_apply_is_too_far_behind() {
+        let vitals = Vitals::default();
+        for (committed, applied, behind) in [
+            (0, 0, false),
+            (5000, 0, false),
+            (5001, 0, true),
+            (5001, 1, false),
+            // Seen in the wrong order.
+            (5, 7, false),
+        ] {
+            vitals.committed.store(committed, Ordering::Relaxed);
+            vitals.applied.store(applied, Ordering::Relaxed);
+            assert_eq!(vitals.is_apply_behind(), behind, "{committed} {applied}");
+        }
     }
 }

@@ -19,8 +19,8 @@ use kvnode_api::status::Status;
 use kvnode_api::{WatchCreateRequest, WatchResponse};
 use kvnode_store::Change;
 use kvnode_store::watch::{
-    CATCH_UP_REVISIONS_MAX, CatchUp, Delivery, HEAD_BYTES, Limits, StreamId, TOO_MANY_ON_STREAM,
-    TOO_MANY_WATCHERS, WatcherSet, pieces,
+    CATCH_UP_REVISIONS_MAX, CatchUp, Delivery, HEAD_BYTES, Limits, StreamId, TOO_MANY, WatcherSet,
+    pieces,
 };
 
 use crate::cores::client::ClientCore;
@@ -31,6 +31,7 @@ use crate::shared::Shared;
 /// A client that does not read costs its stream's backlog and one response of history, no more.
 const LIMITS: Limits = Limits {
     watchers_max: 1_000_000,
+    owner_watchers_max: 250_000,
     stream_watchers_max: 100_000,
     stream_backlog_bytes_max: 1 << 20,
 };
@@ -175,19 +176,24 @@ impl Watches {
         });
     }
 
-    /// Opens a stream for one Watch call.
-    pub fn open(core: &Rc<ClientCore>, requires_leader: bool) -> Stream {
-        Watches::open_stream(core, requires_leader, true)
+    /// Opens a stream for one Watch call on this connection.
+    pub fn open(core: &Rc<ClientCore>, connection: u64, requires_leader: bool) -> Stream {
+        Watches::open_stream(core, connection, requires_leader, true)
     }
 
     /// Opens a stream that the server itself looks at, for a call that waits for keys to change.
-    pub fn open_own(core: &Rc<ClientCore>, requires_leader: bool) -> Stream {
-        Watches::open_stream(core, requires_leader, false)
+    pub fn open_own(core: &Rc<ClientCore>, connection: u64, requires_leader: bool) -> Stream {
+        Watches::open_stream(core, connection, requires_leader, false)
     }
 
-    fn open_stream(core: &Rc<ClientCore>, requires_leader: bool, is_call: bool) -> Stream {
+    fn open_stream(
+        core: &Rc<ClientCore>,
+        connection: u64,
+        requires_leader: bool,
+        is_call: bool,
+    ) -> Stream {
         let watches = &core.watches;
-        let id = watches.set.borrow_mut().open_stream();
+        let id = watches.set.borrow_mut().open_stream(connection);
         let outbox = Rc::new(Outbox {
             id,
             requires_leader,
@@ -482,7 +488,7 @@ impl Stream {
             &mut answers,
         );
         for answer in answers {
-            if [TOO_MANY_WATCHERS, TOO_MANY_ON_STREAM].contains(&answer.cancel_reason.as_str()) {
+            if TOO_MANY.contains(&answer.cancel_reason.as_str()) {
                 self.core.refused(Limit::Watchers);
             }
             watches.answer(&self.core, self.outbox.id, answer);

@@ -44,6 +44,8 @@ pub(super) struct Wire {
     /// What was read to find out the protocol, to be read again.
     head: RefCell<Bytes>,
     turn_left: Cell<usize>,
+    /// Bytes that may still be read, where reads are bounded.
+    reads_left: Cell<Option<usize>>,
     read_bytes: Cell<u64>,
     write_blocked: Cell<bool>,
     gathered: RefCell<Gathered>,
@@ -118,6 +120,7 @@ impl Wire {
             stream: RefCell::new(stream),
             head: RefCell::new(head),
             turn_left: Cell::new(TURN_BYTES),
+            reads_left: Cell::new(None),
             read_bytes: Cell::new(0),
             write_blocked: Cell::new(false),
             gathered: RefCell::default(),
@@ -128,6 +131,18 @@ impl Wire {
     /// A new turn of the driver begins.
     pub(super) fn begin_turn(&self) {
         self.turn_left.set(TURN_BYTES);
+    }
+
+    /// Until [`Wire::free_reads`] no more than `bytes` are read, counted from the first such call.
+    pub(super) fn bound_reads(&self, bytes: usize) {
+        if self.reads_left.get().is_none() {
+            self.reads_left.set(Some(bytes));
+        }
+    }
+
+    /// Reads are no longer bounded; the driver has to ask the engine to read, as no wake is kept.
+    pub(super) fn free_reads(&self) {
+        self.reads_left.set(None);
     }
 
     /// From now on long frames may wait here until [`Wire::poll_flush`].
@@ -212,6 +227,7 @@ impl Wire {
     /// Ends the sending direction and waits for the peer to end its own: closing a socket with
     /// unread bytes would take back what was sent last.
     pub(super) async fn close(&self) -> io::Result<()> {
+        self.free_reads();
         poll_fn(|cx| self.stream.borrow_mut().poll_close(cx)).await?;
         loop {
             self.begin_turn();
@@ -242,6 +258,10 @@ impl Wire {
             }
             return Poll::Ready(Ok(()));
         }
+        let bound = self.reads_left.get();
+        if bound == Some(0) {
+            return Poll::Pending;
+        }
         let left = self.turn_left.get();
         if left == 0 {
             cx.waker().wake_by_ref();
@@ -249,10 +269,12 @@ impl Wire {
         }
         READ_BUFFER.with_borrow_mut(|buffer| {
             let length = buffer.len().min(limit).min(left);
+            let length = length.min(bound.unwrap_or(usize::MAX));
             let mut stream = self.stream.borrow_mut();
             match stream.poll_read(cx, &mut buffer[..length]) {
                 Poll::Ready(Ok(read)) => {
                     self.turn_left.set(left - read);
+                    self.reads_left.set(bound.map(|bound| bound - read));
                     self.saw(&buffer[..read]);
                     take(&buffer[..read]);
                     Poll::Ready(Ok(()))
