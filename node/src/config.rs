@@ -146,6 +146,8 @@ pub struct Config {
     pub warning_unary_request_duration: Duration,
     /// Time every RPC.
     pub metrics_extensive: bool,
+    /// None empty, none twice, at most 32.
+    pub metrics_key_prefixes: Vec<String>,
     /// When the log's disk counts as slow; `None` is never.
     pub slow_disk_warn: Option<slow_disk::Rule>,
 

@@ -674,6 +674,7 @@ impl Seat {
             rt::spawn_local(compactor::run(std::rc::Rc::clone(&core)));
             rt::spawn_local(crate::quota::run(std::rc::Rc::clone(&core)));
             rt::spawn_local(crate::integrity::run(std::rc::Rc::clone(&core)));
+            rt::spawn_local(crate::prefixes::run(std::rc::Rc::clone(&core)));
         }
         let shutdown = rt::Shutdown::new();
         let latch = shutdown.clone();

@@ -120,7 +120,7 @@ impl Shared {
             live: Live::new(&config),
             reload_hooks: Hooks::default(),
             reloader: OnceLock::new(),
-            metrics: Metrics::new(config.metrics_extensive),
+            metrics: Metrics::new(config.metrics_extensive, &config.metrics_key_prefixes),
             config,
             cluster_id,
             member_id,

@@ -51,7 +51,7 @@ pub struct Watches {
     leaderless_since_ms: Cell<Option<u64>>,
     /// Other streams that want a leader, to be woken when there is none; see [`LeaderGuard`].
     guards: RefCell<Guards>,
-    reported: Cell<(usize, usize, usize)>,
+    reported: Cell<(usize, usize, usize, usize)>,
 }
 
 /// What waits to be sent on one stream.
@@ -152,7 +152,7 @@ impl Watches {
             reads_count: Cell::new(0),
             leaderless_since_ms: Cell::new(None),
             guards: RefCell::default(),
-            reported: Cell::new((0, 0, 0)),
+            reported: Cell::default(),
         }
     }
 
@@ -171,7 +171,7 @@ impl Watches {
             loop {
                 rt::sleep(LEADER_CHECK).await;
                 owner.watches.check_leader();
-                owner.watches.report();
+                owner.watches.report(&owner);
             }
         });
     }
@@ -282,12 +282,13 @@ impl Watches {
         self.set.borrow().watchers_count() > 0
     }
 
-    fn report(&self) {
+    fn report(&self, core: &ClientCore) {
         let set = self.set.borrow();
         let now = (
             set.streams_count(),
             set.watchers_count(),
             set.unsynced_count(),
+            set.backlog_bytes(),
         );
         let before = self.reported.replace(now);
         let metrics = &self.shared.metrics;
@@ -300,6 +301,12 @@ impl Watches {
             .store
             .slow_watchers
             .add(now.2 as i64 - before.2 as i64);
+        metrics
+            .store
+            .watch_backlog_bytes
+            .add(now.3 as i64 - before.3 as i64);
+        let lag = if now.2 > 0 { set.lag_revisions() } else { 0 };
+        metrics.store.watch_lag_revisions.set(core.number(), lag);
     }
 
     fn notify_progress(&self, core: &Rc<ClientCore>) {

@@ -217,6 +217,23 @@ impl WatcherSet {
         self.streams.iter().map(|(_, stream)| stream.unsynced).sum()
     }
 
+    /// Revisions that the watcher which is furthest behind has yet to be sent or found to be without interest; 0 if none
+    /// is behind. Costs a look at each watcher of the streams that have one.
+    pub fn lag_revisions(&self) -> i64 {
+        let behind = self.streams.iter().filter(|(_, open)| open.unsynced > 0);
+        let watchers = behind.flat_map(|(_, open)| open.watchers.values());
+        let unsynced = watchers
+            .filter_map(|slot| self.watchers.get(*slot))
+            .filter(|watcher| !watcher.synced);
+        let lags = unsynced.map(|watcher| (self.delivered - watcher.from + 1).max(0));
+        lags.max().unwrap_or(0)
+    }
+
+    /// Bytes handed out over all streams and not reported as gone.
+    pub fn backlog_bytes(&self) -> usize {
+        self.streams.iter().map(|(_, open)| open.backlog).sum()
+    }
+
     /// A client opened a stream. `owner` is whatever streams of the same client have in common, such as their connection.
     pub fn open_stream(&mut self, owner: u64) -> StreamId {
         StreamId(self.streams.insert(Stream {

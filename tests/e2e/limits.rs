@@ -309,3 +309,65 @@ fn log_ins_that_fail_again_and_again_are_counted() {
         },
     );
 }
+
+#[test]
+fn a_watcher_that_falls_behind_shows_in_the_numbers() {
+    const WRITES: usize = 600;
+    fresh_with(Options::default(), async |server, client| {
+        let mut narrow = settings(16 << 10, 64 << 10);
+        let slow = Client::connect_with(server.address(), &mut narrow)
+            .await
+            .expect("connects");
+        let mut watching = slow.watching().await;
+        watching.create(watch_key("k")).await;
+        assert_eq!(scrape(server).sum("kvnode_watch_lag_revisions", &[]), 0.0);
+        let value = vec![b'x'; 32 << 10];
+        for _ in 0..WRITES {
+            client.write("k", &value).await;
+        }
+        until(server, "it is behind", |scrape| {
+            scrape.sum("kvnode_watch_lag_revisions", &[]) >= 10.0
+                && scrape.sum("kvnode_watch_backlog_bytes", &[]) >= 65536.0
+                && scrape.sum("etcd_debugging_mvcc_slow_watcher_total", &[]) == 1.0
+        })
+        .await;
+        let mut seen = 0;
+        while seen < WRITES {
+            seen += watching.next().await.events.len();
+        }
+        until(server, "it is up to date", |scrape| {
+            scrape.sum("kvnode_watch_lag_revisions", &[]) == 0.0
+                && scrape.sum("kvnode_watch_backlog_bytes", &[]) == 0.0
+        })
+        .await;
+    });
+}
+
+#[test]
+fn prefixes_that_are_named_are_counted() {
+    let options = Options::default().arg("--metrics-key-prefixes=/a/,/none/");
+    fresh_with(options, async |server, client| {
+        let is = |scrape: &Scrape, prefix: &str, keys: f64, bytes: f64| {
+            scrape.knows("kvnode_prefix_keys")
+                && scrape.sum("kvnode_prefix_keys", &[("prefix", prefix)]) == keys
+                && scrape.sum("kvnode_prefix_bytes", &[("prefix", prefix)]) == bytes
+        };
+        // More than a step of the count looks at.
+        for number in 0..2500 {
+            client.write(format!("/a/{number:04}"), "0123456789").await;
+        }
+        client.write("/b", "elsewhere").await;
+        until(server, "all are counted", |scrape| {
+            is(scrape, "/a/", 2500.0, 2500.0 * 17.0) && is(scrape, "/none/", 0.0, 0.0)
+        })
+        .await;
+        client
+            .delete_range(delete_span("/a/", "/a0"))
+            .await
+            .expect("deleted");
+        until(server, "none are left", |scrape| {
+            is(scrape, "/a/", 0.0, 0.0)
+        })
+        .await;
+    });
+}

@@ -137,6 +137,7 @@ pub fn build(settings: &Settings, notices: &mut Vec<Notice>) -> Result<Config, C
         warning_apply_duration: read.threshold("warning-apply-duration")?,
         warning_unary_request_duration: read.threshold("warning-unary-request-duration")?,
         metrics_extensive: read.text("metrics") == "extensive",
+        metrics_key_prefixes: read.key_prefixes()?,
         slow_disk_warn: read.slow_disk_warn()?,
         cores: read.cores()?,
         name,
@@ -460,6 +461,22 @@ impl<'a> Read<'a> {
             dial_timeout: self.duration("discovery-dial-timeout")?,
             request_timeout: self.duration("discovery-request-timeout")?,
         }))
+    }
+
+    fn key_prefixes(&self) -> Result<Vec<String>, ConfigError> {
+        const FLAG: &str = "metrics-key-prefixes";
+        const COUNT_MAX: usize = 32;
+        let mut prefixes: Vec<String> = Vec::new();
+        for prefix in values::split_list(self.text(FLAG)) {
+            if prefixes.iter().any(|known| known == prefix) {
+                return Err(self.invalid(FLAG, "names a prefix twice"));
+            }
+            prefixes.push(prefix.to_owned());
+        }
+        if prefixes.len() > COUNT_MAX {
+            return Err(self.invalid(FLAG, "expected at most 32 prefixes"));
+        }
+        Ok(prefixes)
     }
 
     /// None: the registry is asked in the clear.

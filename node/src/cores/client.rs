@@ -398,6 +398,11 @@ impl ClientCore {
         self.shared.header(revision)
     }
 
+    /// Which of the executors for clients this is, from 0.
+    pub fn number(&self) -> usize {
+        self.number
+    }
+
     /// The store's revision as this core's requests see it.
     pub fn revision(&self) -> i64 {
         self.revision.get()

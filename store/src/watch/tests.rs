@@ -236,6 +236,23 @@ fn refusals_are_one_answer_and_the_stream_lives_on() {
 }
 
 #[test]
+fn lag_is_that_of_the_watcher_furthest_behind() {
+    let mut set = WatcherSet::new(20, 10, Limits::default());
+    let stream = set.open_stream(0);
+    add(&mut set, stream, &create("now", "", 0));
+    add(&mut set, stream, &create("later", "", 99));
+    assert_eq!(set.lag_revisions(), 0);
+    add(&mut set, stream, &create("a", "", 18));
+    assert_eq!(set.lag_revisions(), 3);
+    add(&mut set, stream, &create("b", "", 11));
+    assert_eq!(set.lag_revisions(), 10);
+    while let Some(wanted) = set.next_catch_up() {
+        set.caught_up(wanted.id, &[], wanted.through, 20, &mut Vec::new());
+    }
+    assert_eq!(set.lag_revisions(), 0);
+}
+
+#[test]
 fn the_streams_of_one_owner_cannot_have_all_watchers() {
     let limits = Limits {
         owner_watchers_max: 2,

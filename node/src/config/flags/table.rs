@@ -418,6 +418,8 @@ pub const GROUPS: &[Group] = &[
             "Warn when fewer than this part of the log's syncs in a window were within the time; off turns it off."),
         flag("disk-reserve-bytes", Bytes, "0", Used, "Size of a ballast file in the data directory, given up when the log finds no room, so that what is under way can end. 0: none."),
         flag("max-inflight-range-bytes", Bytes, "256MiB", Used, "Bytes of all range answers under way, until the socket has them; further ranges wait. 0 means no limit."),
+        flag("metrics-key-prefixes", List, "", Used,
+            "Key prefixes, at most 32, whose numbers of keys and bytes are counted in the background, for /metrics."),
         flag("reserved-memory", Bytes, "", NEEDS_WORK, "Memory left to others on this machine."),
         flag("archive-url", Text, "", NEEDS_WORK, "Continuous archive of the log."),
         flag("archive-full-schedule", Text, "", NEEDS_WORK, "Interval of full archives."),
