@@ -18,6 +18,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::frames::{self, Walker};
 use super::pings::PingPolicy;
+use super::slashes::Slashes;
 use super::sniff::PREFACE;
 use crate::tls::Stream;
 
@@ -50,6 +51,7 @@ pub(super) struct Wire {
     write_blocked: Cell<bool>,
     gathered: RefCell<Gathered>,
     frames: Option<RefCell<FrameEyes>>,
+    slashes: Option<RefCell<Slashes>>,
 }
 
 /// What the engine has written and the socket has not been given: the engine writes a long frame in
@@ -99,10 +101,16 @@ struct FrameEyes {
 
 impl Wire {
     pub(super) fn http1(stream: Stream, head: Bytes) -> Rc<Wire> {
-        Wire::new(stream, head, None)
+        Wire::new(stream, head, None, None)
     }
 
-    pub(super) fn http2(stream: Stream, head: Bytes, pings: PingPolicy) -> Rc<Wire> {
+    /// `over_unix`: the socket is a unix one.
+    pub(super) fn http2(
+        stream: Stream,
+        head: Bytes,
+        pings: PingPolicy,
+        over_unix: bool,
+    ) -> Rc<Wire> {
         let eyes = FrameEyes {
             incoming: Walker::after(PREFACE.len()),
             outgoing: Walker::default(),
@@ -112,10 +120,24 @@ impl Wire {
             answered: false,
             breached: false,
         };
-        Wire::new(stream, head, Some(RefCell::new(eyes)))
+        let slashes = over_unix.then(|| RefCell::new(Slashes::after(PREFACE.len())));
+        let head = match &slashes {
+            None => head,
+            Some(slashes) => {
+                let mut head = head.to_vec();
+                slashes.borrow_mut().change(&mut head);
+                head.into()
+            }
+        };
+        Wire::new(stream, head, Some(RefCell::new(eyes)), slashes)
     }
 
-    fn new(stream: Stream, head: Bytes, frames: Option<RefCell<FrameEyes>>) -> Rc<Wire> {
+    fn new(
+        stream: Stream,
+        head: Bytes,
+        frames: Option<RefCell<FrameEyes>>,
+        slashes: Option<RefCell<Slashes>>,
+    ) -> Rc<Wire> {
         Rc::new(Wire {
             stream: RefCell::new(stream),
             head: RefCell::new(head),
@@ -125,6 +147,7 @@ impl Wire {
             write_blocked: Cell::new(false),
             gathered: RefCell::default(),
             frames,
+            slashes,
         })
     }
 
@@ -275,6 +298,9 @@ impl Wire {
                 Poll::Ready(Ok(read)) => {
                     self.turn_left.set(left - read);
                     self.reads_left.set(bound.map(|bound| bound - read));
+                    if let Some(slashes) = &self.slashes {
+                        slashes.borrow_mut().change(&mut buffer[..read]);
+                    }
                     self.saw(&buffer[..read]);
                     take(&buffer[..read]);
                     Poll::Ready(Ok(()))

@@ -22,6 +22,7 @@ mod listener;
 mod local;
 mod pings;
 mod sink;
+mod slashes;
 mod sniff;
 mod socket;
 mod source;
@@ -192,7 +193,8 @@ async fn connection<S: Service>(
     match protocol {
         Protocol::Http2 => {
             let pings = PingPolicy::new(options.keepalive_min_time);
-            let wire = Wire::http2(stream, head, pings);
+            let over_unix = peer.address.is_none();
+            let wire = Wire::http2(stream, head, pings, over_unix);
             let counting = Rc::clone(&service);
             let away = move |why| counting.turned_away(why);
             let link = Link::new(options, peer, partial, away);
