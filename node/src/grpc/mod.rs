@@ -385,6 +385,7 @@ impl Service for NodeService {
             TurnedAway::Protocol => Limit::Protocol,
             TurnedAway::MessageBytes => Limit::RequestBytes,
             TurnedAway::PartialBytes => Limit::PartialBytes,
+            TurnedAway::OpenCalls => Limit::OpenCalls,
             TurnedAway::HeaderList => Limit::HeaderList,
             TurnedAway::SlowBody => Limit::SlowBody,
             TurnedAway::SlowHandshake => Limit::SlowHandshake,

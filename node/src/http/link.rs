@@ -21,6 +21,7 @@ pub(super) struct Link {
     pub(super) options: Rc<Options>,
     pub(super) peer: Rc<Peer>,
     pub(super) partial: Rc<PartialBudget>,
+    calls: Rc<PartialBudget>,
     pub(super) deadlines: Deadlines,
     away: Away,
     unsent: Cell<usize>,
@@ -43,13 +44,14 @@ impl Link {
     pub(super) fn new(
         options: Rc<Options>,
         peer: Rc<Peer>,
-        partial: Rc<PartialBudget>,
+        Budgets { partial, calls }: Budgets,
         away: impl Fn(TurnedAway) + 'static,
     ) -> Rc<Link> {
         Rc::new(Link {
             options,
             peer,
             partial,
+            calls,
             away: Away(Box::new(away)),
             deadlines: Deadlines::default(),
             unsent: Cell::new(0),
@@ -67,12 +69,12 @@ impl Link {
     /// Room for a call that is going to wait, whose request's head has this many bytes; `None` if there is none.
     pub(super) fn hold_head(&self, head_bytes: usize) -> Option<Held> {
         let bytes = head_bytes + CALL_BYTES;
-        if !self.partial.change(0, bytes) {
-            self.turned_away(TurnedAway::PartialBytes);
+        if !self.calls.change(0, bytes) {
+            self.turned_away(TurnedAway::OpenCalls);
             return None;
         }
         Some(Held {
-            budget: Rc::clone(&self.partial),
+            budget: Rc::clone(&self.calls),
             bytes,
         })
     }
@@ -145,6 +147,15 @@ impl Link {
     }
 }
 
+/// The bounds that all connections of an executor share.
+#[derive(Clone, Debug)]
+pub(super) struct Budgets {
+    /// Bytes of requests that have arrived in part.
+    pub(super) partial: Rc<PartialBudget>,
+    /// What calls take that stay open.
+    pub(super) calls: Rc<PartialBudget>,
+}
+
 /// Who is told of what is turned away.
 struct Away(Box<dyn Fn(TurnedAway)>);
 
@@ -171,8 +182,7 @@ impl Drop for Held {
 }
 
 /// Bytes of requests that have begun to arrive and are not whole, over all connections of an
-/// executor, and of the heads of calls that stay open. A call whose bytes would pass the bound is
-/// refused.
+/// executor; or what calls that wait take. A call whose bytes would pass the bound is refused.
 #[derive(Debug)]
 pub(super) struct PartialBudget {
     left: Cell<usize>,

@@ -57,7 +57,7 @@ pub use socket::Socket;
 use crate::rt;
 use crate::tls::{self, HandshakeError, Live, Stream};
 use io::Wire;
-use link::{Link, PartialBudget};
+use link::{Budgets, Link, PartialBudget};
 use pings::PingPolicy;
 use sniff::Protocol;
 
@@ -84,6 +84,9 @@ pub struct Options {
     /// Bytes of requests that have arrived in part, over all connections of an executor. Beyond it
     /// the call that needs more is refused.
     pub partial_bytes_max: usize,
+    /// Bytes that calls take which stay open, with their heads, over all connections of an executor.
+    /// Beyond it further such calls are refused; those that can be answered at once are not.
+    pub open_calls_bytes_max: usize,
     /// Time for a request's message to arrive whole: a gRPC message, or a body that is wanted whole.
     pub body_timeout: Duration,
     /// Time for the first bytes of a connection, and for a head of HTTP/1.1.
@@ -111,6 +114,7 @@ impl Default for Options {
             connection_window_bytes: 8 << 20,
             unsent_bytes_max: 8 << 20,
             partial_bytes_max: 256 << 20,
+            open_calls_bytes_max: 256 << 20,
             body_timeout: Duration::from_secs(30),
             first_bytes_timeout: Duration::from_secs(10),
             http_idle_timeout: Duration::from_secs(300),
@@ -131,17 +135,20 @@ pub async fn serve<S: Service>(
     shutdown: rt::Shutdown,
 ) {
     let options = Rc::new(options);
-    let partial = PartialBudget::new(options.partial_bytes_max);
+    let budgets = Budgets {
+        partial: PartialBudget::new(options.partial_bytes_max),
+        calls: PartialBudget::new(options.open_calls_bytes_max),
+    };
     let open = Rc::new(Open::default());
     let mut batch = Vec::new();
     while door.take(&mut batch, &shutdown).await {
         for arrival in batch.drain(..) {
             let counted = Counted::new(&open);
             let service = Rc::clone(&service);
-            let (options, partial) = (Rc::clone(&options), Rc::clone(&partial));
+            let (options, budgets) = (Rc::clone(&options), budgets.clone());
             let shutdown = shutdown.clone();
             rt::spawn_local(async move {
-                connection(arrival, service, options, partial, shutdown).await;
+                connection(arrival, service, options, budgets, shutdown).await;
                 drop(counted);
             });
             // A flood of connections must not keep the open ones waiting.
@@ -160,7 +167,7 @@ async fn connection<S: Service>(
     arrival: Arrival,
     service: Rc<S>,
     options: Rc<Options>,
-    partial: Rc<PartialBudget>,
+    budgets: Budgets,
     shutdown: rt::Shutdown,
 ) {
     let (socket, mut peer, _permit) = arrival.into_parts();
@@ -197,7 +204,7 @@ async fn connection<S: Service>(
             let wire = Wire::http2(stream, head, pings, over_unix);
             let counting = Rc::clone(&service);
             let away = move |why| counting.turned_away(why);
-            let link = Link::new(options, peer, partial, away);
+            let link = Link::new(options, peer, budgets, away);
             driver::drive(wire, service, link, shutdown).await;
         }
         Protocol::Http1 => {

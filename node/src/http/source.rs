@@ -38,7 +38,9 @@ struct Http2 {
     /// Bytes counted against the executor's budget.
     held: usize,
     ended: bool,
-    /// Since when it is waited for the rest of a message.
+    /// A message is waited for from the beginning, not only from its first byte on.
+    wanted: bool,
+    /// Since when it is waited for a message, or the rest of one.
     since: Option<Instant>,
     /// Place among the connection's deadlines.
     slot: Option<usize>,
@@ -61,6 +63,7 @@ impl RequestStream {
             link,
             held: 0,
             ended: false,
+            wanted: false,
             since: None,
             slot: None,
         }))
@@ -69,7 +72,7 @@ impl RequestStream {
     /// A message is waited for from now on, not only from its first byte on.
     pub(super) fn want_one(&mut self) {
         if let Origin::Http2(http2) = &mut self.0 {
-            http2.since = Some(Instant::now());
+            http2.wanted = true;
         }
     }
 
@@ -154,7 +157,7 @@ impl Http2 {
 
     /// Whether the message that has begun should be whole by now; if not, the task is woken when it should.
     fn is_late(&mut self, cx: &Context<'_>) -> bool {
-        if self.held == 0 && self.since.is_none() {
+        if self.held == 0 && !self.wanted {
             return false;
         }
         let now = Instant::now();
@@ -179,7 +182,7 @@ impl Http2 {
 
     /// A message is whole.
     fn arrived(&mut self) {
-        self.since = None;
+        (self.wanted, self.since) = (false, None);
         if let Some(slot) = self.slot.take() {
             self.link.deadlines.leave(slot);
         }

@@ -34,6 +34,8 @@ pub enum Limit {
     Protocol,
     /// Watchers of one stream, of one connection, or of an executor.
     Watchers,
+    /// Calls that stay open, with their heads.
+    OpenCalls,
     /// Requests whose headers are too long.
     HeaderList,
     /// Messages and bodies that had not arrived in time.
@@ -60,7 +62,7 @@ pub enum Limit {
     Logins,
 }
 
-const ALL: [(Limit, &str); 26] = [
+const ALL: [(Limit, &str); 27] = [
     (Limit::RequestBytes, "request_bytes"),
     (Limit::TxnOps, "txn_ops"),
     (Limit::Quota, "quota"),
@@ -75,6 +77,7 @@ const ALL: [(Limit, &str); 26] = [
     (Limit::SlowStart, "slow_start"),
     (Limit::Protocol, "protocol"),
     (Limit::Watchers, "watchers"),
+    (Limit::OpenCalls, "open_calls"),
     (Limit::HeaderList, "header_list"),
     (Limit::SlowBody, "slow_body"),
     (Limit::SlowHandshake, "slow_handshake"),

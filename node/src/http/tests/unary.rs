@@ -379,7 +379,7 @@ fn requests_that_arrive_in_part_are_bounded_together() {
 #[test]
 fn calls_whose_message_does_not_come_are_bounded_together() {
     let server = Server::start(Options {
-        partial_bytes_max: 20_000,
+        open_calls_bytes_max: 20_000,
         ..Options::default()
     });
     run(async {
@@ -398,7 +398,7 @@ fn calls_whose_message_does_not_come_are_bounded_together() {
             (refused.status(), refused.message()),
             ("8", "etcdserver: too many requests")
         );
-        assert_eq!(server.seen.turned_away(), [TurnedAway::PartialBytes]);
+        assert_eq!(server.seen.turned_away(), [TurnedAway::OpenCalls]);
         assert!(open.len() > 5, "{} calls were all", open.len());
         // Those that are open are served, and make room.
         for (answer, mut body) in open {
