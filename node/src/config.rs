@@ -146,6 +146,8 @@ pub struct Config {
     pub warning_unary_request_duration: Duration,
     /// Time every RPC.
     pub metrics_extensive: bool,
+    /// None empty, none twice, at most 32.
+    pub metrics_key_prefixes: Vec<String>,
     /// When the log's disk counts as slow; `None` is never.
     pub slow_disk_warn: Option<slow_disk::Rule>,
 
@@ -176,12 +178,24 @@ pub struct SrvDiscovery {
 #[derive(Clone, PartialEq, Eq)]
 pub struct RegistryDiscovery {
     pub token: String,
-    /// At least one, plain HTTP.
+    /// At least one; https if there is `tls`, else http.
     pub endpoints: Vec<Url>,
+    pub tls: Option<DiscoveryTls>,
     /// Name and password.
     pub user: Option<(String, String)>,
     pub dial_timeout: Duration,
     pub request_timeout: Duration,
+}
+
+/// How a registry is asked that is not to be asked in the clear.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DiscoveryTls {
+    /// Certificate and key to show.
+    pub pair: Option<(PathBuf, PathBuf)>,
+    /// Whose certificates are trusted; the system's authorities if none.
+    pub ca: Option<PathBuf>,
+    /// Whether the registry's certificate is looked at.
+    pub verify: bool,
 }
 
 impl std::fmt::Debug for RegistryDiscovery {

@@ -38,6 +38,7 @@ mod memberlist;
 mod metrics;
 mod open;
 mod pool;
+mod prefixes;
 mod process;
 mod quota;
 mod ranges;

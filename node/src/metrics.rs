@@ -9,6 +9,7 @@ mod disk;
 mod kinds;
 mod limits;
 mod peers;
+mod prefixes;
 mod process;
 mod queues;
 mod server;
@@ -19,6 +20,7 @@ pub use calls::{Calls, CoreCalls, MethodCounts};
 pub use disk::Disk;
 pub use kinds::Counter;
 pub use limits::{Limit, Limits};
+pub use prefixes::Prefixes;
 pub use queues::{Queue, Queues};
 pub use server::Server;
 pub use store::StoreCounts;
@@ -36,6 +38,7 @@ pub struct Metrics {
     pub store: StoreCounts,
     pub queues: Queues,
     pub limits: Limits,
+    pub prefixes: Prefixes,
     pub peers_disconnected: Counter,
     /// Kept by the transport, once that has begun.
     pub peer_traffic: OnceLock<Arc<crate::peers::Traffic>>,
@@ -75,8 +78,8 @@ pub struct Sample {
 }
 
 impl Metrics {
-    /// `extensive` times every RPC.
-    pub fn new(extensive: bool) -> Self {
+    /// `extensive` times every RPC; sizes of these `prefixes` are told.
+    pub fn new(extensive: bool, prefixes: &[String]) -> Self {
         Metrics {
             calls: Calls::new(extensive),
             server: Server::default(),
@@ -84,6 +87,7 @@ impl Metrics {
             store: StoreCounts::default(),
             queues: Queues::default(),
             limits: Limits::default(),
+            prefixes: Prefixes::new(prefixes),
             peers_disconnected: Counter::default(),
             peer_traffic: OnceLock::new(),
         }
@@ -103,6 +107,7 @@ impl Metrics {
         let backlog = sample.committed_index.saturating_sub(sample.applied_index);
         self.queues.render(&mut out, backlog);
         self.limits.render(&mut out);
+        self.prefixes.render(&mut out);
         out.counter(
             "kvnode_peer_connections_lost_total",
             "Members whose last connection with this one broke.",
@@ -125,13 +130,15 @@ mod tests {
 
     #[test]
     fn every_sample_line_belongs_to_the_family_declared_last() {
-        let metrics = Metrics::new(true);
+        let metrics = Metrics::new(true, &["/a\"/".to_owned()]);
         metrics.method(Method::ALL[0]).handled(Code::Unavailable);
         let sample = Sample {
             alarms: vec![(7, "NOSPACE")],
             ..Sample::default()
         };
+        metrics.prefixes.all()[0].set(2, 30);
         let text = metrics.render(&sample);
+        assert!(text.contains("kvnode_prefix_bytes{prefix=\"/a\\\"/\"} 30\n"));
         let mut families = HashSet::new();
         let mut last = String::new();
         for line in text.lines() {

@@ -29,6 +29,7 @@ use crate::grpc::NodeService;
 use crate::http::{self, Acceptor, Address, Bound, Door, Role, Way};
 use crate::mailbox::{self, Receiver, Sender};
 use crate::maintenance;
+use crate::metrics::Limit;
 use crate::notify::Notify;
 use crate::open::{self, Opened};
 use crate::pool::Pool;
@@ -564,7 +565,10 @@ impl Node {
         connections_max: usize,
     ) -> Result<(Node, Acceptor), Exit> {
         let ways = std::mem::take(&mut self.ways);
-        let acceptor = Acceptor::start(listeners, ways, connections_max).map_err(|error| {
+        let shared = Arc::clone(&self.shared);
+        let full = Box::new(move || shared.metrics.limits.refused(Limit::Connections));
+        let started = Acceptor::start_counting(listeners, ways, connections_max, full);
+        let acceptor = started.map_err(|error| {
             Exit::new(
                 Code::Failed,
                 format!("cannot accept connections: {error}"),
@@ -671,6 +675,7 @@ impl Seat {
             rt::spawn_local(compactor::run(std::rc::Rc::clone(&core)));
             rt::spawn_local(crate::quota::run(std::rc::Rc::clone(&core)));
             rt::spawn_local(crate::integrity::run(std::rc::Rc::clone(&core)));
+            rt::spawn_local(crate::prefixes::run(std::rc::Rc::clone(&core)));
         }
         let shutdown = rt::Shutdown::new();
         let latch = shutdown.clone();

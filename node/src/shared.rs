@@ -26,6 +26,9 @@ pub const STORAGE_VERSION: &str = "3.6.0";
 /// As Downgrade reports the cluster version.
 pub const CLUSTER_VERSION_SHORT: &str = "3.6";
 
+/// Committed entries that may wait for apply before new proposals are refused; etcd's number.
+const APPLY_LAG_MAX: u64 = 5000;
+
 /// A time that has not come.
 pub const NEVER_MS: u64 = u64::MAX;
 
@@ -93,6 +96,27 @@ pub struct Vitals {
     pub cache_bytes: AtomicU64,
 }
 
+impl Vitals {
+    /// Whether so many committed entries wait for apply that no more are taken.
+    pub fn is_apply_behind(&self) -> bool {
+        let committed = self.committed.load(Ordering::Relaxed);
+        committed.saturating_sub(self.applied.load(Ordering::Relaxed)) > APPLY_LAG_MAX
+    }
+
+    fn timeout_status(&self, start_ms: u64, election_ms: u64) -> Status {
+        let elected_ms = self.leader_since_ms.load(Ordering::Relaxed);
+        let lost_ms = elected_ms.saturating_sub(2 * election_ms);
+        let connected_ms = self.leader_connected_ms.load(Ordering::Relaxed);
+        if lost_ms < start_ms && start_ms < elected_ms {
+            Status::timed_out_leader_failure()
+        } else if self.leader.load(Ordering::Relaxed) != 0 && connected_ms > start_ms {
+            Status::timed_out_connection_lost()
+        } else {
+            Status::timed_out()
+        }
+    }
+}
+
 impl Shared {
     pub fn new(
         config: Config,
@@ -108,7 +132,7 @@ impl Shared {
             live: Live::new(&config),
             reload_hooks: Hooks::default(),
             reloader: OnceLock::new(),
-            metrics: Metrics::new(config.metrics_extensive),
+            metrics: Metrics::new(config.metrics_extensive, &config.metrics_key_prefixes),
             config,
             cluster_id,
             member_id,
@@ -157,18 +181,8 @@ impl Shared {
 
     /// What a client hears whose request began at `start_ms` and got no result in time: as far as can be told, why.
     pub fn timeout_status(&self, start_ms: u64) -> Status {
-        let vitals = &self.vitals;
         let election_ms = u64::try_from(self.config.election_timeout.as_millis()).unwrap_or(0);
-        let elected_ms = vitals.leader_since_ms.load(Ordering::Relaxed);
-        let lost_ms = elected_ms.saturating_sub(2 * election_ms);
-        if lost_ms < start_ms && start_ms < elected_ms {
-            Status::timed_out_leader_failure()
-        } else if self.has_leader() && vitals.leader_connected_ms.load(Ordering::Relaxed) > start_ms
-        {
-            Status::timed_out_connection_lost()
-        } else {
-            Status::timed_out()
-        }
+        self.vitals.timeout_status(start_ms, election_ms)
     }
 
     /// To be called once: what [`Shared::reload`] does, and `after` for what takes more than [`Live`].
@@ -211,5 +225,57 @@ impl Shared {
 
     pub fn has_leader(&self) -> bool {
         self.vitals.leader.load(Ordering::Relaxed) != 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn proposals_are_taken_until_apply_is_too_far_behind() {
+        let vitals = Vitals::default();
+        for (committed, applied, behind) in [
+            (0, 0, false),
+            (5000, 0, false),
+            (5001, 0, true),
+            (5001, 1, false),
+            // Seen in the wrong order.
+            (5, 7, false),
+        ] {
+            vitals.committed.store(committed, Ordering::Relaxed);
+            vitals.applied.store(applied, Ordering::Relaxed);
+            assert_eq!(vitals.is_apply_behind(), behind, "{committed} {applied}");
+        }
+    }
+
+    #[test]
+    fn a_request_without_a_result_is_told_why_as_far_as_is_known() {
+        const ELECTION_MS: u64 = 1000;
+        let vitals = Vitals::default();
+        let told = |start_ms| {
+            let status = vitals.timeout_status(start_ms, ELECTION_MS);
+            status.message.into_owned()
+        };
+        let plain = "etcdserver: request timed out";
+        assert_eq!(told(5000), plain);
+        // A leader came while it waited: it had gone to the one before.
+        vitals.leader.store(7, Ordering::Relaxed);
+        vitals.leader_since_ms.store(6000, Ordering::Relaxed);
+        let failed = format!("{plain}, possibly due to previous leader failure");
+        assert_eq!(told(5000), failed);
+        assert_eq!(told(4001), failed);
+        assert_eq!(told(4000), plain);
+        assert_eq!(told(6000), plain);
+        // The leader is cut off, or was when it began.
+        for since_ms in [9000, NEVER_MS] {
+            vitals
+                .leader_connected_ms
+                .store(since_ms, Ordering::Relaxed);
+            let lost = format!("{plain}, possibly due to connection lost");
+            assert_eq!(told(8000), lost);
+        }
+        vitals.leader.store(0, Ordering::Relaxed);
+        assert_eq!(told(8000), plain);
     }
 }

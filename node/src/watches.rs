@@ -19,8 +19,8 @@ use kvnode_api::status::Status;
 use kvnode_api::{WatchCreateRequest, WatchResponse};
 use kvnode_store::Change;
 use kvnode_store::watch::{
-    CATCH_UP_REVISIONS_MAX, CatchUp, Delivery, HEAD_BYTES, Limits, StreamId, TOO_MANY_ON_STREAM,
-    TOO_MANY_WATCHERS, WatcherSet, pieces,
+    CATCH_UP_REVISIONS_MAX, CatchUp, Delivery, HEAD_BYTES, Limits, StreamId, TOO_MANY, WatcherSet,
+    pieces,
 };
 
 use crate::cores::client::ClientCore;
@@ -31,6 +31,7 @@ use crate::shared::Shared;
 /// A client that does not read costs its stream's backlog and one response of history, no more.
 const LIMITS: Limits = Limits {
     watchers_max: 1_000_000,
+    owner_watchers_max: 250_000,
     stream_watchers_max: 100_000,
     stream_backlog_bytes_max: 1 << 20,
 };
@@ -50,7 +51,7 @@ pub struct Watches {
     leaderless_since_ms: Cell<Option<u64>>,
     /// Other streams that want a leader, to be woken when there is none; see [`LeaderGuard`].
     guards: RefCell<Guards>,
-    reported: Cell<(usize, usize, usize)>,
+    reported: Cell<(usize, usize, usize, usize)>,
 }
 
 /// What waits to be sent on one stream.
@@ -151,7 +152,7 @@ impl Watches {
             reads_count: Cell::new(0),
             leaderless_since_ms: Cell::new(None),
             guards: RefCell::default(),
-            reported: Cell::new((0, 0, 0)),
+            reported: Cell::default(),
         }
     }
 
@@ -170,24 +171,29 @@ impl Watches {
             loop {
                 rt::sleep(LEADER_CHECK).await;
                 owner.watches.check_leader();
-                owner.watches.report();
+                owner.watches.report(&owner);
             }
         });
     }
 
-    /// Opens a stream for one Watch call.
-    pub fn open(core: &Rc<ClientCore>, requires_leader: bool) -> Stream {
-        Watches::open_stream(core, requires_leader, true)
+    /// Opens a stream for one Watch call on this connection.
+    pub fn open(core: &Rc<ClientCore>, connection: u64, requires_leader: bool) -> Stream {
+        Watches::open_stream(core, connection, requires_leader, true)
     }
 
     /// Opens a stream that the server itself looks at, for a call that waits for keys to change.
-    pub fn open_own(core: &Rc<ClientCore>, requires_leader: bool) -> Stream {
-        Watches::open_stream(core, requires_leader, false)
+    pub fn open_own(core: &Rc<ClientCore>, connection: u64, requires_leader: bool) -> Stream {
+        Watches::open_stream(core, connection, requires_leader, false)
     }
 
-    fn open_stream(core: &Rc<ClientCore>, requires_leader: bool, is_call: bool) -> Stream {
+    fn open_stream(
+        core: &Rc<ClientCore>,
+        connection: u64,
+        requires_leader: bool,
+        is_call: bool,
+    ) -> Stream {
         let watches = &core.watches;
-        let id = watches.set.borrow_mut().open_stream();
+        let id = watches.set.borrow_mut().open_stream(connection);
         let outbox = Rc::new(Outbox {
             id,
             requires_leader,
@@ -276,12 +282,13 @@ impl Watches {
         self.set.borrow().watchers_count() > 0
     }
 
-    fn report(&self) {
+    fn report(&self, core: &ClientCore) {
         let set = self.set.borrow();
         let now = (
             set.streams_count(),
             set.watchers_count(),
             set.unsynced_count(),
+            set.backlog_bytes(),
         );
         let before = self.reported.replace(now);
         let metrics = &self.shared.metrics;
@@ -294,6 +301,12 @@ impl Watches {
             .store
             .slow_watchers
             .add(now.2 as i64 - before.2 as i64);
+        metrics
+            .store
+            .watch_backlog_bytes
+            .add(now.3 as i64 - before.3 as i64);
+        let lag = if now.2 > 0 { set.lag_revisions() } else { 0 };
+        metrics.store.watch_lag_revisions.set(core.number(), lag);
     }
 
     fn notify_progress(&self, core: &Rc<ClientCore>) {
@@ -482,7 +495,7 @@ impl Stream {
             &mut answers,
         );
         for answer in answers {
-            if [TOO_MANY_WATCHERS, TOO_MANY_ON_STREAM].contains(&answer.cancel_reason.as_str()) {
+            if TOO_MANY.contains(&answer.cancel_reason.as_str()) {
                 self.core.refused(Limit::Watchers);
             }
             watches.answer(&self.core, self.outbox.id, answer);

@@ -67,4 +67,4 @@ pub use lease::{LeaseChange, LeaseInfo};
 pub use members::{Members, Rules as MemberRules};
 pub use revision::{FIRST_REVISION, NEVER_COMPACTED, Revision};
 pub use store::{Committed, Config, Reply, Response, Step, Store};
-pub use view::{Slice, Stats, View};
+pub use view::{Sizes, Slice, Stats, View};

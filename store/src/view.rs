@@ -69,6 +69,16 @@ pub struct Stats {
     pub history_bytes: u64,
 }
 
+/// What a piece of an interval amounts to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Sizes {
+    pub keys: u64,
+    /// Of keys and newest values.
+    pub bytes: u64,
+    /// Where to go on; `None`: the end.
+    pub next: Option<Bytes>,
+}
+
 /// A piece of an interval in key order.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Slice {
@@ -227,6 +237,31 @@ impl<V: Reader> View<V> {
             slice.kvs.push(pair);
         }
         Ok(slice)
+    }
+
+    /// How much there is in `range` from `from` on (or from its start), in this view; at most `rows` pairs are looked at,
+    /// at least one if there is any.
+    pub fn sizes(
+        &self,
+        range: &KeyRange,
+        from: Option<&Bytes>,
+        rows: usize,
+    ) -> Result<Sizes, Status> {
+        let range = match from {
+            Some(from) => rest_of(range, from),
+            None => range.clone(),
+        };
+        let mut sizes = Sizes::default();
+        for found in self.source().iter(&range, Moment::Newest, false) {
+            let pair = KeyValue::from(found.map_err(refuse)?);
+            if sizes.keys > 0 && sizes.keys >= rows as u64 {
+                sizes.next = Some(Bytes::copy_from_slice(&pair.key));
+                break;
+            }
+            sizes.keys += 1;
+            sizes.bytes += (pair.key.len() + pair.value.len()) as u64;
+        }
+        Ok(sizes)
     }
 
     /// Keys alive in `range` at `revision` (0 or less: this view's).

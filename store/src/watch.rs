@@ -53,11 +53,17 @@ pub const HEAD_BYTES: usize = 64;
 /// Id in refusals and in answers to progress requests.
 const NO_WATCH_ID: i64 = -1;
 
-/// Refusal when the set is full; no text of the protocol fits.
+/// Why a create request is refused for the number of watchers; no text of the protocol fits.
+pub const TOO_MANY: [&str; 3] = [TOO_MANY_WATCHERS, TOO_MANY_OF_OWNER, TOO_MANY_ON_STREAM];
+
+/// Refusal when the set is full.
 pub const TOO_MANY_WATCHERS: &str = "kvnode: too many watchers on this server";
 
 /// Why a create request is refused when its stream alone has [`Limits::stream_watchers_max`].
 pub const TOO_MANY_ON_STREAM: &str = "kvnode: too many watchers on this stream";
+
+/// Why it is refused when the streams of its owner have [`Limits::owner_watchers_max`] together.
+pub const TOO_MANY_OF_OWNER: &str = "kvnode: too many watchers on this connection";
 
 /// Handle of a watch stream; never valid again once the stream is dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -75,7 +81,9 @@ impl StreamId {
 pub struct Limits {
     /// Watchers over all streams; when full, creates are refused and the streams live on.
     pub watchers_max: usize,
-    /// Watchers of one stream, so that no client alone takes what there is for all.
+    /// Watchers of all streams of one owner, so that no client alone takes what there is for all.
+    pub owner_watchers_max: usize,
+    /// Watchers of one stream.
     pub stream_watchers_max: usize,
     /// Bytes handed out for a stream and not reported as gone. When reached, its watchers become
     /// unsynced; one response may go over it, so that any response fits an empty stream.
@@ -86,6 +94,7 @@ impl Default for Limits {
     fn default() -> Self {
         Limits {
             watchers_max: 1_000_000,
+            owner_watchers_max: 250_000,
             stream_watchers_max: 100_000,
             stream_backlog_bytes_max: 4 << 20,
         }
@@ -136,6 +145,7 @@ struct Watcher {
 
 #[derive(Debug)]
 struct Stream {
+    owner: u64,
     watchers: BTreeMap<i64, Slot>,
     next_auto_id: i64,
     /// Bytes handed out and not reported as gone.
@@ -156,6 +166,8 @@ pub struct WatcherSet {
     /// A watcher became unsynced at a revision that was compacted already.
     fell_behind: bool,
     streams: Slots<Stream>,
+    /// Watchers by owner; no entry for none.
+    owned: HashMap<u64, usize>,
     watchers: Slots<Watcher>,
     interests: Slots<Interest>,
     singles: HashMap<Bytes, Vec<Slot>>,
@@ -175,6 +187,7 @@ impl WatcherSet {
             compact_revision,
             fell_behind: false,
             streams: Slots::new(),
+            owned: HashMap::new(),
             watchers: Slots::new(),
             interests: Slots::new(),
             singles: HashMap::new(),
@@ -204,9 +217,27 @@ impl WatcherSet {
         self.streams.iter().map(|(_, stream)| stream.unsynced).sum()
     }
 
-    /// A client opened a stream.
-    pub fn open_stream(&mut self) -> StreamId {
+    /// Revisions that the watcher which is furthest behind has yet to be sent or found to be without interest; 0 if none
+    /// is behind. Costs a look at each watcher of the streams that have one.
+    pub fn lag_revisions(&self) -> i64 {
+        let behind = self.streams.iter().filter(|(_, open)| open.unsynced > 0);
+        let watchers = behind.flat_map(|(_, open)| open.watchers.values());
+        let unsynced = watchers
+            .filter_map(|slot| self.watchers.get(*slot))
+            .filter(|watcher| !watcher.synced);
+        let lags = unsynced.map(|watcher| (self.delivered - watcher.from + 1).max(0));
+        lags.max().unwrap_or(0)
+    }
+
+    /// Bytes handed out over all streams and not reported as gone.
+    pub fn backlog_bytes(&self) -> usize {
+        self.streams.iter().map(|(_, open)| open.backlog).sum()
+    }
+
+    /// A client opened a stream. `owner` is whatever streams of the same client have in common, such as their connection.
+    pub fn open_stream(&mut self, owner: u64) -> StreamId {
         StreamId(self.streams.insert(Stream {
+            owner,
             watchers: BTreeMap::new(),
             next_auto_id: 0,
             backlog: 0,
@@ -221,6 +252,7 @@ impl WatcherSet {
         let Some(gone) = self.streams.remove(stream.0) else {
             return;
         };
+        self.disown(gone.owner, gone.watchers.len());
         for slot in gone.watchers.into_values() {
             self.forget(slot);
         }
@@ -255,6 +287,11 @@ impl WatcherSet {
         }
         if self.watchers.len() >= self.limits.watchers_max {
             out.push(refusal(TOO_MANY_WATCHERS, current));
+            return None;
+        }
+        let owned = self.owned.get(&open.owner).copied().unwrap_or(0);
+        if owned >= self.limits.owner_watchers_max {
+            out.push(refusal(TOO_MANY_OF_OWNER, current));
             return None;
         }
         if open.watchers.len() >= self.limits.stream_watchers_max {
@@ -448,6 +485,7 @@ impl WatcherSet {
         members.push(slot);
         let open = self.streams.get_mut(stream).expect("the caller found it");
         open.watchers.insert(watch_id, slot);
+        *self.owned.entry(open.owner).or_default() += 1;
         open.floor = open.floor.max(floor);
         if !synced {
             open.unsynced += 1;
@@ -487,8 +525,20 @@ impl WatcherSet {
         if let Some(open) = self.streams.get_mut(watcher.stream) {
             open.watchers.remove(&watcher.watch_id);
             open.unsynced -= usize::from(!watcher.synced);
+            let owner = open.owner;
+            self.disown(owner, 1);
         }
         Some(watcher)
+    }
+
+    /// An owner has so many watchers less.
+    fn disown(&mut self, owner: u64, watchers: usize) {
+        if let Some(owned) = self.owned.get_mut(&owner) {
+            *owned -= watchers;
+            if *owned == 0 {
+                self.owned.remove(&owner);
+            }
+        }
     }
 
     /// Takes a watcher off everything but its stream. Waiting places drop it when its turn comes.

@@ -190,6 +190,10 @@ fn without_a_good_token_nothing_is_answered() {
                 .with_metadata("token", bad);
             refused(wrong.range(get("k")).await, bad_token());
             refused(wrong.put(put("k", "v")).await, bad_token());
+            let mut watch = wrong.watching().await;
+            watch.ask(watch_key("k"));
+            let reason = "rpc error: code = Unauthenticated desc = etcdserver: invalid auth token";
+            assert_eq!(watch.next().await.cancel_reason, reason);
         }
         let wrong = api::AuthenticateRequest {
             name: ROOT.into(),
@@ -452,6 +456,11 @@ fn a_signed_token_goes_stale_with_any_change_of_users() {
         add_user(&root, "u").await;
         refused(root.put(put("k", "v")).await, old_revision());
         refused(root.range(get("k")).await, old_revision());
+        let mut watch = root.watching().await;
+        watch.ask(watch_key("k"));
+        let reason =
+            "rpc error: code = InvalidArgument desc = etcdserver: revision of auth store is old";
+        assert_eq!(watch.next().await.cancel_reason, reason);
         let root = login(server, &client, ROOT).await;
         root.range(get("k")).await.expect("a new token");
     });

@@ -168,3 +168,54 @@ fn metadata_that_is_no_version_is_refused() {
         assert_eq!(answer.status(), Some(invalid("invalid client api version")));
     });
 }
+
+/// Who has the public key alone looks at tokens, and makes none.
+#[test]
+fn a_member_without_the_private_key_signs_no_token() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let key = rcgen::KeyPair::generate().expect("a key");
+    let path = directory.path().join("key.pem");
+    std::fs::write(&path, key.public_key_pem()).expect("a file");
+    let provider = format!(
+        "--auth-token=jwt,pub-key={},sign-method=ES256",
+        path.display()
+    );
+    fresh_with(cheap().arg(provider), async |_, client| {
+        client.user_add(user("root", "secret")).await.expect("new");
+        let role = api::AuthRoleAddRequest {
+            name: "root".into(),
+        };
+        client.role_add(role).await.expect("new");
+        let grant = api::AuthUserGrantRoleRequest {
+            user: "root".into(),
+            role: "root".into(),
+        };
+        client.user_grant_role(grant).await.expect("granted");
+        client.auth_enable(Default::default()).await.expect("on");
+        let login = api::AuthenticateRequest {
+            name: "root".into(),
+            password: "secret".into(),
+        };
+        let text = "auth: token signing attempted with verify-only key";
+        refused(
+            client.authenticate(login).await,
+            Status::new(code::UNKNOWN, text),
+        );
+    });
+}
+
+/// Streams learn that the server leaves, in words that send a client to another member.
+#[test]
+fn a_server_that_stops_says_so_on_its_watch_streams() {
+    fresh_with(Options::default(), async |server, client| {
+        let mut watching = client.watching().await;
+        watching.create(watch_key("k")).await;
+        if !server.kind().is_kvnode() {
+            return;
+        }
+        server.signal(rustix::process::Signal::TERM);
+        let end = watching.answers.next_or_end().await;
+        let stopped = status(code::UNAVAILABLE, "server stopped");
+        assert_eq!(end.expect_err("the stream ends"), stopped);
+    });
+}

@@ -9,6 +9,7 @@ use kvnode_api as api;
 use kvnode_tests::pool::run_within;
 use kvnode_tests::words::*;
 use kvnode_tests::{Client, Cluster, Options, Status, code};
+use rustix::process::Signal;
 
 const LIMIT: Duration = Duration::from_secs(180);
 
@@ -149,6 +150,28 @@ fn a_new_leader_gives_every_lease_its_full_time() {
         let client = cluster.client(new).await;
         // It only ever falls without a new leader.
         assert!(ttl(&client, lease).await > before);
+    });
+}
+
+#[test]
+fn leadership_is_not_handed_to_a_member_that_stands_still() {
+    three(async |cluster| {
+        let old = cluster.leader().await;
+        let still = cluster.others(old)[0];
+        let target_id = id(cluster, still).await;
+        cluster.member(still).signal(Signal::STOP);
+        let client = cluster.client(old).await;
+        let text = "etcdserver: request timed out, leader transfer took too long";
+        // It is told apart only once it was not heard of for a while. Until then the transfer begins, and comes to nothing.
+        cluster
+            .until("it is told", async || {
+                let request = api::MoveLeaderRequest { target_id };
+                let told = client.move_leader(request).await.err()?;
+                (told == Status::new(code::UNKNOWN, text)).then_some(())
+            })
+            .await;
+        cluster.member(still).signal(Signal::CONT);
+        client.write("k", "who leads still serves").await;
     });
 }
 

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use kvnode_tests::certs::{Authority, Files, Wish, flag, pair_flags};
+use kvnode_tests::certs::{Authority, Caller, Files, Wish, flag, pair_flags};
 use kvnode_tests::pool::run_within;
 use kvnode_tests::server::free_port;
 use kvnode_tests::words::*;
@@ -169,6 +169,88 @@ fn a_founder_that_no_record_leads_to_is_refused_with_what_the_records_say() {
         assert_eq!(code, Some(2), "{}", failure.output);
         assert!(failure.output.contains(why), "{}", failure.output);
     }
+}
+
+/// The registry's cluster asks for certificates, and for a log-in.
+#[test]
+fn founders_find_each_other_in_a_registry_that_talks_in_tls() {
+    let files = Files::default();
+    let authority = Authority::new("registry");
+    files.write("ca.pem", &authority.pem);
+    let server = files.pair("server", &authority.issue(&Wish::local("server")));
+    // Of no common name: with one, who logs in would have two names.
+    let shown = authority.issue(&Wish::local(""));
+    let founder = files.pair("founder", &shown);
+    let options = Options::default()
+        .tls_clients()
+        .args(pair_flags("", &server))
+        .arg("--client-cert-auth")
+        .arg(flag("trusted-ca-file", &files.path("ca.pem")));
+    let registry = Server::start(options);
+    let caller = Caller::new(&authority.pem, Some(&shown));
+    for (path, body) in [
+        // /_etcd/registry/token/_config/size = 2
+        (
+            "kv/put",
+            r#"{"key": "L19ldGNkL3JlZ2lzdHJ5L3Rva2VuL19jb25maWcvc2l6ZQ==", "value": "Mg=="}"#,
+        ),
+        ("auth/user/add", r#"{"name": "root", "password": "secret"}"#),
+        ("auth/role/add", r#"{"name": "root"}"#),
+        ("auth/user/grant", r#"{"user": "root", "role": "root"}"#),
+        ("auth/enable", "{}"),
+    ] {
+        let answer = caller.post(registry.address(), &format!("/v3/{path}"), body);
+        let answer = answer.expect("an answer");
+        assert!(answer.contains(" 200 "), "{path}: {answer}");
+    }
+    let discovery = Options::default()
+        .arg("--discovery-token=token")
+        .arg("--discovery-insecure-transport=false")
+        .arg(format!("--discovery-endpoints={}", registry.url()))
+        .arg(flag("discovery-cacert", &files.path("ca.pem")))
+        .args(pair_flags("discovery-", &founder).map(|flag| flag.replace("-file=", "=")))
+        .arg("--discovery-user=root")
+        .arg("--discovery-password=secret");
+    let cluster = found(&[free_port(), free_port()], &discovery);
+    run_within(LIMIT, async { is_one(&cluster).await });
+}
+
+#[test]
+fn a_registry_whose_certificate_nobody_vouches_for_is_not_asked() {
+    let files = Files::default();
+    let (own, other) = (Authority::new("registry"), Authority::new("other"));
+    files.write("other.pem", &other.pem);
+    let server = files.pair("server", &own.issue(&Wish::local("server")));
+    let registry = Server::start(
+        Options::default()
+            .tls_clients()
+            .args(pair_flags("", &server)),
+    );
+    let caller = Caller::new(&own.pem, None);
+    let size = r#"{"key": "L19ldGNkL3JlZ2lzdHJ5L3Rva2VuL19jb25maWcvc2l6ZQ==", "value": "MQ=="}"#;
+    caller
+        .post(registry.address(), "/v3/kv/put", size)
+        .expect("put");
+    let port = free_port();
+    let founder = Options::default()
+        .member("m0", port, "")
+        .arg("--discovery-token=token")
+        .arg("--discovery-insecure-transport=false")
+        .arg(format!("--discovery-endpoints={}", registry.url()));
+    let suspicious = founder
+        .clone()
+        .arg(flag("discovery-cacert", &files.path("other.pem")));
+    let mut waiting = Server::begin(suspicious);
+    run_within(LIMIT, async {
+        while !waiting.output().contains("UnknownIssuer") {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    });
+    waiting.kill();
+    // Who does not look is not disturbed.
+    let trusting = founder.arg("--discovery-insecure-skip-tls-verify");
+    let cluster = Cluster::of(vec![Server::begin(trusting)]);
+    run_within(LIMIT, async { is_one(&cluster).await });
 }
 
 #[test]

@@ -12,6 +12,7 @@ mod exclusive;
 mod full_disk;
 mod kill;
 mod left_behind;
+mod limits;
 mod locks;
 mod membership;
 mod monitoring;

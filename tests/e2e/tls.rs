@@ -335,6 +335,11 @@ fn a_handshake_that_does_not_get_on_is_cut_and_keeps_nobody_waiting() {
         &server,
         "it was too slow: the TLS handshake was not done within 10s",
     );
+    let caller = Caller::new(&authority.pem, None);
+    let metrics = caller.get(server.address(), "/metrics").unwrap();
+    let name = "kvnode_rejected_total{limit=\"slow_handshake\"} ";
+    let line = metrics.lines().find_map(|line| line.strip_prefix(name));
+    assert_eq!(line, Some("300"));
     let_in(&Caller::new(&authority.pem, None), &server);
 }
 

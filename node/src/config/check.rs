@@ -3,12 +3,12 @@
 //! Errors are all exit code 2: the operator wrote something that cannot be meant.
 
 use super::flags::{self, GATES};
-use super::merge::{Notice, Settings, Source, invalid, named, unsupported};
+use super::merge::{Notice, Settings, Source, invalid, named};
 use super::urls::{Address, Url};
 use super::{
     AdminSocket, AuthToken, AutoCompaction, ClusterState, Config, ConfigError, Discovery,
-    ForceNewCluster, Gateway, Keepalive, Limits, RegistryDiscovery, Scheme, SrvDiscovery, ids,
-    suggest, values,
+    DiscoveryTls, ForceNewCluster, Gateway, Keepalive, Limits, RegistryDiscovery, Scheme,
+    SrvDiscovery, ids, suggest, values,
 };
 use crate::admin;
 use crate::auth::jwt;
@@ -137,6 +137,7 @@ pub fn build(settings: &Settings, notices: &mut Vec<Notice>) -> Result<Config, C
         warning_apply_duration: read.threshold("warning-apply-duration")?,
         warning_unary_request_duration: read.threshold("warning-unary-request-duration")?,
         metrics_extensive: read.text("metrics") == "extensive",
+        metrics_key_prefixes: read.key_prefixes()?,
         slow_disk_warn: read.slow_disk_warn()?,
         cores: read.cores()?,
         name,
@@ -421,22 +422,28 @@ impl<'a> Read<'a> {
     }
 
     fn registry(&self, token: &str, endpoints: &[&str]) -> Result<Discovery, ConfigError> {
-        if !self.bool("discovery-insecure-transport")? {
-            return Err(unsupported(
-                "discovery-insecure-transport=false",
-                self.source("discovery-insecure-transport"),
-                "the registry is asked over plain HTTP only",
-            ));
-        }
-        let plain = |text: &&str| {
+        let tls = self.discovery_tls()?;
+        let (scheme, prefix, expected) = match &tls {
+            None => (
+                Scheme::Http,
+                "http",
+                "expected http://host:port; for https:// set --discovery-insecure-transport=false",
+            ),
+            Some(_) => (
+                Scheme::Https,
+                "https",
+                "expected https://host:port, as --discovery-insecure-transport=false asks for",
+            ),
+        };
+        let endpoint = |text: &&str| {
             // etcd takes endpoints without a scheme.
             let url = match text.contains("://") {
                 true => Url::parse(text),
-                false => Url::parse(&format!("http://{text}")),
+                false => Url::parse(&format!("{prefix}://{text}")),
             };
             match url {
-                Ok(url) if url.scheme == Scheme::Http => Ok(url),
-                Ok(_) => Err(self.invalid("discovery-endpoints", "expected http://host:port")),
+                Ok(url) if url.scheme == scheme => Ok(url),
+                Ok(_) => Err(self.invalid("discovery-endpoints", expected)),
                 Err(why) => Err(self.invalid("discovery-endpoints", &why)),
             }
         };
@@ -448,10 +455,74 @@ impl<'a> Read<'a> {
         };
         Ok(Discovery::Registry(RegistryDiscovery {
             token: token.to_owned(),
-            endpoints: endpoints.iter().map(plain).collect::<Result<_, _>>()?,
+            endpoints: endpoints.iter().map(endpoint).collect::<Result<_, _>>()?,
+            tls,
             user: (!user.is_empty()).then(|| (user.to_owned(), password.to_owned())),
             dial_timeout: self.duration("discovery-dial-timeout")?,
             request_timeout: self.duration("discovery-request-timeout")?,
+        }))
+    }
+
+    fn key_prefixes(&self) -> Result<Vec<String>, ConfigError> {
+        const FLAG: &str = "metrics-key-prefixes";
+        const COUNT_MAX: usize = 32;
+        let mut prefixes: Vec<String> = Vec::new();
+        for prefix in values::split_list(self.text(FLAG)) {
+            if prefixes.iter().any(|known| known == prefix) {
+                return Err(self.invalid(FLAG, "names a prefix twice"));
+            }
+            prefixes.push(prefix.to_owned());
+        }
+        if prefixes.len() > COUNT_MAX {
+            return Err(self.invalid(FLAG, "expected at most 32 prefixes"));
+        }
+        Ok(prefixes)
+    }
+
+    /// None: the registry is asked in the clear.
+    fn discovery_tls(&self) -> Result<Option<DiscoveryTls>, ConfigError> {
+        const SKIP: &str = "discovery-insecure-skip-tls-verify";
+        let skip = self.bool(SKIP)?;
+        if self.bool("discovery-insecure-transport")? {
+            let files = ["discovery-cert", "discovery-key", "discovery-cacert"];
+            let mut unused = files.into_iter().filter(|name| !self.text(name).is_empty());
+            return match unused.next().or(skip.then_some(SKIP)) {
+                None => Ok(None),
+                Some(name) => Err(ConfigError::usage(format!(
+                    "{} is set, but the registry would be asked without TLS",
+                    named(name, self.source(name))
+                ))
+                .hint("add --discovery-insecure-transport=false, or remove it")),
+            };
+        }
+        let pair = match (self.path("discovery-cert"), self.path("discovery-key")) {
+            (None, None) => None,
+            (Some(cert), Some(key)) => Some((cert, key)),
+            (cert, _) => {
+                let (given, missing) = match cert {
+                    Some(_) => ("discovery-cert", "discovery-key"),
+                    None => ("discovery-key", "discovery-cert"),
+                };
+                return Err(ConfigError::usage(format!(
+                    "{} is set without --{missing}",
+                    named(given, self.source(given))
+                ))
+                .hint("set both, or neither"));
+            }
+        };
+        let ca = self.path("discovery-cacert");
+        if skip && ca.is_some() {
+            return Err(ConfigError::usage(format!(
+                "{} and {} are both set: the one says whom to trust, the other to trust anybody",
+                named("discovery-cacert", self.source("discovery-cacert")),
+                named(SKIP, self.source(SKIP))
+            ))
+            .hint("remove one of them"));
+        }
+        Ok(Some(DiscoveryTls {
+            pair,
+            ca,
+            verify: !skip,
         }))
     }
 

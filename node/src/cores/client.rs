@@ -37,8 +37,6 @@ use kvnode_store::recent::RecentChanges;
 
 /// Requests of one core that may wait for an answer of one kind at a time; beyond it: "too many requests".
 const WAITING_MAX: usize = 65_536;
-/// Committed entries that may wait for apply before new proposals are refused; etcd's number.
-const APPLY_LAG_MAX: u64 = 5000;
 /// How often overdue requests are looked for.
 const SWEEP: Duration = Duration::from_millis(250);
 /// How often an executor looks how late it is.
@@ -400,6 +398,11 @@ impl ClientCore {
         self.shared.header(revision)
     }
 
+    /// Which of the executors for clients this is, from 0.
+    pub fn number(&self) -> usize {
+        self.number
+    }
+
     /// The store's revision as this core's requests see it.
     pub fn revision(&self) -> i64 {
         self.revision.get()
@@ -499,8 +502,7 @@ impl ClientCore {
         if vitals.stopping.load(Ordering::Relaxed) {
             return Err(Status::server_stopped());
         }
-        let committed = vitals.committed.load(Ordering::Relaxed);
-        if committed.saturating_sub(vitals.applied.load(Ordering::Relaxed)) > APPLY_LAG_MAX {
+        if vitals.is_apply_behind() {
             self.refused(Limit::ApplyBacklog);
             return Err(Status::too_many_requests());
         }
@@ -679,8 +681,7 @@ impl ClientCore {
     pub async fn lease(&self, lease: i64, renew: bool) -> Result<LeaseAnswer, Status> {
         let patience_ms = u64::try_from(self.shared.config.election_timeout.as_millis());
         let deadline_ms = self.shared.now_ms() + patience_ms.unwrap_or(u64::MAX / 4).max(1000);
-        let pending =
-            Slots::open(&self.leases, deadline_ms).ok_or_else(Status::too_many_requests)?;
+        let pending = Slots::open(&self.leases, deadline_ms).ok_or_else(|| self.waiting_full())?;
         let ask = LeaseAsk {
             renew,
             lease,

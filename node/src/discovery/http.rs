@@ -1,4 +1,4 @@
-//! One HTTP/1.0 POST with a JSON body, blocking: as much of a client as discovery needs.
+//! One HTTP/1.0 POST with a JSON body, blocking, encrypted or not: as much of a client as discovery needs.
 
 use std::io::{self, Read as _, Write as _};
 use std::net::{TcpStream, ToSocketAddrs as _};
@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::config::{Address, Url};
+use crate::tls::{Calling, Link};
 
 const ANSWER_BYTES_MAX: u64 = 4 << 20;
 
@@ -17,7 +18,7 @@ pub struct Patience {
     pub request: Duration,
 }
 
-/// Posts `body` and reads the JSON answer.
+/// Posts `body` and reads the JSON answer; encrypted with `tls`.
 ///
 /// # Errors
 /// One line: the connection's trouble, or the status and message that came.
@@ -26,6 +27,7 @@ pub fn post(
     path: &str,
     token: Option<&str>,
     body: &Value,
+    tls: Option<&Calling>,
     patience: Patience,
 ) -> Result<Value, String> {
     let told = |error: io::Error| format!("{url}: {error}");
@@ -39,13 +41,17 @@ pub fn post(
             break;
         }
     }
-    let mut stream = stream.map_err(told)?;
+    let stream = stream.map_err(told)?;
     stream
         .set_read_timeout(Some(patience.request))
         .map_err(told)?;
     stream
         .set_write_timeout(Some(patience.request))
         .map_err(told)?;
+    let mut stream = match tls {
+        None => Link::Plain(stream),
+        Some(tls) => Link::call(stream, tls, host).map_err(told)?,
+    };
     let body = body.to_string();
     let token = token.map_or_else(String::new, |token| format!("Authorization: {token}\r\n"));
     let request = format!(
@@ -53,6 +59,7 @@ pub fn post(
         body.len()
     );
     stream.write_all(request.as_bytes()).map_err(told)?;
+    stream.flush().map_err(told)?;
     let mut answer = Vec::new();
     stream
         .take(ANSWER_BYTES_MAX)

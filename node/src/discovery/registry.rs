@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use super::base64;
 use super::http::{Patience, post};
 use crate::config::{Config, RegistryDiscovery};
+use crate::tls::Calling;
 
 type Failure = (String, String);
 
@@ -30,8 +31,13 @@ pub fn founders(
     settings: &RegistryDiscovery,
     tell: impl Fn(&str),
 ) -> Result<String, Failure> {
+    let tls = settings.tls.as_ref().map(|tls| {
+        let read = crate::tls::registry(&config.security.offer, tls);
+        read.map_err(|error| (error.what, error.hint))
+    });
     let registry = Registry {
         settings,
+        tls: tls.transpose()?,
         prefix: format!("/_etcd/registry/{}", settings.token),
     };
     let size = registry.patiently(&tell, |token| registry.size(token))??;
@@ -77,6 +83,7 @@ pub fn founders(
 
 struct Registry<'a> {
     settings: &'a RegistryDiscovery,
+    tls: Option<Calling>,
     prefix: String,
 }
 
@@ -125,7 +132,7 @@ impl Registry<'_> {
         };
         let mut last = "no endpoint".to_owned();
         for endpoint in &self.settings.endpoints {
-            match post(endpoint, path, token, body, patience) {
+            match post(endpoint, path, token, body, self.tls.as_ref(), patience) {
                 Ok(answer) => return Ok(answer),
                 Err(error) => last = error,
             }

@@ -34,6 +34,7 @@ use crate::cores::client::ClientCore;
 use crate::grpc::NodeService;
 use crate::health;
 use crate::http::{self as port, Call, HttpRequest, HttpResponse, ResponseBody};
+use crate::metrics::Limit;
 
 /// Bytes of request texts that have arrived in part, over all connections of an executor. Beyond it: "too many requests".
 const ARRIVING_BYTES_MAX: usize = 64 << 20;
@@ -230,6 +231,7 @@ impl Arriving {
         let all = &self.service.gateway().arriving_bytes;
         let now = all.get() - self.held + bytes;
         if bytes > self.held && now > ARRIVING_BYTES_MAX {
+            self.service.core().refused(Limit::JsonBytes);
             return Err(Status::too_many_requests());
         }
         all.set(now);

@@ -27,6 +27,7 @@ use crate::http::{
     Call, HttpBody, HttpRequest, HttpResponse, Messages, RequestStream, ResponseBody, ResponseSink,
     Service, Slot,
 };
+use crate::metrics::Limit;
 use crate::rt;
 
 /// Longest text of one object of a stream, in bytes; all there are tell of a key range at the most.
@@ -302,6 +303,17 @@ impl Inbox {
     }
 }
 
+impl Texts {
+    /// A text that is no request.
+    fn refused(&self, error: &kvnode_api::json::Error) -> Status {
+        if matches!(error, kvnode_api::json::Error::TooLong { .. }) {
+            let core = self.arriving.service.core();
+            core.refused(Limit::JsonObject);
+        }
+        unreadable(error)
+    }
+}
+
 /// The messages in a text.
 struct Texts {
     pieces: Pieces,
@@ -319,7 +331,7 @@ impl Messages for Texts {
         self.starved.set(false);
         loop {
             let text = self.splitter.next_value();
-            if let Some(text) = text.map_err(|error| unreadable(&error))? {
+            if let Some(text) = text.map_err(|error| self.refused(&error))? {
                 self.owed = false;
                 return Poll::Ready(read(self.shape, &text, self.message_bytes_max).map(Some));
             }

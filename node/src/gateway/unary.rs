@@ -1,7 +1,6 @@
 //! One object in, one out.
 
 use std::rc::Rc;
-use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::StatusCode;
@@ -12,12 +11,11 @@ use super::{
     Arriving, INLINE_BYTES, as_answered, failed, message_bytes_max, read, text_bytes_max,
     unreadable, write,
 };
+use crate::cores::client::ClientCore;
 use crate::grpc::NodeService;
 use crate::http::{BodyError, Call, HttpBody, HttpRequest, HttpResponse, ResponseBody, Service};
+use crate::metrics::Limit;
 use crate::rt;
-
-/// Time for a request's text to arrive.
-const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
 pub async fn serve(
     service: Rc<NodeService>,
@@ -49,12 +47,17 @@ async fn answer(
 ) -> Result<Bytes, Status> {
     let core = Rc::clone(service.core());
     let mut arriving = Arriving::new(&service);
-    let text = text(body, text_bytes_max(&core), &mut arriving).await?;
+    let text = text(&core, body, &mut arriving).await?;
     let max = message_bytes_max(&core);
     let message = match text.len() <= INLINE_BYTES {
         true => first(route, &text, max),
         false => core.on_reader(move || first(route, &text, max)).await?,
-    }?;
+    };
+    let message = message.inspect_err(|status| {
+        if status.code == Code::ResourceExhausted {
+            core.refused(Limit::RequestBytes);
+        }
+    })?;
     drop(arriving);
     let frame = service.unary(call, message).await?;
     write(&core, route.response, frame, "", "").await
@@ -75,11 +78,17 @@ fn first(route: &Route, text: &Bytes, max: usize) -> Result<Bytes, Status> {
 }
 
 /// The whole body.
-async fn text(mut body: HttpBody, limit: usize, arriving: &mut Arriving) -> Result<Bytes, Status> {
+async fn text(
+    core: &ClientCore,
+    mut body: HttpBody,
+    arriving: &mut Arriving,
+) -> Result<Bytes, Status> {
+    let (limit, timeout) = (text_bytes_max(core), body.timeout());
     let reading = async {
         let mut whole = BytesMut::new();
         while let Some(piece) = body.piece().await.map_err(broken)? {
             if whole.len() + piece.len() > limit {
+                core.refused(Limit::RequestBytes);
                 return Err(unreadable(&kvnode_api::json::Error::TooLong { limit }));
             }
             arriving.hold(whole.len() + piece.len())?;
@@ -87,8 +96,11 @@ async fn text(mut body: HttpBody, limit: usize, arriving: &mut Arriving) -> Resu
         }
         Ok(whole.freeze())
     };
-    let result = rt::timeout(BODY_TIMEOUT, reading).await;
-    result.unwrap_or_else(|_| Err(broken(BodyError::TooSlow)))
+    let result = rt::timeout(timeout, reading).await;
+    result.unwrap_or_else(|_| {
+        core.refused(Limit::SlowBody);
+        Err(broken(BodyError::TooSlow))
+    })
 }
 
 fn broken(error: BodyError) -> Status {

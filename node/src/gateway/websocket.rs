@@ -21,8 +21,10 @@ use kvnode_api::json::{self, Route};
 use sha1::{Digest, Sha1};
 
 use super::stream::{Inbox, Lines, Pieces};
+use crate::cores::client::ClientCore;
 use crate::grpc::NodeService;
 use crate::http::{Call, HttpRequest, HttpResponse, ResponseBody, Socket};
+use crate::metrics::Limit;
 use crate::rt;
 use frame::{Decoder, Incoming, code};
 
@@ -76,8 +78,9 @@ impl Upgrade {
     ) -> HttpResponse {
         let takeover = Box::new(move |socket| {
             let inbox = Rc::new(Inbox::default());
+            let core = Rc::clone(service.core());
             let lines = Lines::start(service, route, call, Pieces::Inbox(Rc::clone(&inbox)));
-            Box::pin(session(socket, lines, inbox)) as _
+            Box::pin(session(core, socket, lines, inbox)) as _
         });
         let mut response = http::Response::new(ResponseBody::Upgrade(takeover));
         *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
@@ -117,7 +120,7 @@ fn token(protocols: &str) -> Option<HeaderValue> {
 }
 
 /// Serves one call to its end, or the connection's.
-async fn session(mut socket: Socket, lines: Lines, inbox: Rc<Inbox>) {
+async fn session(core: Rc<ClientCore>, mut socket: Socket, lines: Lines, inbox: Rc<Inbox>) {
     let mut lines = lines.stream(None);
     let mut decoder = Decoder::default();
     let mut unsent = BytesMut::new();
@@ -157,7 +160,7 @@ async fn session(mut socket: Socket, lines: Lines, inbox: Rc<Inbox>) {
                     Poll::Ready(Ok(bytes)) if !bytes.is_empty() => {
                         idle = false;
                         decoder.push(&bytes);
-                        closing = take(&mut decoder, &inbox, &mut unsent);
+                        closing = take(&core, &mut decoder, &inbox, &mut unsent);
                     }
                     Poll::Ready(_) => return Poll::Ready(()),
                 }
@@ -178,7 +181,7 @@ async fn session(mut socket: Socket, lines: Lines, inbox: Rc<Inbox>) {
 }
 
 /// Hands over what has come; whether that was the end.
-fn take(decoder: &mut Decoder, inbox: &Inbox, unsent: &mut BytesMut) -> bool {
+fn take(core: &ClientCore, decoder: &mut Decoder, inbox: &Inbox, unsent: &mut BytesMut) -> bool {
     loop {
         match decoder.next() {
             Ok(None) => return false,
@@ -190,6 +193,9 @@ fn take(decoder: &mut Decoder, inbox: &Inbox, unsent: &mut BytesMut) -> bool {
                 return true;
             }
             Err(code) => {
+                if code == code::TOO_BIG {
+                    core.refused(Limit::JsonObject);
+                }
                 frame::close(code, unsent);
                 return true;
             }

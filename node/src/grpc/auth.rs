@@ -23,6 +23,7 @@ use crate::auth::{Asker, Provider, Told, passwords, token_of, tokens};
 use crate::cores::View;
 use crate::cores::client::ClientCore;
 use crate::http::{Call, Reply};
+use crate::metrics::Limit;
 
 /// A log-in is tried again so often when users or roles change while it goes on.
 const TRIES_MAX: usize = 4;
@@ -203,6 +204,7 @@ async fn authenticate(core: &Rc<ClientCore>, message: Bytes) -> Reply {
             .borrow()
             .may_try(&request.name, now_ms)
         {
+            core.refused(Limit::Logins);
             return Err(Status::too_many_requests());
         }
         let cost = core.shared.config.bcrypt_cost;

@@ -4,8 +4,7 @@
 //! A queue is the keys under `name/`, in the order of their create revisions; a candidate's key ends with its lease in hex.
 //! Who has the oldest key has the lock or leads. Waiting is a watcher on the next older key and costs nothing else.
 
-use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::cell::RefCell;
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
@@ -36,61 +35,14 @@ use crate::rt;
 use crate::watches::{Next, Watches};
 
 /// Calls that may wait at a time: of one connection,
-const WAITING_PER_CONNECTION_MAX: usize = 1024;
+pub const WAITING_PER_CONNECTION_MAX: usize = 1024;
 /// and of one executor. Beyond either: "too many requests", before a key is written.
-const WAITING_MAX: usize = 32_768;
+pub const WAITING_MAX: usize = 32_768;
 /// Seconds of the lease the server grants to a caller without one; nobody renews it.
 const TTL_SECONDS: i64 = 60;
 /// How often the key of a caller who left is tried to be deleted, and the pause between; its lease ends it otherwise.
 const LEAVE_TRIES: usize = 5;
 const LEAVE_PAUSE: Duration = Duration::from_millis(500);
-
-/// The calls of one executor that wait for their turn.
-#[derive(Default)]
-pub struct Waiting {
-    count: Cell<usize>,
-    /// By connection; no entry for none.
-    connections: RefCell<HashMap<u64, usize>>,
-}
-
-/// A call's place among them.
-pub struct Counted {
-    waiting: Rc<Waiting>,
-    connection: u64,
-}
-
-impl Waiting {
-    /// Counts a call on the connection of this number.
-    ///
-    /// # Errors
-    /// "too many requests" at either bound.
-    pub fn enter(self: &Rc<Self>, connection: u64) -> Result<Counted, Status> {
-        let mut connections = self.connections.borrow_mut();
-        let own = connections.get(&connection).copied().unwrap_or(0);
-        if own >= WAITING_PER_CONNECTION_MAX || self.count.get() >= WAITING_MAX {
-            return Err(Status::too_many_requests());
-        }
-        connections.insert(connection, own + 1);
-        self.count.set(self.count.get() + 1);
-        Ok(Counted {
-            waiting: Rc::clone(self),
-            connection,
-        })
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.waiting.count.set(self.waiting.count.get() - 1);
-        let mut connections = self.waiting.connections.borrow_mut();
-        if let Some(count) = connections.get_mut(&self.connection) {
-            *count -= 1;
-            if *count == 0 {
-                connections.remove(&self.connection);
-            }
-        }
-    }
-}
 
 /// These services pass on every error under code UNKNOWN; only what sends a client to another member keeps its own.
 pub fn disguise(status: Status) -> Status {
@@ -241,7 +193,11 @@ impl Caller<'_> {
         }
         // As in etcd: a wish for a leader is looked at once for a call with one answer, and all the time for a stream.
         let is_stream = self.call.method.kind() != CallKind::Unary;
-        let stream = Watches::open_own(self.core, is_stream && super::requires_leader(self.call));
+        let stream = Watches::open_own(
+            self.core,
+            self.call.peer.serial,
+            is_stream && super::requires_leader(self.call),
+        );
         stream.create(&WatchCreateRequest {
             key,
             range_end,
@@ -493,28 +449,6 @@ mod tests {
         assert_eq!(candidate_key(b"/", i64::MIN), "/-8000000000000000");
         assert_eq!(prefix_of(b"a"), b"a/");
         assert_eq!(prefix_end(b"a/"), "a0");
-    }
-
-    #[test]
-    fn waiting_calls_are_bounded_per_connection_and_in_all() {
-        let waiting = Rc::new(Waiting::default());
-        let full =
-            |connection| waiting.enter(connection).err() == Some(Status::too_many_requests());
-        let mut all = Vec::new();
-        for connection in 0..32 {
-            assert!(!full(connection));
-            for _ in 0..WAITING_PER_CONNECTION_MAX {
-                all.push(waiting.enter(connection).unwrap());
-            }
-            assert!(full(connection));
-        }
-        assert_eq!(all.len(), WAITING_MAX);
-        assert!(full(99), "another connection has no place either");
-        all.pop();
-        assert!(!full(99));
-        all.clear();
-        assert_eq!(waiting.count.get(), 0);
-        assert!(waiting.connections.borrow().is_empty());
     }
 
     #[test]

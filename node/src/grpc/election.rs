@@ -13,13 +13,14 @@ use kvnode_api::{
     watch_create_request::FilterType,
 };
 
-use super::caller::{Caller, Waiting, created_at, disguise, oldest, op, prefix_end, prefix_of};
+use super::caller::{Caller, created_at, disguise, oldest, op, prefix_end, prefix_of};
+use super::places::Places;
 use crate::http::{Reply, RequestStream, ResponseSink};
 
 /// Waits until the caller leads. If it leaves or anything fails, its key goes.
-pub async fn campaign(caller: &Caller<'_>, waiting: &Rc<Waiting>, message: Bytes) -> Reply {
+pub async fn campaign(caller: &Caller<'_>, waiting: &Rc<Places>, message: Bytes) -> Reply {
     let request: CampaignRequest = frame::decode(message)?;
-    let _counted = waiting.enter(caller.call.peer.serial)?;
+    let _counted = waiting.enter(caller.core, caller.call)?;
     let lease = caller.lease(request.lease).await?;
     let prefix = prefix_of(&request.name);
     let joined = caller.join(&prefix, lease, request.value.clone()).await?;

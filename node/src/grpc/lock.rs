@@ -8,13 +8,14 @@ use kvnode_api::{
     LockRequest, LockResponse, RangeRequest, ResponseHeader, UnlockRequest, UnlockResponse, frame,
 };
 
-use super::caller::{Caller, Place, Waiting, prefix_of};
+use super::caller::{Caller, Place, prefix_of};
+use super::places::Places;
 use crate::http::Reply;
 
 /// Waits until every older key of the queue is gone. If the caller leaves or anything fails, so does its key.
-pub async fn lock(caller: &Caller<'_>, waiting: &Rc<Waiting>, message: Bytes) -> Reply {
+pub async fn lock(caller: &Caller<'_>, waiting: &Rc<Places>, message: Bytes) -> Reply {
     let request: LockRequest = frame::decode(message)?;
-    let _counted = waiting.enter(caller.call.peer.serial)?;
+    let _counted = waiting.enter(caller.core, caller.call)?;
     let lease = caller.lease(request.lease).await?;
     let prefix = prefix_of(&request.name);
     let joined = caller.join(&prefix, lease, Bytes::new()).await?;

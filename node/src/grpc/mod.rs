@@ -10,6 +10,7 @@ mod learner;
 mod lease;
 mod lock;
 mod maintenance;
+mod places;
 mod slow;
 pub mod snapshot;
 mod watch;
@@ -24,7 +25,8 @@ use http::StatusCode;
 use kvnode_api::service::Method;
 use kvnode_api::status::{Code, Status};
 
-use caller::{Caller, Waiting, disguise};
+use caller::{Caller, WAITING_MAX, WAITING_PER_CONNECTION_MAX, disguise};
+use places::{Places, Streams};
 
 use crate::auth::Asker;
 use crate::cores::client::ClientCore;
@@ -42,7 +44,8 @@ pub struct NodeService {
     core: Rc<ClientCore>,
     persisters: PersisterSlot,
     /// Callers of Lock and Election that wait.
-    waiting: Rc<Waiting>,
+    waiting: Rc<Places>,
+    streams: Streams,
     gateway: Gateway,
     slow: SlowLog,
 }
@@ -55,7 +58,8 @@ impl NodeService {
         Rc::new(NodeService {
             core,
             persisters,
-            waiting: Rc::default(),
+            waiting: Places::new(Limit::LockWaits, WAITING_PER_CONNECTION_MAX, WAITING_MAX),
+            streams: Streams::default(),
             gateway: Gateway::default(),
             slow: SlowLog::default(),
         })
@@ -204,6 +208,7 @@ impl NodeService {
     ) -> Result<(), Status> {
         self.gate(call, &Bytes::new())?;
         let core = &self.core;
+        let _place = self.streams.enter(core, call)?;
         match call.method {
             // Each watcher, each renewal is checked by itself: a bad token refuses it, not the stream.
             Method::Watch => return watch::serve(core, call, requests, responses).await,
@@ -380,6 +385,10 @@ impl Service for NodeService {
             TurnedAway::Protocol => Limit::Protocol,
             TurnedAway::MessageBytes => Limit::RequestBytes,
             TurnedAway::PartialBytes => Limit::PartialBytes,
+            TurnedAway::OpenCalls => Limit::OpenCalls,
+            TurnedAway::HeaderList => Limit::HeaderList,
+            TurnedAway::SlowBody => Limit::SlowBody,
+            TurnedAway::SlowHandshake => Limit::SlowHandshake,
         };
         self.core.shared.metrics.limits.refused(limit);
     }

@@ -31,7 +31,7 @@ pub async fn serve(
     if responses.headers().is_err() {
         return Ok(());
     }
-    let stream = Watches::open(core, requires_leader(call));
+    let stream = Watches::open(core, call.peer.serial, requires_leader(call));
     let mut half_closed = false;
     loop {
         // What waits to be sent comes first: a client that does not read is not read from either.

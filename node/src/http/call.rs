@@ -15,10 +15,11 @@ use http::StatusCode;
 use kvnode_api::service::{Kind, lookup};
 use kvnode_api::status::{Code, Status};
 
+use super::HEADER_LIST_BYTES_MAX;
 use super::face::{Call, Glance, HttpBody, HttpRequest, Reply, Service, TurnedAway};
 use super::headers;
 use super::http1::{BrokenOff, ResponseBody};
-use super::link::{Deadline, Gone, Link, Ticket};
+use super::link::{Deadline, Gone, Held, Link, Ticket};
 use super::sink::{Outlet, ResponseSink};
 use super::source::RequestStream;
 use super::together::{self, Waiting};
@@ -28,17 +29,26 @@ pub(super) enum Work<B> {
     Unary {
         call: Call,
         source: RequestStream,
-        message: Option<Bytes>,
+        message: Bytes,
         respond: SendResponse<Bytes>,
+    },
+    /// A unary call whose message is not there yet.
+    Arriving {
+        call: Call,
+        source: RequestStream,
+        respond: SendResponse<Bytes>,
+        held: Held,
     },
     Stream {
         call: Call,
         source: RequestStream,
         respond: SendResponse<Bytes>,
+        held: Held,
     },
     Http {
         request: HttpRequest,
         respond: SendResponse<Bytes>,
+        held: Held,
     },
     /// An answer that is there already. It is sent once all requests are accepted: the engine
     /// writes whatever it has whenever it is asked for the next request.
@@ -62,6 +72,13 @@ pub(super) fn begin<S: Service>(
     mut respond: SendResponse<Bytes>,
 ) -> Option<Work<S::Begun>> {
     let (head, body) = request.into_parts();
+    let head_bytes = headers::list_bytes(&head.headers, head.uri.path());
+    if head_bytes > HEADER_LIST_BYTES_MAX {
+        link.turned_away(TurnedAway::HeaderList);
+        let http = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+        refuse(&mut respond, link, http, &headers::too_long());
+        return None;
+    }
     let found = lookup(head.uri.path());
     if !headers::is_grpc(&head.headers) {
         if head.method == http::Method::POST && found.is_ok() {
@@ -86,10 +103,23 @@ pub(super) fn begin<S: Service>(
             method: head.method,
             uri: head.uri,
             headers: head.headers,
-            body: HttpBody::http2(body),
+            body: HttpBody::http2(body, link.options.body_timeout),
             peer: Rc::clone(&link.peer),
         };
-        return Some(Work::Http { request, respond });
+        let Some(held) = link.hold_head(head_bytes) else {
+            refuse(
+                &mut respond,
+                link,
+                StatusCode::TOO_MANY_REQUESTS,
+                &Status::too_many_requests(),
+            );
+            return None;
+        };
+        return Some(Work::Http {
+            request,
+            respond,
+            held,
+        });
     }
     if head.method != http::Method::POST {
         let status = Status::new(
@@ -120,26 +150,36 @@ pub(super) fn begin<S: Service>(
         }
     };
     let mut source = RequestStream::new(body, Rc::clone(link));
+    let hold = |respond: &mut SendResponse<Bytes>| {
+        let held = link.hold_head(head_bytes);
+        if held.is_none() {
+            refuse(respond, link, StatusCode::OK, &Status::too_many_requests());
+        }
+        held
+    };
     if call.method.kind() != Kind::Unary {
+        let held = hold(&mut respond)?;
         return Some(Work::Stream {
             call,
             source,
             respond,
+            held,
         });
     }
+    source.want_one();
     let message = match source.only_now() {
         Some(Ok(message)) => message,
         Some(Err(status)) => {
-            note_refusal(&**service, &status);
             refuse(&mut respond, link, StatusCode::OK, &status);
             return None;
         }
         None => {
-            return Some(Work::Unary {
+            let held = hold(&mut respond)?;
+            return Some(Work::Arriving {
                 call,
                 source,
-                message: None,
                 respond,
+                held,
             });
         }
     };
@@ -155,7 +195,7 @@ pub(super) fn begin<S: Service>(
         Glance::Long => Some(Work::Unary {
             call,
             source,
-            message: Some(message),
+            message,
             respond,
         }),
     }
@@ -174,23 +214,20 @@ pub(super) fn run<S: Service>(
         Work::Unary {
             call,
             source,
-            message: Some(message),
+            message,
             respond,
         } => Either::Left(unary(service, link, call, source, message, respond)),
-        Work::Unary {
+        Work::Arriving {
             call,
             mut source,
-            message: None,
             mut respond,
+            held,
         } => Either::Right(Box::pin(async move {
             let mut deadline = Deadline::new(&link, call.deadline);
             let reply = {
                 let mut handler = pin!(async {
-                    let message = source.only().await;
-                    if let Err(status) = &message {
-                        note_refusal(&*service, status);
-                    }
-                    service.clone().unary(call, message?).await
+                    let message = source.only().await?;
+                    service.clone().unary(call, message).await
                 });
                 poll_fn(|cx| poll_reply(handler.as_mut(), &mut respond, &mut deadline, cx)).await
             };
@@ -200,16 +237,24 @@ pub(super) fn run<S: Service>(
             {
                 rest.finish(&link).await;
             }
+            drop(held);
         })),
         Work::Stream {
             call,
             source,
             respond,
+            held,
         } => Either::Right(Box::pin(async move {
             stream(service, &link, call, source, respond).await;
+            drop(held);
         })),
-        Work::Http { request, respond } => Either::Right(Box::pin(async move {
+        Work::Http {
+            request,
+            respond,
+            held,
+        } => Either::Right(Box::pin(async move {
             plain_http(service, &link, request, respond).await;
+            drop(held);
         })),
         Work::Answer { reply, mut respond } => Either::Right(Box::pin(async move {
             if let Some(rest) = answer(&mut respond, &link, reply) {
@@ -219,15 +264,6 @@ pub(super) fn run<S: Service>(
         Work::Wait(waiting) => Either::Right(Box::pin(together::run(service, link, vec![waiting]))),
         Work::Together(waiting) => Either::Right(Box::pin(together::run(service, link, waiting))),
         Work::Rest(rest) => Either::Right(Box::pin(async move { rest.finish(&link).await })),
-    }
-}
-
-/// A message that was too long, or one for which there was no room.
-fn note_refusal<S: Service>(service: &S, status: &Status) {
-    if *status == Status::too_many_requests() {
-        service.turned_away(TurnedAway::PartialBytes);
-    } else if status.code == Code::ResourceExhausted {
-        service.turned_away(TurnedAway::MessageBytes);
     }
 }
 

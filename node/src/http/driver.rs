@@ -7,7 +7,7 @@
 //!
 //! Bounds: requests accepted per turn, bytes read per turn (see `io.rs`), rounds per turn; unsent
 //! bytes (see `link.rs`), above which no further request is accepted and the peer's open requests
-//! stay with the engine, at most `max_concurrent_streams`.
+//! stay with the engine, at most `max_concurrent_streams` and what fits the bytes still read then.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -48,6 +48,13 @@ const SMALL_FRAMES_BYTES_MAX: usize = 16 << 20;
 /// Resets by the peer of calls not yet accepted, and resets of our own making, before the
 /// connection is taken for an attack.
 const RESETS_MAX: usize = 256;
+
+/// Longest header list that reaches us to be refused.
+const ENGINE_HEADER_LIST_BYTES_MAX: u32 = 2 * HEADER_LIST_BYTES_MAX as u32;
+
+/// Bytes that a peer may still send while the bound on its unsent answers is reached. All requests
+/// in them stay with the engine, which has no bound of its own on how many those are.
+const FULL_READ_BYTES_MAX: usize = 256 << 10;
 
 /// Least distance between two looks at the deadlines.
 const DEADLINE_STEP: Duration = Duration::from_millis(2);
@@ -100,7 +107,7 @@ fn builder(options: &Options) -> Builder {
         .max_concurrent_streams(options.max_concurrent_streams)
         .initial_window_size(options.stream_window_bytes)
         .initial_connection_window_size(options.connection_window_bytes)
-        .max_header_list_size(HEADER_LIST_BYTES_MAX)
+        .max_header_list_size(ENGINE_HEADER_LIST_BYTES_MAX)
         .max_send_buffer_size(CALL_SEND_BYTES_MAX)
         .data_frame_budget(SMALL_FRAMES_BYTES_MAX)
         .max_pending_accept_reset_streams(RESETS_MAX)
@@ -218,12 +225,14 @@ where
     fn accept(&mut self, cx: &mut Context<'_>) -> Accepted {
         for _ in 0..ACCEPT_MAX {
             if self.link.is_full() {
-                // Writes and reads go on; new requests stay with the engine.
+                // Writes go on, and so do reads, for a while; new requests stay with the engine.
+                self.wire.bound_reads(FULL_READ_BYTES_MAX);
                 if self.connection.poll_closed(cx).is_ready() {
                     return Accepted::End(End::Over);
                 }
                 if self.written(cx) {
                     self.link.flushed();
+                    self.wire.free_reads();
                 } else {
                     return Accepted::All;
                 }

@@ -108,6 +108,14 @@ pub enum TurnedAway {
     MessageBytes,
     /// More requests in part than [`super::Options::partial_bytes_max`].
     PartialBytes,
+    /// More open calls than [`super::Options::open_calls_bytes_max`] holds.
+    OpenCalls,
+    /// Longer headers than [`super::HEADER_LIST_BYTES_MAX`].
+    HeaderList,
+    /// A message that had not arrived within [`super::Options::body_timeout`].
+    SlowBody,
+    /// A TLS handshake that was not done in time.
+    SlowHandshake,
 }
 
 /// One gRPC call, without its messages.

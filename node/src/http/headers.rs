@@ -6,6 +6,8 @@ use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use http::{Response, StatusCode};
 use kvnode_api::status::{Code, Status};
 
+use super::HEADER_LIST_BYTES_MAX;
+
 const GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
@@ -18,6 +20,22 @@ pub(super) fn is_grpc(headers: &HeaderMap) -> bool {
         .get(CONTENT_TYPE)
         .and_then(|value| value.as_bytes().strip_prefix(b"application/grpc"))
         .is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
+}
+
+/// Bytes of a request's fields and path, each field with the 32 more that HTTP/2 counts for it.
+pub(super) fn list_bytes(headers: &HeaderMap, path: &str) -> usize {
+    const FIELD_BYTES: usize = 32;
+    let fields = headers
+        .iter()
+        .map(|(name, value)| name.as_str().len() + value.len() + FIELD_BYTES);
+    fields.sum::<usize>() + path.len()
+}
+
+/// What a call whose headers are too long is refused with.
+pub(super) fn too_long() -> Status {
+    let text =
+        format!("kvnode: the request's headers are longer than {HEADER_LIST_BYTES_MAX} bytes");
+    Status::new(Code::ResourceExhausted, text)
 }
 
 /// The client's time limit.

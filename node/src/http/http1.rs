@@ -28,9 +28,6 @@ use crate::rt;
 /// Longest request head, in bytes.
 const HEAD_BYTES_MAX: usize = 64 << 10;
 
-/// Longest time a request body may take to arrive whole.
-const BODY_TIMEOUT: Duration = Duration::from_secs(30);
-
 /// A request that is not gRPC.
 #[derive(Debug)]
 pub struct HttpRequest {
@@ -54,7 +51,10 @@ impl HttpRequest {
 
 /// The body of a plain request.
 #[derive(Debug)]
-pub struct HttpBody(Origin);
+pub struct HttpBody {
+    origin: Origin,
+    timeout: Duration,
+}
 
 #[derive(Debug)]
 enum Origin {
@@ -74,13 +74,21 @@ pub enum BodyError {
 }
 
 impl HttpBody {
-    pub(super) fn http2(body: h2::RecvStream) -> HttpBody {
-        HttpBody(Origin::Http2(body))
+    pub(super) fn http2(body: h2::RecvStream, timeout: Duration) -> HttpBody {
+        HttpBody {
+            origin: Origin::Http2(body),
+            timeout,
+        }
+    }
+
+    /// How long a body that is wanted whole may take to arrive: [`super::Options::body_timeout`].
+    pub fn timeout(&self) -> Duration {
+        self.timeout
     }
 
     /// Whether the connection could be upgraded: HTTP/2 ones cannot.
     pub fn is_http1(&self) -> bool {
-        matches!(self.0, Origin::Http1(_))
+        matches!(self.origin, Origin::Http1(_))
     }
 
     /// The next piece as it comes; `None` at the end.
@@ -96,7 +104,7 @@ impl HttpBody {
     /// # Errors
     /// [`BodyError`]; at most `limit` bytes and one piece are ever held.
     pub async fn bytes(mut self, limit: usize) -> Result<Bytes, BodyError> {
-        rt::timeout(BODY_TIMEOUT, async {
+        rt::timeout(self.timeout, async {
             let Some(first) = self.piece().await? else {
                 return Ok(Bytes::new());
             };
@@ -126,7 +134,7 @@ impl HttpBody {
     /// # Errors
     /// As there.
     pub fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, BodyError>> {
-        match &mut self.0 {
+        match &mut self.origin {
             Origin::Http1(body) => loop {
                 match Pin::new(&mut *body).poll_frame(cx) {
                     Poll::Ready(Some(Ok(frame))) => {
@@ -214,6 +222,7 @@ pub(super) async fn drive<S: Service>(
     let counter = Rc::clone(&open);
     let upgrade = Rc::new(Cell::new(None));
     let agreed = Rc::clone(&upgrade);
+    let body_timeout = options.body_timeout;
     let handler = service_fn(move |request: http::Request<Incoming>| {
         let under_way = UnderWay::new(&counter);
         let (service, peer) = (Rc::clone(&service), Rc::clone(&peer));
@@ -225,7 +234,10 @@ pub(super) async fn drive<S: Service>(
                 method: head.method,
                 uri: head.uri,
                 headers: head.headers,
-                body: HttpBody(Origin::Http1(body)),
+                body: HttpBody {
+                    origin: Origin::Http1(body),
+                    timeout: body_timeout,
+                },
                 peer,
             };
             let response = service.http(request).await.map(|body| match body {
@@ -269,7 +281,12 @@ pub(super) async fn drive<S: Service>(
     })
     .await;
     match result {
-        Some(Err(error)) => log::debug!("HTTP/1.1 connection: {error}"),
+        Some(Err(error)) => {
+            if error.is_parse_too_large() {
+                watched.turned_away(TurnedAway::HeaderList);
+            }
+            log::debug!("HTTP/1.1 connection: {error}");
+        }
         // The head is out and the engine is done: what comes now is another protocol's.
         Some(Ok(())) => {
             if let Some(takeover) = upgrade.take() {

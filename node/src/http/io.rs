@@ -18,6 +18,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::frames::{self, Walker};
 use super::pings::PingPolicy;
+use super::slashes::Slashes;
 use super::sniff::PREFACE;
 use crate::tls::Stream;
 
@@ -44,10 +45,13 @@ pub(super) struct Wire {
     /// What was read to find out the protocol, to be read again.
     head: RefCell<Bytes>,
     turn_left: Cell<usize>,
+    /// Bytes that may still be read, where reads are bounded.
+    reads_left: Cell<Option<usize>>,
     read_bytes: Cell<u64>,
     write_blocked: Cell<bool>,
     gathered: RefCell<Gathered>,
     frames: Option<RefCell<FrameEyes>>,
+    slashes: Option<RefCell<Slashes>>,
 }
 
 /// What the engine has written and the socket has not been given: the engine writes a long frame in
@@ -97,10 +101,16 @@ struct FrameEyes {
 
 impl Wire {
     pub(super) fn http1(stream: Stream, head: Bytes) -> Rc<Wire> {
-        Wire::new(stream, head, None)
+        Wire::new(stream, head, None, None)
     }
 
-    pub(super) fn http2(stream: Stream, head: Bytes, pings: PingPolicy) -> Rc<Wire> {
+    /// `over_unix`: the socket is a unix one.
+    pub(super) fn http2(
+        stream: Stream,
+        head: Bytes,
+        pings: PingPolicy,
+        over_unix: bool,
+    ) -> Rc<Wire> {
         let eyes = FrameEyes {
             incoming: Walker::after(PREFACE.len()),
             outgoing: Walker::default(),
@@ -110,24 +120,52 @@ impl Wire {
             answered: false,
             breached: false,
         };
-        Wire::new(stream, head, Some(RefCell::new(eyes)))
+        let slashes = over_unix.then(|| RefCell::new(Slashes::after(PREFACE.len())));
+        let head = match &slashes {
+            None => head,
+            Some(slashes) => {
+                let mut head = head.to_vec();
+                slashes.borrow_mut().change(&mut head);
+                head.into()
+            }
+        };
+        Wire::new(stream, head, Some(RefCell::new(eyes)), slashes)
     }
 
-    fn new(stream: Stream, head: Bytes, frames: Option<RefCell<FrameEyes>>) -> Rc<Wire> {
+    fn new(
+        stream: Stream,
+        head: Bytes,
+        frames: Option<RefCell<FrameEyes>>,
+        slashes: Option<RefCell<Slashes>>,
+    ) -> Rc<Wire> {
         Rc::new(Wire {
             stream: RefCell::new(stream),
             head: RefCell::new(head),
             turn_left: Cell::new(TURN_BYTES),
+            reads_left: Cell::new(None),
             read_bytes: Cell::new(0),
             write_blocked: Cell::new(false),
             gathered: RefCell::default(),
             frames,
+            slashes,
         })
     }
 
     /// A new turn of the driver begins.
     pub(super) fn begin_turn(&self) {
         self.turn_left.set(TURN_BYTES);
+    }
+
+    /// Until [`Wire::free_reads`] no more than `bytes` are read, counted from the first such call.
+    pub(super) fn bound_reads(&self, bytes: usize) {
+        if self.reads_left.get().is_none() {
+            self.reads_left.set(Some(bytes));
+        }
+    }
+
+    /// Reads are no longer bounded; the driver has to ask the engine to read, as no wake is kept.
+    pub(super) fn free_reads(&self) {
+        self.reads_left.set(None);
     }
 
     /// From now on long frames may wait here until [`Wire::poll_flush`].
@@ -212,6 +250,7 @@ impl Wire {
     /// Ends the sending direction and waits for the peer to end its own: closing a socket with
     /// unread bytes would take back what was sent last.
     pub(super) async fn close(&self) -> io::Result<()> {
+        self.free_reads();
         poll_fn(|cx| self.stream.borrow_mut().poll_close(cx)).await?;
         loop {
             self.begin_turn();
@@ -242,6 +281,10 @@ impl Wire {
             }
             return Poll::Ready(Ok(()));
         }
+        let bound = self.reads_left.get();
+        if bound == Some(0) {
+            return Poll::Pending;
+        }
         let left = self.turn_left.get();
         if left == 0 {
             cx.waker().wake_by_ref();
@@ -249,10 +292,15 @@ impl Wire {
         }
         READ_BUFFER.with_borrow_mut(|buffer| {
             let length = buffer.len().min(limit).min(left);
+            let length = length.min(bound.unwrap_or(usize::MAX));
             let mut stream = self.stream.borrow_mut();
             match stream.poll_read(cx, &mut buffer[..length]) {
                 Poll::Ready(Ok(read)) => {
                     self.turn_left.set(left - read);
+                    self.reads_left.set(bound.map(|bound| bound - read));
+                    if let Some(slashes) = &self.slashes {
+                        slashes.borrow_mut().change(&mut buffer[..read]);
+                    }
                     self.saw(&buffer[..read]);
                     take(&buffer[..read]);
                     Poll::Ready(Ok(()))

@@ -14,14 +14,16 @@ use bytes::Bytes;
 use h2::SendStream;
 
 use super::Options;
-use super::face::Peer;
+use super::face::{Peer, TurnedAway};
 
 #[derive(Debug)]
 pub(super) struct Link {
     pub(super) options: Rc<Options>,
     pub(super) peer: Rc<Peer>,
     pub(super) partial: Rc<PartialBudget>,
+    calls: Rc<PartialBudget>,
     pub(super) deadlines: Deadlines,
+    away: Away,
     unsent: Cell<usize>,
     /// Something was handed to the engine since the driver asked last.
     sent: Cell<bool>,
@@ -42,17 +44,38 @@ impl Link {
     pub(super) fn new(
         options: Rc<Options>,
         peer: Rc<Peer>,
-        partial: Rc<PartialBudget>,
+        Budgets { partial, calls }: Budgets,
+        away: impl Fn(TurnedAway) + 'static,
     ) -> Rc<Link> {
         Rc::new(Link {
             options,
             peer,
             partial,
+            calls,
+            away: Away(Box::new(away)),
             deadlines: Deadlines::default(),
             unsent: Cell::new(0),
             sent: Cell::new(false),
             waiting: RefCell::new(Vec::new()),
             round: Cell::new(0),
+        })
+    }
+
+    /// A call of this connection is turned away; for the numbers.
+    pub(super) fn turned_away(&self, why: TurnedAway) {
+        (self.away.0)(why);
+    }
+
+    /// Room for a call that is going to wait, whose request's head has this many bytes; `None` if there is none.
+    pub(super) fn hold_head(&self, head_bytes: usize) -> Option<Held> {
+        let bytes = head_bytes + CALL_BYTES;
+        if !self.calls.change(0, bytes) {
+            self.turned_away(TurnedAway::OpenCalls);
+            return None;
+        }
+        Some(Held {
+            budget: Rc::clone(&self.calls),
+            bytes,
         })
     }
 
@@ -124,8 +147,42 @@ impl Link {
     }
 }
 
+/// The bounds that all connections of an executor share.
+#[derive(Clone, Debug)]
+pub(super) struct Budgets {
+    /// Bytes of requests that have arrived in part.
+    pub(super) partial: Rc<PartialBudget>,
+    /// What calls take that stay open.
+    pub(super) calls: Rc<PartialBudget>,
+}
+
+/// Who is told of what is turned away.
+struct Away(Box<dyn Fn(TurnedAway)>);
+
+impl std::fmt::Debug for Away {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Away")
+    }
+}
+
+/// What an open call takes besides its request's head, roughly.
+const CALL_BYTES: usize = 2 << 10;
+
+/// Bytes that count against a [`PartialBudget`] until this is dropped.
+#[derive(Debug)]
+pub(super) struct Held {
+    budget: Rc<PartialBudget>,
+    bytes: usize,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.budget.change(self.bytes, 0);
+    }
+}
+
 /// Bytes of requests that have begun to arrive and are not whole, over all connections of an
-/// executor. A call whose bytes would pass the bound is refused.
+/// executor; or what calls that wait take. A call whose bytes would pass the bound is refused.
 #[derive(Debug)]
 pub(super) struct PartialBudget {
     left: Cell<usize>,
@@ -186,7 +243,7 @@ impl Deadlines {
         self.earliest.set(earliest);
     }
 
-    fn enter(&self, at: Instant, waker: &Waker) -> usize {
+    pub(super) fn enter(&self, at: Instant, waker: &Waker) -> usize {
         let slot = Some(Slot {
             at,
             waker: waker.clone(),
@@ -207,7 +264,14 @@ impl Deadlines {
         }
     }
 
-    fn leave(&self, slot: usize) {
+    /// The deadline of this slot is another task's now.
+    pub(super) fn hand_on(&self, slot: usize, waker: &Waker) {
+        if let Some(Some(slot)) = self.slots.borrow_mut().get_mut(slot) {
+            slot.waker.clone_from(waker);
+        }
+    }
+
+    pub(super) fn leave(&self, slot: usize) {
         self.slots.borrow_mut()[slot] = None;
         self.free.borrow_mut().push(slot);
     }

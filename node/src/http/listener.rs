@@ -309,6 +309,23 @@ impl Acceptor {
         ways: Vec<Way>,
         connections_max: usize,
     ) -> io::Result<Acceptor> {
+        Acceptor::start_counting(listeners, ways, connections_max, Box::new(|| ()))
+    }
+
+    /// As [`Acceptor::start`]; `full` is called each time the last place is taken, and for each connection refused for
+    /// want of a descriptor.
+    ///
+    /// # Errors
+    /// As there.
+    ///
+    /// # Panics
+    /// As there.
+    pub fn start_counting(
+        listeners: Vec<Bound>,
+        ways: Vec<Way>,
+        connections_max: usize,
+        full: Box<dyn Fn() + Send>,
+    ) -> io::Result<Acceptor> {
         assert!(!ways.is_empty(), "somebody must take the connections");
         let (waker, woken) = UnixStream::pair()?;
         let total = Arc::new(AtomicUsize::new(0));
@@ -321,6 +338,8 @@ impl Acceptor {
             reserve: Some(reserve()?),
             serial: 0,
             back_off: BACK_OFF_MIN,
+            full,
+            was_at_cap: false,
             cap_logged: None,
             trouble_logged: None,
         };
@@ -368,6 +387,8 @@ struct Work {
     reserve: Option<File>,
     serial: u64,
     back_off: Duration,
+    full: Box<dyn Fn() + Send>,
+    was_at_cap: bool,
     cap_logged: Option<Instant>,
     trouble_logged: Option<Instant>,
 }
@@ -376,6 +397,10 @@ impl Work {
     fn run(mut self) {
         loop {
             let at_cap = self.total.load(Ordering::Relaxed) >= self.connections_max;
+            if at_cap && !std::mem::replace(&mut self.was_at_cap, at_cap) {
+                (self.full)();
+            }
+            self.was_at_cap = at_cap;
             if at_cap && due(&mut self.cap_logged) {
                 log::warn!(
                     "{} connections are open, which is the limit; further clients wait",
@@ -452,6 +477,7 @@ impl Work {
                     Some(Errno::CONNABORTED | Errno::PROTO | Errno::PERM | Errno::NETDOWN) => {}
                     errno => {
                         if matches!(errno, Some(Errno::MFILE | Errno::NFILE)) {
+                            (self.full)();
                             self.refuse_one(index);
                         }
                         if due(&mut self.trouble_logged) {

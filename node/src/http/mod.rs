@@ -22,6 +22,7 @@ mod listener;
 mod local;
 mod pings;
 mod sink;
+mod slashes;
 mod sniff;
 mod socket;
 mod source;
@@ -56,12 +57,13 @@ pub use socket::Socket;
 use crate::rt;
 use crate::tls::{self, HandshakeError, Live, Stream};
 use io::Wire;
-use link::{Link, PartialBudget};
+use link::{Budgets, Link, PartialBudget};
 use pings::PingPolicy;
 use sniff::Protocol;
 
-/// Longest header list of a request, in bytes as HTTP/2 counts them.
-const HEADER_LIST_BYTES_MAX: u32 = 64 << 10;
+/// Longest header list of a request, in bytes as HTTP/2 counts them. A longer one is refused with
+/// status 431; one of twice that length the engine itself refuses so, without telling anybody.
+const HEADER_LIST_BYTES_MAX: usize = 64 << 10;
 
 /// Bounds and times of an executor's connections.
 #[derive(Clone, Debug)]
@@ -82,6 +84,11 @@ pub struct Options {
     /// Bytes of requests that have arrived in part, over all connections of an executor. Beyond it
     /// the call that needs more is refused.
     pub partial_bytes_max: usize,
+    /// Bytes that calls take which stay open, with their heads, over all connections of an executor.
+    /// Beyond it further such calls are refused; those that can be answered at once are not.
+    pub open_calls_bytes_max: usize,
+    /// Time for a request's message to arrive whole: a gRPC message, or a body that is wanted whole.
+    pub body_timeout: Duration,
     /// Time for the first bytes of a connection, and for a head of HTTP/1.1.
     pub first_bytes_timeout: Duration,
     /// How long an HTTP/1.1 connection may rest between two requests.
@@ -107,6 +114,8 @@ impl Default for Options {
             connection_window_bytes: 8 << 20,
             unsent_bytes_max: 8 << 20,
             partial_bytes_max: 256 << 20,
+            open_calls_bytes_max: 256 << 20,
+            body_timeout: Duration::from_secs(30),
             first_bytes_timeout: Duration::from_secs(10),
             http_idle_timeout: Duration::from_secs(300),
             keepalive_min_time: Duration::from_secs(5),
@@ -126,17 +135,20 @@ pub async fn serve<S: Service>(
     shutdown: rt::Shutdown,
 ) {
     let options = Rc::new(options);
-    let partial = PartialBudget::new(options.partial_bytes_max);
+    let budgets = Budgets {
+        partial: PartialBudget::new(options.partial_bytes_max),
+        calls: PartialBudget::new(options.open_calls_bytes_max),
+    };
     let open = Rc::new(Open::default());
     let mut batch = Vec::new();
     while door.take(&mut batch, &shutdown).await {
         for arrival in batch.drain(..) {
             let counted = Counted::new(&open);
             let service = Rc::clone(&service);
-            let (options, partial) = (Rc::clone(&options), Rc::clone(&partial));
+            let (options, budgets) = (Rc::clone(&options), budgets.clone());
             let shutdown = shutdown.clone();
             rt::spawn_local(async move {
-                connection(arrival, service, options, partial, shutdown).await;
+                connection(arrival, service, options, budgets, shutdown).await;
                 drop(counted);
             });
             // A flood of connections must not keep the open ones waiting.
@@ -155,12 +167,17 @@ async fn connection<S: Service>(
     arrival: Arrival,
     service: Rc<S>,
     options: Rc<Options>,
-    partial: Rc<PartialBudget>,
+    budgets: Budgets,
     shutdown: rt::Shutdown,
 ) {
     let (socket, mut peer, _permit) = arrival.into_parts();
-    let Some(mut stream) = secured(socket, &mut peer, &options, &shutdown).await else {
-        return;
+    let mut stream = match secured(socket, &mut peer, &options, &shutdown).await {
+        Ok(stream) => stream,
+        Err(Unsecured::Slow) => {
+            service.turned_away(TurnedAway::SlowHandshake);
+            return;
+        }
+        Err(Unsecured::Over) => return,
     };
     let peer = Rc::new(peer);
     let (protocol, head) = match stream.agreed() {
@@ -183,8 +200,11 @@ async fn connection<S: Service>(
     match protocol {
         Protocol::Http2 => {
             let pings = PingPolicy::new(options.keepalive_min_time);
-            let wire = Wire::http2(stream, head, pings);
-            let link = Link::new(options, peer, partial);
+            let over_unix = peer.address.is_none();
+            let wire = Wire::http2(stream, head, pings, over_unix);
+            let counting = Rc::clone(&service);
+            let away = move |why| counting.turned_away(why);
+            let link = Link::new(options, peer, budgets, away);
             driver::drive(wire, service, link, shutdown).await;
         }
         Protocol::Http1 => {
@@ -199,29 +219,40 @@ async fn connection<S: Service>(
     }
 }
 
+/// Why a connection is over before its first byte could be read.
+enum Unsecured {
+    /// Its handshake took too long, or waited too long for its turn.
+    Slow,
+    Over,
+}
+
 /// Does the handshake of a listener that speaks TLS.
 async fn secured(
     socket: socket2::Socket,
     peer: &mut Peer,
     options: &Options,
     shutdown: &rt::Shutdown,
-) -> Option<Stream> {
+) -> Result<Stream, Unsecured> {
     let stream = rt::Stream::from_socket(socket);
     if !peer.encrypted {
-        return Some(Stream::Plain(stream));
+        return Ok(Stream::Plain(stream));
     }
-    let live = options.tls.as_ref()?;
-    match rt::unless(shutdown, tls::accept(stream, live.server())).await? {
+    let live = options.tls.as_ref().ok_or(Unsecured::Over)?;
+    let shaken = rt::unless(shutdown, tls::accept(stream, live.server())).await;
+    match shaken.ok_or(Unsecured::Over)? {
         Ok(stream) => {
             if live.verifies() {
                 peer.holder = tls::holder(&stream);
             }
-            Some(stream)
+            Ok(stream)
         }
         Err(error) => {
             live.count_refused();
             error.log("client port", peer.address);
-            None
+            Err(match error {
+                HandshakeError::Slow => Unsecured::Slow,
+                _ => Unsecured::Over,
+            })
         }
     }
 }

@@ -1,14 +1,19 @@
 //! Messages of one request body.
+//!
+//! Limits: a message's length, the bytes of messages that have arrived in part (see `link.rs`), and
+//! the time from a message's first byte to its last; for a unary call, from the call's beginning.
 
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
+use std::time::Instant;
 
 use bytes::Bytes;
 use h2::RecvStream;
 use kvnode_api::frame::Decoder;
-use kvnode_api::status::Status;
+use kvnode_api::status::{Code, Status};
 
+use super::face::TurnedAway;
 use super::link::Link;
 use super::local::Messages;
 
@@ -33,6 +38,12 @@ struct Http2 {
     /// Bytes counted against the executor's budget.
     held: usize,
     ended: bool,
+    /// A message is waited for from the beginning, not only from its first byte on.
+    wanted: bool,
+    /// Since when it is waited for a message, or the rest of one.
+    since: Option<Instant>,
+    /// Place among the connection's deadlines.
+    slot: Option<usize>,
 }
 
 impl std::fmt::Debug for RequestStream {
@@ -52,7 +63,17 @@ impl RequestStream {
             link,
             held: 0,
             ended: false,
+            wanted: false,
+            since: None,
+            slot: None,
         }))
+    }
+
+    /// A message is waited for from now on, not only from its first byte on.
+    pub(super) fn want_one(&mut self) {
+        if let Origin::Http2(http2) = &mut self.0 {
+            http2.wanted = true;
+        }
     }
 
     /// Messages that somebody on this executor decodes.
@@ -63,7 +84,7 @@ impl RequestStream {
     /// The next message; `None` when the client has half-closed.
     ///
     /// # Errors
-    /// A message too long, compressed or cut off; CANCELLED if the call or its connection is gone.
+    /// A message too long, compressed, cut off, or not there in time; CANCELLED if the call or its connection is gone.
     pub async fn next(&mut self) -> Result<Option<Bytes>, Status> {
         poll_fn(|cx| self.poll_next(cx)).await
     }
@@ -99,8 +120,18 @@ impl RequestStream {
 impl Http2 {
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, Status>> {
         loop {
-            if let Some(message) = self.decoder.next_message()? {
-                return Poll::Ready(Ok(Some(message)));
+            match self.decoder.next_message() {
+                Ok(Some(message)) => {
+                    self.arrived();
+                    return Poll::Ready(Ok(Some(message)));
+                }
+                Ok(None) => {}
+                Err(status) => {
+                    if status.code == Code::ResourceExhausted {
+                        self.link.turned_away(TurnedAway::MessageBytes);
+                    }
+                    return Poll::Ready(Err(status));
+                }
             }
             self.account()?;
             if self.ended {
@@ -114,8 +145,46 @@ impl Http2 {
                 }
                 Poll::Ready(Some(Err(_))) => return Poll::Ready(Err(Status::context_canceled())),
                 Poll::Ready(None) => self.ended = true,
-                Poll::Pending => return Poll::Pending,
+                Poll::Pending => {
+                    return match self.is_late(cx) {
+                        true => Poll::Ready(Err(self.too_slow())),
+                        false => Poll::Pending,
+                    };
+                }
             }
+        }
+    }
+
+    /// Whether the message that has begun should be whole by now; if not, the task is woken when it should.
+    fn is_late(&mut self, cx: &Context<'_>) -> bool {
+        if self.held == 0 && !self.wanted {
+            return false;
+        }
+        let now = Instant::now();
+        let due = *self.since.get_or_insert(now) + self.link.options.body_timeout;
+        if now >= due {
+            return true;
+        }
+        match self.slot {
+            // Whoever asked last waits: some only look first.
+            Some(slot) => self.link.deadlines.hand_on(slot, cx.waker()),
+            None => self.slot = Some(self.link.deadlines.enter(due, cx.waker())),
+        }
+        false
+    }
+
+    fn too_slow(&self) -> Status {
+        self.link.turned_away(TurnedAway::SlowBody);
+        let limit = self.link.options.body_timeout;
+        let text = format!("kvnode: the request did not arrive within {limit:?}");
+        Status::new(Code::DeadlineExceeded, text)
+    }
+
+    /// A message is whole.
+    fn arrived(&mut self) {
+        (self.wanted, self.since) = (false, None);
+        if let Some(slot) = self.slot.take() {
+            self.link.deadlines.leave(slot);
         }
     }
 
@@ -124,6 +193,7 @@ impl Http2 {
         let held = self.decoder.buffered();
         if held != self.held {
             if !self.link.partial.change(self.held, held) {
+                self.link.turned_away(TurnedAway::PartialBytes);
                 return Err(Status::too_many_requests());
             }
             self.held = held;
@@ -134,6 +204,7 @@ impl Http2 {
 
 impl Drop for Http2 {
     fn drop(&mut self) {
+        self.arrived();
         self.link.partial.change(self.held, 0);
     }
 }

@@ -54,6 +54,23 @@ impl Gauge {
     }
 }
 
+/// A value of each executor, of which the highest counts.
+#[derive(Default)]
+pub struct Worst([Gauge; Worst::EXECUTORS_MAX]);
+
+impl Worst {
+    const EXECUTORS_MAX: usize = 16;
+
+    /// Executors beyond the last place share it.
+    pub fn set(&self, executor: usize, value: i64) {
+        self.0[executor.min(Worst::EXECUTORS_MAX - 1)].set(value);
+    }
+
+    pub fn get(&self) -> i64 {
+        self.0.iter().map(Gauge::get).max().unwrap_or(0)
+    }
+}
+
 /// What a distribution is of.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Unit {

@@ -32,11 +32,37 @@ pub enum Limit {
     SlowStart,
     /// Broken HTTP/2: floods of resets, headers without measure, frames that cannot be.
     Protocol,
-    /// Watchers on one stream.
+    /// Watchers of one stream, of one connection, or of an executor.
     Watchers,
+    /// Calls that stay open, with their heads.
+    OpenCalls,
+    /// Requests whose headers are too long.
+    HeaderList,
+    /// Messages and bodies that had not arrived in time.
+    SlowBody,
+    /// TLS handshakes that were not done in time.
+    SlowHandshake,
+    /// Connections that found no descriptor, and times at which all places were taken.
+    Connections,
+    /// Watch calls of one connection, or of an executor.
+    WatchStreams,
+    /// LeaseKeepAlive calls of the same.
+    KeepaliveStreams,
+    /// Other streaming calls of the same.
+    OtherStreams,
+    /// Calls that wait in Lock and Campaign.
+    LockWaits,
+    /// Proposals that wait for a leader or in raft.
+    Proposals,
+    /// JSON that has arrived in part.
+    JsonBytes,
+    /// One object of a stream in JSON, or one message of a WebSocket.
+    JsonObject,
+    /// Log-ins of a user who has failed too often.
+    Logins,
 }
 
-const ALL: [(Limit, &str); 14] = [
+const ALL: [(Limit, &str); 27] = [
     (Limit::RequestBytes, "request_bytes"),
     (Limit::TxnOps, "txn_ops"),
     (Limit::Quota, "quota"),
@@ -51,6 +77,19 @@ const ALL: [(Limit, &str); 14] = [
     (Limit::SlowStart, "slow_start"),
     (Limit::Protocol, "protocol"),
     (Limit::Watchers, "watchers"),
+    (Limit::OpenCalls, "open_calls"),
+    (Limit::HeaderList, "header_list"),
+    (Limit::SlowBody, "slow_body"),
+    (Limit::SlowHandshake, "slow_handshake"),
+    (Limit::Connections, "connections"),
+    (Limit::WatchStreams, "watch_streams"),
+    (Limit::KeepaliveStreams, "keepalive_streams"),
+    (Limit::OtherStreams, "other_streams"),
+    (Limit::LockWaits, "lock_waits"),
+    (Limit::Proposals, "proposals"),
+    (Limit::JsonBytes, "json_bytes"),
+    (Limit::JsonObject, "json_object"),
+    (Limit::Logins, "logins"),
 ];
 
 /// Refusals; off the way of what is admitted.

@@ -1,7 +1,7 @@
 //! Keys, watches, leases, caches.
 
 use super::Sample;
-use super::kinds::{Counter, Gauge, Histogram};
+use super::kinds::{Counter, Gauge, Histogram, Worst};
 use super::text::Text;
 
 /// 10 ms times 2^0 to 2^14, as etcd's.
@@ -49,6 +49,8 @@ pub struct StoreCounts {
     pub watch_streams: Gauge,
     pub watchers: Gauge,
     pub slow_watchers: Gauge,
+    pub watch_backlog_bytes: Gauge,
+    pub watch_lag_revisions: Worst,
     pub events: Counter,
     pub leases_granted: Counter,
     pub leases_renewed: Counter,
@@ -74,6 +76,8 @@ impl Default for StoreCounts {
             watch_streams: Gauge::default(),
             watchers: Gauge::default(),
             slow_watchers: Gauge::default(),
+            watch_backlog_bytes: Gauge::default(),
+            watch_lag_revisions: Worst::default(),
             events: Counter::default(),
             leases_granted: Counter::default(),
             leases_renewed: Counter::default(),
@@ -145,6 +149,16 @@ impl StoreCounts {
                 "etcd_debugging_mvcc_slow_watcher_total",
                 "Watchers being caught up.",
                 self.slow_watchers.get(),
+            ),
+            (
+                "kvnode_watch_lag_revisions",
+                "Revisions that the watcher furthest behind has yet to see.",
+                self.watch_lag_revisions.get(),
+            ),
+            (
+                "kvnode_watch_backlog_bytes",
+                "Bytes of events that clients have not taken yet.",
+                self.watch_backlog_bytes.get(),
             ),
             (
                 "kvnode_cache_bytes",

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use rustls::crypto::CryptoProvider;
 use rustls::pki_types::CertificateDer;
 use rustls::server::NoServerSessionStorage;
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
@@ -57,20 +58,7 @@ pub(super) fn read(
         path: path.clone(),
     };
 
-    let load = |cert: Named, key: Named| {
-        let chain = cert.certificates()?;
-        let names = cert.leaf(&chain)?;
-        if let Some(now) = good_at {
-            cert.check_time(&names, now)?;
-        }
-        let certified = CertifiedKey::from_der(chain, key.key()?, &provider);
-        let certified = certified.map_err(|error| match error {
-            Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => cert.key_mismatch(&key),
-            Error::InvalidCertificate(_) => cert.unusable(error),
-            _ => key.unusable(error),
-        })?;
-        Ok::<_, FileError>((Arc::new(certified), names))
-    };
+    let load = |cert: Named, key: Named| certified(&cert, &key, &provider, good_at);
     let served = match pair {
         Some((cert, key)) => {
             let (certified, names) = load(named(flags.cert, cert), named(flags.key, key))?;
@@ -146,6 +134,27 @@ pub(super) fn read(
     })
 }
 
+/// A pair as it is shown, and what its certificate says. One that has expired by `good_at` is refused.
+pub(super) fn certified(
+    cert: &Named,
+    key: &Named,
+    provider: &CryptoProvider,
+    good_at: Option<i64>,
+) -> Result<(Arc<CertifiedKey>, Names), FileError> {
+    let chain = cert.certificates()?;
+    let names = cert.leaf(&chain)?;
+    if let Some(now) = good_at {
+        cert.check_time(&names, now)?;
+    }
+    let certified = CertifiedKey::from_der(chain, key.key()?, provider);
+    let certified = certified.map_err(|error| match error {
+        Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => cert.key_mismatch(key),
+        Error::InvalidCertificate(_) => cert.unusable(error),
+        _ => key.unusable(error),
+    })?;
+    Ok((Arc::new(certified), names))
+}
+
 /// What members are called with, without any setting for it.
 pub(super) fn calling_by_default(security: &Security) -> Result<Arc<ClientConfig>, String> {
     let rules = rules(&security.peer, Revoked::default());
@@ -192,7 +201,7 @@ fn rules(settings: &TlsSide, revoked: Revoked) -> Rules {
 }
 
 /// Every certificate of a bundle is an authority.
-fn authorities(
+pub(super) fn authorities(
     file: &Named,
     certificates: Vec<CertificateDer<'static>>,
 ) -> Result<RootCertStore, FileError> {

@@ -4,6 +4,7 @@
 //! - `context.rs`, `rules.rs`, `suites.rs`: what is served and asked for;
 //! - `live.rs`: that, as of now: files are looked at once a second and taken over when they have changed;
 //! - `auto.rs`: self-signed certificates;
+//! - `registry.rs`: what a registry of founders is called with;
 //! - `session.rs`, `stream.rs` (executors), `blocking.rs` (threads), `handshake.rs`: connections;
 //! - `address.rs`: whether a member's certificate fits the address it calls from.
 //!
@@ -19,6 +20,7 @@ mod handshake;
 mod live;
 mod metrics;
 mod names;
+mod registry;
 mod rules;
 mod session;
 mod stream;
@@ -33,7 +35,8 @@ pub(crate) use handshake::{HandshakeError, NOT_HERE, accept, check_address, hold
 pub(crate) use live::Live;
 pub use live::Tls;
 pub(crate) use live::calls;
+pub(crate) use registry::registry;
 pub(crate) use stream::Stream;
 
-/// What members are called with, as of one moment.
+/// What members, or a registry, are called with, as of one moment.
 pub(crate) type Calling = std::sync::Arc<rustls::ClientConfig>;

@@ -67,7 +67,7 @@ fn with_id(watch_id: i64) -> WatchCreateRequest {
 
 fn set_at(delivered: i64) -> (WatcherSet, StreamId) {
     let mut set = WatcherSet::new(delivered, -1, Limits::default());
-    let stream = set.open_stream();
+    let stream = set.open_stream(0);
     (set, stream)
 }
 
@@ -188,7 +188,7 @@ fn automatic_ids_skip_those_in_use_and_never_come_back() {
     assert_eq!(add(&mut set, stream, &with_id(0)), 5);
     assert_eq!(add(&mut set, stream, &with_id(0)), 6);
     assert_eq!(add(&mut set, stream, &with_id(0)), 8);
-    let other = set.open_stream();
+    let other = set.open_stream(0);
     assert_eq!(
         add(&mut set, other, &with_id(0)),
         0,
@@ -236,13 +236,54 @@ fn refusals_are_one_answer_and_the_stream_lives_on() {
 }
 
 #[test]
+fn lag_is_that_of_the_watcher_furthest_behind() {
+    let mut set = WatcherSet::new(20, 10, Limits::default());
+    let stream = set.open_stream(0);
+    add(&mut set, stream, &create("now", "", 0));
+    add(&mut set, stream, &create("later", "", 99));
+    assert_eq!(set.lag_revisions(), 0);
+    add(&mut set, stream, &create("a", "", 18));
+    assert_eq!(set.lag_revisions(), 3);
+    add(&mut set, stream, &create("b", "", 11));
+    assert_eq!(set.lag_revisions(), 10);
+    while let Some(wanted) = set.next_catch_up() {
+        set.caught_up(wanted.id, &[], wanted.through, 20, &mut Vec::new());
+    }
+    assert_eq!(set.lag_revisions(), 0);
+}
+
+#[test]
+fn the_streams_of_one_owner_cannot_have_all_watchers() {
+    let limits = Limits {
+        owner_watchers_max: 2,
+        ..Limits::default()
+    };
+    let mut set = WatcherSet::new(9, 0, limits);
+    let (one, two, other) = (set.open_stream(7), set.open_stream(7), set.open_stream(8));
+    let first = add(&mut set, one, &create("k", "", 0));
+    add(&mut set, two, &create("k", "", 0));
+    for full in [one, two] {
+        let mut out = vec![];
+        assert_eq!(set.create(full, &create("k", "", 0), 9, &mut out), None);
+        assert_eq!(out[0].cancel_reason, TOO_MANY_OF_OWNER);
+    }
+    add(&mut set, other, &create("k", "", 0));
+    // One that is cancelled makes room, and so does a stream that ends.
+    set.cancel(one, first, 9);
+    add(&mut set, two, &create("k", "", 0));
+    set.drop_stream(two);
+    add(&mut set, one, &create("k", "", 0));
+    add(&mut set, one, &create("k", "", 0));
+}
+
+#[test]
 fn one_stream_alone_cannot_have_all_watchers() {
     let limits = Limits {
         stream_watchers_max: 2,
         ..Limits::default()
     };
     let mut set = WatcherSet::new(9, 0, limits);
-    let (full, other) = (set.open_stream(), set.open_stream());
+    let (full, other) = (set.open_stream(0), set.open_stream(0));
     let first = add(&mut set, full, &create("k", "", 0));
     add(&mut set, full, &create("k", "", 0));
     let mut out = vec![];
@@ -258,7 +299,7 @@ fn one_stream_alone_cannot_have_all_watchers() {
 #[test]
 fn a_start_below_compaction_is_created_then_cancelled() {
     let mut set = WatcherSet::new(20, 10, Limits::default());
-    let stream = set.open_stream();
+    let stream = set.open_stream(0);
     let mut out = vec![];
     assert_eq!(set.create(stream, &create("k", "", 9), 20, &mut out), None);
     assert_eq!(
@@ -305,7 +346,7 @@ fn cancel_answers_once_and_silences() {
 #[test]
 fn equal_watchers_of_all_streams_share_one_delivery() {
     let (mut set, stream) = set_at(5);
-    let other = set.open_stream();
+    let other = set.open_stream(0);
     for _ in 0..3 {
         add(&mut set, stream, &create("k", "", 0));
     }
@@ -555,7 +596,7 @@ fn a_full_stream_reads_later_what_did_not_fit_and_others_go_on() {
         ..Default::default()
     };
     let mut set = WatcherSet::new(1, -1, limits);
-    let (slow, quick) = (set.open_stream(), set.open_stream());
+    let (slow, quick) = (set.open_stream(0), set.open_stream(0));
     add(&mut set, slow, &create("k", "", 0));
     add(&mut set, quick, &create("k", "", 0));
     let changes = puts("k", 2..=20);
@@ -719,7 +760,7 @@ fn ten_thousand_watchers_of_one_key_are_one_delivery() {
         ..Default::default()
     };
     let mut set = WatcherSet::new(1, -1, limits);
-    let stream = set.open_stream();
+    let stream = set.open_stream(0);
     let mut out = vec![];
     for i in 0..10_000 {
         set.create(stream, &create("k", "", 0), 1, &mut out);

@@ -349,6 +349,7 @@ impl Member {
         let view = store.view();
         let limits = Limits {
             watchers_max: 1000,
+            owner_watchers_max: 1000,
             stream_watchers_max: 1000,
             stream_backlog_bytes_max: plan.odd.backlog_bytes,
         };

@@ -27,7 +27,7 @@ impl World {
             return self.after(MS, Event::Broken(watcher, session));
         }
         self.with(id, |world, _, process| {
-            let stream = process.watches.open_stream();
+            let stream = process.watches.open_stream(0);
             let place = Session {
                 stream,
                 watcher,

@@ -227,8 +227,6 @@ const NO_SAN: Verdict = Accepted("a client's address is never compared with its 
 const NO_TRACING: Verdict = Accepted("it has a meaning only with --enable-distributed-tracing");
 const NO_DISCOVERY: Verdict = Accepted("each request to the registry has a connection of its own");
 const NEEDS_WORK: Verdict = Planned("remove it to start without this feature");
-const NEEDS_PLAIN: Verdict =
-    Planned("the registry of discovery is asked over plain HTTP only: remove it");
 const LEFTOVER: Verdict = Accepted("it is a leftover of older etcd versions");
 const NO_PROXY: Verdict = Gone("the v2 proxy is gone; run a gRPC or TCP proxy beside the server");
 const NO_V2: Verdict = Gone("the v2 API is gone; use the v3 API");
@@ -322,18 +320,18 @@ pub const GROUPS: &[Group] = &[
         flag("discovery-srv-name", Text, "", Used, "Suffix of the records' service name."),
         flag("discovery-dns", List, "", Used, "DNS servers to ask for these records, address or address:port. Default: those of /etc/resolv.conf."),
         flag("discovery-token", Text, "", Used, "Token of a registry in another cluster, in which the founders find each other."),
-        flag("discovery-endpoints", List, "", Used, "Client urls of that cluster, plain HTTP; its JSON gateway is asked."),
+        flag("discovery-endpoints", List, "", Used, "Client urls of that cluster; its JSON gateway is asked."),
         flag("discovery-dial-timeout", Duration, "2s", Used, "Connect time-out of discovery."),
         flag("discovery-request-timeout", Duration, "5s", Used, "Request time-out of discovery."),
         flag("discovery-keepalive-time", Duration, "2s", NO_DISCOVERY, "Keepalive interval of discovery."),
         flag("discovery-keepalive-timeout", Duration, "6s", NO_DISCOVERY, "Keepalive time-out of discovery."),
-        flag("discovery-insecure-transport", Bool, "true", Used, "Ask the registry without TLS; false is refused."),
-        flag("discovery-insecure-skip-tls-verify", Bool, "false", NEEDS_PLAIN, "Do not verify the discovery server."),
-        flag("discovery-cert", Path, "", NEEDS_PLAIN, "Client certificate of discovery."),
-        flag("discovery-key", Path, "", NEEDS_PLAIN, "Client key of discovery."),
-        flag("discovery-cacert", Path, "", NEEDS_PLAIN, "CA of the discovery server."),
-        flag("discovery-user", Text, "", Used, "User of discovery."),
-        flag("discovery-password", Secret, "", Used, "Password of discovery."),
+        flag("discovery-insecure-transport", Bool, "true", Used, "Ask the registry without TLS. false: its endpoints are https, or have no scheme."),
+        flag("discovery-insecure-skip-tls-verify", Bool, "false", Used, "Do not verify the certificate of the discovery server."),
+        flag("discovery-cert", Path, "", Used, "Certificate shown to the discovery server, PEM."),
+        flag("discovery-key", Path, "", Used, "Key of that certificate, PEM, not encrypted."),
+        flag("discovery-cacert", Path, "", Used, "Authorities of the discovery server, PEM; those of the system if empty."),
+        flag("discovery-user", Text, "", Used, "User of the discovery server; name:password is understood as well."),
+        flag("discovery-password", Secret, "", Used, "Password of that user."),
         flag("discovery-fallback", Text, "", LEFTOVER, "What to do when v2 discovery fails."),
         flag("discovery", Text, "", NO_V2_DISCOVERY, "v2 discovery."),
         flag("discovery-proxy", Text, "", NO_V2_DISCOVERY, "v2 discovery."),
@@ -420,6 +418,8 @@ pub const GROUPS: &[Group] = &[
             "Warn when fewer than this part of the log's syncs in a window were within the time; off turns it off."),
         flag("disk-reserve-bytes", Bytes, "0", Used, "Size of a ballast file in the data directory, given up when the log finds no room, so that what is under way can end. 0: none."),
         flag("max-inflight-range-bytes", Bytes, "256MiB", Used, "Bytes of all range answers under way, until the socket has them; further ranges wait. 0 means no limit."),
+        flag("metrics-key-prefixes", List, "", Used,
+            "Key prefixes, at most 32, whose numbers of keys and bytes are counted in the background, for /metrics."),
         flag("reserved-memory", Bytes, "", NEEDS_WORK, "Memory left to others on this machine."),
         flag("archive-url", Text, "", NEEDS_WORK, "Continuous archive of the log."),
         flag("archive-full-schedule", Text, "", NEEDS_WORK, "Interval of full archives."),

@@ -45,6 +45,49 @@ fn one_way_to_find_the_founders_may_be_asked_for() {
     );
     let https = ["--discovery-token=t", "--discovery-endpoints=https://d:1"];
     refused(load(&https), "http://host:port", "");
+    // A registry over TLS.
+    let tls = [
+        "--discovery-token=t",
+        "--discovery-insecure-transport=false",
+        "--discovery-endpoints=d:1,https://e:2",
+        "--discovery-cert=c",
+        "--discovery-key=k",
+        "--discovery-cacert=ca",
+    ];
+    let Some(Discovery::Registry(found)) = load(&tls).unwrap().config.discovery else {
+        panic!("a registry");
+    };
+    let urls: Vec<String> = found.endpoints.iter().map(Url::to_string).collect();
+    assert_eq!(urls, ["https://d:1", "https://e:2"]);
+    let pair = Some(("c".into(), "k".into()));
+    let ca = Some("ca".into());
+    let verify = true;
+    assert_eq!(found.tls, Some(DiscoveryTls { pair, ca, verify }));
+    for (more, why) in [
+        (
+            "--discovery-endpoints=http://d:1",
+            "expected https://host:port",
+        ),
+        (
+            "--discovery-key=",
+            "--discovery-cert is set without --discovery-key",
+        ),
+        (
+            "--discovery-insecure-skip-tls-verify",
+            "are both set: the one says whom to trust",
+        ),
+        (
+            "--discovery-insecure-transport=true",
+            "--discovery-cert is set, but the registry would be asked without TLS",
+        ),
+    ] {
+        let name = more.split_once('=').map_or(more, |(name, _)| name);
+        let others = tls
+            .iter()
+            .filter(|flag| !flag.starts_with(&format!("{name}=")));
+        let flags: Vec<&str> = others.copied().chain([more]).collect();
+        refused(load(&flags), why, "");
+    }
     let both = [
         "--discovery-token=t",
         "--discovery-endpoints=d:1,http://e:2",

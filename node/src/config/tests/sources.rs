@@ -236,7 +236,7 @@ fn ignored_and_accepted_flags_start_with_one_line_each() {
 #[test]
 fn what_this_version_lacks_is_refused_and_never_ignored() {
     for args in [
-        &["--discovery-cacert=ca"][..],
+        &["--reserved-memory=1GiB"][..],
         &["--archive-url=file:///a"],
         &["--memory-mlock"],
     ] {

@@ -28,7 +28,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
-use kvnode_api::status::{Code, Status};
+use kvnode_api::status::Status;
 use kvnode_replica::{Output, Refused, Replica};
 use kvnode_store::command::{Command, Header, Kind, RequestId};
 
@@ -311,13 +311,21 @@ fn refusal(refused: &Refused) -> Status {
         Refused::TimedOut => Status::timed_out(),
         Refused::TooLarge { .. } => Status::request_too_large(),
         Refused::Removed | Refused::Failed => Status::server_stopped(),
-        _ => Status::new(Code::Unknown, "raft proposal dropped"),
+        _ => Status::proposal_dropped(),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_raft_does_not_take_is_told_in_etcds_words() {
+        let told = |refused| refusal(&refused).message.into_owned();
+        assert_eq!(told(Refused::Transferring), "raft proposal dropped");
+        assert_eq!(told(Refused::Busy), "etcdserver: too many requests");
+        assert_eq!(told(Refused::Failed), "etcdserver: server stopped");
+    }
 
     #[test]
     fn a_read_token_carries_its_core() {

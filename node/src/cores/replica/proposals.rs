@@ -18,6 +18,7 @@ use kvnode_api::status::Status;
 use kvnode_replica::Refused;
 
 use super::{CoreMessage, ReplicaCore, refusal};
+use crate::metrics::Limit;
 use crate::slots::Ticket;
 
 const COUNT_MAX: usize = 10_000;
@@ -250,6 +251,9 @@ impl ReplicaCore {
     }
 
     fn refuse(&self, ticket: Ticket, status: Status) {
+        if status == Status::too_many_requests() {
+            self.shared.metrics.limits.refused(Limit::Proposals);
+        }
         self.shared.metrics.server.proposals_failed.add(1);
         self.tell(ticket, CoreMessage::Refused { ticket, status });
     }

@@ -143,9 +143,35 @@ fn connections_over_the_cap_wait_for_one_to_end() {
         .unwrap();
     assert!(third.next().is_none(), "nobody greets the third");
     assert_eq!(server.connections(), 2);
+    assert_eq!(server.seen.full.load(Ordering::SeqCst), 1);
     drop(first);
     third.0.set_read_timeout(Some(PATIENCE)).unwrap();
     assert_eq!(third.next().unwrap().kind, raw::SETTINGS);
+}
+
+#[test]
+fn calls_over_the_streams_of_a_connection_are_refused_alone() {
+    const REFUSED_STREAM: u32 = 7;
+    let server = Server::start(Options {
+        max_concurrent_streams: 2,
+        ..Options::default()
+    });
+    let mut raw = Raw::greet(server.address, 65_535);
+    for stream in [1, 3, 5] {
+        raw.open(stream, WATCH);
+    }
+    let reset = raw.until(raw::RST_STREAM).unwrap();
+    let refused = REFUSED_STREAM.to_be_bytes().to_vec();
+    assert_eq!((reset.stream, reset.payload), (5, refused));
+    // The others are served, and one that ends makes room.
+    raw.frame(raw::DATA, raw::END_STREAM, 1, &frame(b"x"));
+    while raw
+        .until(raw::HEADERS)
+        .is_some_and(|head| head.stream != 1 || head.flags & raw::END_STREAM == 0)
+    {}
+    raw.open(7, WATCH);
+    raw.frame(raw::DATA, raw::END_STREAM, 7, &frame(b"x"));
+    assert!(raw.until(raw::DATA).is_some_and(|data| data.stream == 7));
 }
 
 #[test]
@@ -236,4 +262,70 @@ fn flood_of_resets_ends_the_connection_and_harms_nobody() {
         server.connections() == 0
             && seen.entered.load(Ordering::SeqCst) == seen.dropped.load(Ordering::SeqCst)
     });
+}
+
+#[test]
+fn client_that_only_asks_and_never_reads_is_not_read_from_for_ever() {
+    const SENT_MAX: usize = 64 << 20;
+    let server = Server::start(Options {
+        unsent_bytes_max: 1 << 20,
+        ..Options::default()
+    });
+    let mut raw = Raw::greet(server.address, (1 << 31) - 1);
+    // One answer of 64 MiB that the client does not take.
+    raw.open(1, "/etcdserverpb.Maintenance/Snapshot");
+    raw.frame(raw::DATA, raw::END_STREAM, 1, &frame(&[4, 0]));
+    raw.0
+        .set_write_timeout(Some(Duration::from_secs(2)))
+        .unwrap();
+    let (mut sent, mut stream) = (0, 3);
+    while sent < SENT_MAX {
+        let mut calls = Vec::new();
+        for _ in 0..1000 {
+            calls.extend_from_slice(&raw::call_frame(stream, WATCH));
+            stream += 2;
+        }
+        sent += calls.len();
+        if raw.0.write_all(&calls).is_err() {
+            break;
+        }
+    }
+    assert!(sent < SENT_MAX, "the server took all of {sent} bytes");
+    drop(raw);
+    eventually("the connection is counted out", || {
+        server.connections() == 0
+    });
+}
+
+#[test]
+fn client_that_reads_again_is_served_again() {
+    let server = Server::start(Options {
+        unsent_bytes_max: 1 << 20,
+        ..Options::default()
+    });
+    let mut raw = Raw::greet(server.address, (1 << 31) - 1);
+    raw.open(1, "/etcdserverpb.Maintenance/Snapshot");
+    raw.frame(raw::DATA, raw::END_STREAM, 1, &frame(&[1, 0]));
+    // More than is read while the answers wait.
+    let calls = 20_000;
+    let mut writing = raw.0.try_clone().unwrap();
+    let asking = std::thread::spawn(move || {
+        for number in 0..calls {
+            let stream = 3 + 2 * number;
+            let mut call = raw::call_frame(stream, RANGE);
+            call.extend_from_slice(&raw::bytes(
+                raw::DATA,
+                raw::END_STREAM,
+                stream,
+                &frame(b"x"),
+            ));
+            writing.write_all(&call).unwrap();
+        }
+    });
+    let mut answered = 0;
+    while answered <= calls {
+        let read = raw.next().expect("served to the end");
+        answered += u32::from(read.kind == raw::HEADERS && read.flags & raw::END_STREAM != 0);
+    }
+    asking.join().unwrap();
 }

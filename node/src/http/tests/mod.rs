@@ -43,6 +43,8 @@ struct Seen {
     turned_away: Mutex<Vec<TurnedAway>>,
     confirmations: AtomicUsize,
     confirmed: AtomicBool,
+    /// How often all places for connections were taken.
+    full: AtomicUsize,
 }
 
 impl Seen {
@@ -81,7 +83,12 @@ impl Server {
             serve(door, Rc::new(Echo { seen: theirs }), options, shutdown).await;
         })
         .unwrap();
-        let acceptor = Acceptor::start(vec![bound], vec![way], connections_max).unwrap();
+        let counting = Arc::clone(&seen);
+        let full = Box::new(move || {
+            counting.full.fetch_add(1, Ordering::SeqCst);
+        });
+        let acceptor = Acceptor::start_counting(vec![bound], vec![way], connections_max, full);
+        let acceptor = acceptor.unwrap();
         Server {
             address,
             seen,

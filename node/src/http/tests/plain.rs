@@ -155,3 +155,40 @@ fn slow_head_and_idle_connection_are_closed() {
     // One that rests is only tidied away.
     assert_eq!(server.seen.turned_away(), [TurnedAway::SlowStart; 2]);
 }
+
+#[test]
+fn body_that_drips_is_not_waited_for() {
+    let server = Server::start(Options {
+        body_timeout: Duration::from_millis(200),
+        ..Options::default()
+    });
+    let mut socket = TcpStream::connect(server.address).unwrap();
+    let begun =
+        "POST /echo HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 1000\r\n\r\nx";
+    let answer = talk(&mut socket, begun, "");
+    assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
+    assert!(
+        answer.ends_with("the request body did not arrive in time"),
+        "{answer}"
+    );
+}
+
+#[test]
+fn head_without_measure_is_refused() {
+    let server = Server::start(Options::default());
+    let mut socket = TcpStream::connect(server.address).unwrap();
+    let long = "x".repeat(100 << 10);
+    // The answer comes before the end of what is sent.
+    let request = format!("GET /health HTTP/1.1\r\nHost: a\r\nx-long: {long}");
+    let _ = socket.write_all(request.as_bytes());
+    let mut answer = Vec::new();
+    let _ = socket.read_to_end(&mut answer);
+    let answer = String::from_utf8_lossy(&answer);
+    assert!(
+        answer.is_empty() || answer.starts_with("HTTP/1.1 431 "),
+        "{answer}"
+    );
+    eventually("it is counted", || {
+        server.seen.turned_away() == [TurnedAway::HeaderList]
+    });
+}

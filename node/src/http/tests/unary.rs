@@ -3,6 +3,7 @@ use super::*;
 
 const RANGE: &str = "/etcdserverpb.KV/Range";
 const PUT: &str = "/etcdserverpb.KV/Put";
+const WATCH: &str = "/etcdserverpb.Watch/Watch";
 const NEVER: &str = "/etcdserverpb.KV/DeleteRange";
 const COMPACT: &str = "/etcdserverpb.KV/Compact";
 const SIZED: &str = "/etcdserverpb.Lease/LeaseGrant";
@@ -339,32 +340,123 @@ fn lost_connection_drops_the_handlers() {
 #[test]
 fn requests_that_arrive_in_part_are_bounded_together() {
     let server = Server::start(Options {
-        partial_bytes_max: 1000,
+        partial_bytes_max: 20_000,
         ..Options::default()
     });
     run(async {
         let client = Client::connect(server.address).await;
-        let message = frame(&[1; 900]);
+        let message = frame(&[1; 15_500]);
         let (first, mut first_body) = client.open(PUT, &[], false).await;
-        first_body.send_data(message.slice(..800), false).unwrap();
+        first_body
+            .send_data(message.slice(..15_000), false)
+            .unwrap();
         // On another connection, so that only the order of arrival counts.
         client.call(RANGE, frame(b""), &[]).await;
         let other = Client::connect(server.address).await;
         let (second, mut second_body) = other.open(PUT, &[], false).await;
-        second_body.send_data(message.slice(..800), false).unwrap();
+        second_body
+            .send_data(message.slice(..15_000), false)
+            .unwrap();
         let refused = read_all(second).await;
         assert_eq!(
             (refused.status(), refused.message()),
             ("8", "etcdserver: too many requests")
         );
         assert_eq!(server.seen.turned_away(), [TurnedAway::PartialBytes]);
-        first_body.send_data(message.slice(800..), true).unwrap();
+        first_body.send_data(message.slice(15_000..), true).unwrap();
         assert_eq!(read_all(first).await.body, message);
         // The room is free again.
         let (third, mut third_body) = other.open(PUT, &[], false).await;
-        third_body.send_data(message.slice(..800), false).unwrap();
+        third_body
+            .send_data(message.slice(..15_000), false)
+            .unwrap();
         other.call(RANGE, frame(b""), &[]).await;
-        third_body.send_data(message.slice(800..), true).unwrap();
+        third_body.send_data(message.slice(15_000..), true).unwrap();
         assert_eq!(read_all(third).await.status(), "0");
+    });
+}
+
+#[test]
+fn calls_whose_message_does_not_come_are_bounded_together() {
+    let server = Server::start(Options {
+        open_calls_bytes_max: 20_000,
+        ..Options::default()
+    });
+    run(async {
+        let client = Client::connect(server.address).await;
+        let mut open = Vec::new();
+        let refused = loop {
+            let (answer, body) = client.open(PUT, &[], false).await;
+            client.call(RANGE, frame(b""), &[]).await;
+            if !server.seen.turned_away().is_empty() {
+                break read_all(answer).await;
+            }
+            open.push((answer, body));
+            assert!(open.len() < 20, "20 calls fit 20 000 bytes");
+        };
+        assert_eq!(
+            (refused.status(), refused.message()),
+            ("8", "etcdserver: too many requests")
+        );
+        assert_eq!(server.seen.turned_away(), [TurnedAway::OpenCalls]);
+        assert!(open.len() > 5, "{} calls were all", open.len());
+        // Those that are open are served, and make room.
+        for (answer, mut body) in open {
+            body.send_data(frame(b"late"), true).unwrap();
+            assert_eq!(read_all(answer).await.status(), "0");
+        }
+        let (answer, mut body) = client.open(PUT, &[], false).await;
+        body.send_data(frame(b"x"), true).unwrap();
+        assert_eq!(read_all(answer).await.status(), "0");
+    });
+}
+
+#[test]
+fn message_that_does_not_arrive_in_time_ends_its_call() {
+    let server = Server::start(Options {
+        body_timeout: Duration::from_millis(200),
+        ..Options::default()
+    });
+    run(async {
+        let client = Client::connect(server.address).await;
+        // Nothing of it, a part of it, and a part on a stream that was served before.
+        let (nothing, _nothing_body) = client.open(PUT, &[], false).await;
+        let (part, mut part_body) = client.open(PUT, &[], false).await;
+        part_body
+            .send_data(frame(b"half").slice(..6), false)
+            .unwrap();
+        let (stream, mut stream_body) = client.open(WATCH, &[], false).await;
+        stream_body.send_data(frame(b"whole"), false).unwrap();
+        stream_body
+            .send_data(frame(b"half").slice(..6), false)
+            .unwrap();
+        for answer in [nothing, part, stream] {
+            let answer = read_all(answer).await;
+            let told = "kvnode: the request did not arrive within 200ms";
+            assert_eq!((answer.status(), answer.message()), ("4", told));
+        }
+        assert_eq!(server.seen.turned_away(), [TurnedAway::SlowBody; 3]);
+        // A stream at rest may take its time between two messages.
+        let (answer, mut body) = client.open(WATCH, &[], false).await;
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        body.send_data(frame(b"at last"), true).unwrap();
+        assert_eq!(read_all(answer).await.status(), "0");
+    });
+}
+
+#[test]
+fn headers_without_measure_are_refused() {
+    let server = Server::start(Options::default());
+    run(async {
+        let client = Client::connect(server.address).await;
+        let long = "x".repeat(70 << 10);
+        let answer = client.call(RANGE, frame(b""), &[("x-long", &long)]).await;
+        assert_eq!(answer.http, 431, "{answer:?}");
+        let told = "kvnode: the request's headers are longer than 65536 bytes";
+        assert_eq!((answer.status(), answer.message()), ("8", told));
+        assert_eq!(server.seen.turned_away(), [TurnedAway::HeaderList]);
+        let fits = "x".repeat(60 << 10);
+        let answer = client.call(RANGE, frame(b""), &[("x-long", &fits)]).await;
+        assert_eq!(answer.status(), "0");
     });
 }

@@ -188,7 +188,7 @@ impl World {
             Op::Open => {
                 if self.streams.len() < 4 {
                     self.streams
-                        .insert(self.set.open_stream(), ModelStream::default());
+                        .insert(self.set.open_stream(0), ModelStream::default());
                 }
             }
             Op::Drop(n) => {
