@@ -15,8 +15,17 @@ pub enum Step {
     },
     /// A block of `sh`, or a `quietly run` remark.
     Done { line: usize, command: String },
-    /// A block that says why it is not run.
-    NotRun,
+    /// A block that is not run here, and why.
+    NotRun { line: usize, why: Excuse },
+}
+
+/// Why a block is not run.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Excuse {
+    /// In words.
+    Reason(String),
+    /// A test runs it: its file, and its function or, in a script, the words that run it.
+    RunBy { file: String, name: String },
 }
 
 pub struct Page {
@@ -29,6 +38,7 @@ pub struct Page {
 }
 
 const NOT_RUN: &str = "<!-- not run: ";
+const RUN_BY: &str = "<!-- run by: ";
 const QUIETLY: &str = "<!-- quietly run: ";
 const NEEDS: &str = "<!-- needs: ";
 
@@ -46,39 +56,57 @@ impl Page {
             unmarked: Vec::new(),
         };
         let mut lines = text.lines().enumerate().map(|(at, line)| (at + 1, line));
-        let mut excused = false;
+        let mut excuse = None;
         while let Some((number, line)) = lines.next() {
             let trimmed = line.trim_start();
             let indent = line.len() - trimmed.len();
-            if let Some(reason) = trimmed.strip_prefix(NOT_RUN) {
-                excused = reason.trim_end_matches("-->").trim().len() > 5;
-            } else if let Some(command) = trimmed.strip_prefix(QUIETLY) {
-                let command = command.trim_end_matches("-->").trim().to_owned();
+            if let Some(reason) = remark(trimmed, NOT_RUN) {
+                excuse = Some(Excuse::Reason(reason.to_owned()));
+            } else if let Some(test) = remark(trimmed, RUN_BY) {
+                let (file, name) = test.split_once(' ').unwrap_or((test, ""));
+                excuse = Some(Excuse::RunBy {
+                    file: file.to_owned(),
+                    name: name.to_owned(),
+                });
+            } else if let Some(command) = remark(trimmed, QUIETLY) {
+                let command = command.to_owned();
                 page.steps.push(Step::Done {
                     line: number,
                     command,
                 });
-            } else if let Some(program) = trimmed.strip_prefix(NEEDS) {
-                page.needs
-                    .push(program.trim_end_matches("-->").trim().to_owned());
+            } else if let Some(program) = remark(trimmed, NEEDS) {
+                page.needs.push(program.to_owned());
             } else if let Some(language) = trimmed.strip_prefix("```") {
                 let block: Vec<(usize, &str)> = lines
                     .by_ref()
                     .map(|(at, line)| (at, line.get(indent..).unwrap_or("")))
                     .take_while(|(_, line)| !line.starts_with("```"))
                     .collect();
-                page.block(number, language, &block, excused);
-                excused = false;
+                page.block(number, language, &block, excuse.take());
             } else if !trimmed.is_empty() {
-                excused = false;
+                excuse = None;
             }
         }
         page
     }
 
-    fn block(&mut self, number: usize, language: &str, block: &[(usize, &str)], excused: bool) {
+    /// Whether commands run on other machines than the page's own.
+    pub fn has_hosts(&self) -> bool {
+        let on_host = |step: &Step| matches!(step, Step::Compared { host: Some(_), .. });
+        self.steps.iter().any(on_host)
+    }
+
+    fn block(
+        &mut self,
+        number: usize,
+        language: &str,
+        block: &[(usize, &str)],
+        excuse: Option<Excuse>,
+    ) {
         match language {
-            _ if excused => self.steps.push(Step::NotRun),
+            _ if excuse.is_some() => self
+                .steps
+                .extend(excuse.map(|why| Step::NotRun { line: number, why })),
             "console" => self.console(block),
             "sh" => {
                 let lines: Vec<&str> = block.iter().map(|(_, line)| *line).collect();
@@ -133,6 +161,12 @@ impl Page {
     }
 }
 
+/// What a remark of this kind says.
+fn remark<'a>(line: &'a str, kind: &str) -> Option<&'a str> {
+    let words = line.strip_prefix(kind)?;
+    Some(words.trim_end_matches("-->").trim())
+}
+
 /// `$ words` or `n1$ words`: host and words.
 fn prompt(line: &str) -> Option<(Option<&str>, &str)> {
     let (host, words) = line.split_once("$ ")?;
@@ -147,7 +181,8 @@ fn prompt(line: &str) -> Option<(Option<&str>, &str)> {
 #[test]
 fn a_page_is_its_commands_and_what_they_print() {
     let text = "<!-- needs: etcd -->\n\n```console\n$ one \\\n> two\nout\n\nmore\nn1$ three\n```\n\n- x\n\n  ```sh\n  four\n    five\n  ```\n\
-                <!-- not run: it takes a day -->\n```sh\nsix\n```\n```\n$ seven\n```\n<!-- quietly run: eight -->\n";
+                <!-- not run: it takes a day -->\n```sh\nsix\n```\n```\n$ seven\n```\n<!-- quietly run: eight -->\n\
+                <!-- run by: tests/a.rs nine -->\n```sh\nten\n```\n";
     let page = Page::parse(Path::new("p.md"), text);
     let compared = |line, host: Option<&str>, command: &str, output: &[&str]| Step::Compared {
         line,
@@ -165,8 +200,18 @@ fn a_page_is_its_commands_and_what_they_print() {
             compared(4, None, "one \\\ntwo", &["out", "", "more"]),
             compared(9, Some("n1"), "three", &[]),
             done(14, "four\n  five"),
-            Step::NotRun,
+            Step::NotRun {
+                line: 19,
+                why: Excuse::Reason("it takes a day".to_owned()),
+            },
             done(25, "eight"),
+            Step::NotRun {
+                line: 27,
+                why: Excuse::RunBy {
+                    file: "tests/a.rs".to_owned(),
+                    name: "nine".to_owned(),
+                },
+            },
         ]
     );
     assert_eq!(

@@ -15,18 +15,20 @@ use crate::page::{Page, Step};
 const STEP_LIMIT: Duration = Duration::from_secs(120);
 /// How long a command that only looks is repeated until it shows what the page does.
 const LOOK_LIMIT: Duration = Duration::from_secs(60);
+/// The machines beside the page's own, by name.
+const HOSTS: &str = "n1 n2 n3";
 /// Ends the output of a step, in front of its exit code; printed by no program.
 const END: char = '\u{1}';
 
 /// Runs a page; answers what is not as it says. The first failure ends it: later steps build on earlier ones.
 pub fn run(root: &Path, stage: &Path, page: &Page) -> Option<String> {
-    let mut shell = Shell::start(root, stage);
+    let mut shell = Shell::start(root, stage, page.has_hosts());
     let path = page.path.display();
     for step in &page.steps {
         let (line, complaint) = match step {
-            Step::NotRun => continue,
+            Step::NotRun { .. } => continue,
             Step::Done { line, command } => {
-                let (code, printed) = shell.step(None, command);
+                let (code, printed) = shell.script(command);
                 let failed = code != 0;
                 (
                     line,
@@ -101,10 +103,11 @@ pub struct Shell {
 }
 
 impl Shell {
-    /// Whether this machine lets a test have throw-away copies of it.
+    /// Whether this machine lets a test have throw-away copies of it, with networks of their own.
     pub fn possible(root: &Path) -> Result<(), String> {
         let output = Command::new(root.join("packaging/throwaway"))
             .arg("true")
+            .env("THROWAWAY_HOSTS", HOSTS)
             .current_dir(root)
             .output()
             .map_err(|error| error.to_string())?;
@@ -114,7 +117,8 @@ impl Shell {
         }
     }
 
-    fn start(root: &Path, stage: &Path) -> Shell {
+    fn start(root: &Path, stage: &Path, hosts: bool) -> Shell {
+        let hosts = if hosts { HOSTS } else { "" };
         let mut child = Command::new(root.join("packaging/throwaway"))
             .args([
                 "bash",
@@ -122,7 +126,7 @@ impl Shell {
                 "mkdir /tmp/docs && cd /tmp/docs && exec 2>&1 && exec bash",
             ])
             .current_dir(root)
-            .env("THROWAWAY_HOSTS", "n1 n2 n3")
+            .env("THROWAWAY_HOSTS", hosts)
             .env("THROWAWAY_BIND", stage)
             .env("DOCS_TREE", root)
             .env("DOCS_STAGE", stage)
@@ -177,11 +181,23 @@ impl Shell {
         let words = match host {
             None => format!("eval {} </dev/null", quoted(command)),
             Some(host) => format!(
-                "chroot /hosts/{host} bash -c {} </dev/null",
+                "nsenter --net=/run/netns/{host} chroot /hosts/{host} bash -c {} </dev/null",
                 quoted(&format!("cd /root\n{command}"))
             ),
         };
-        writeln!(self.stdin, "{words}\nprintf '\\001%d\\n' $?").expect("the shell takes words");
+        self.answer(&words, "$?")
+    }
+
+    /// (exit code, output) of lines of which none may fail; the code is that of the last that did.
+    fn script(&mut self, lines: &str) -> (i32, String) {
+        let trap = r#"script_code=0; trap 'script_code=$?; echo "failed: $BASH_COMMAND"' ERR"#;
+        let words = format!("{trap}\neval {} </dev/null\ntrap - ERR", quoted(lines));
+        self.answer(&words, "$script_code")
+    }
+
+    /// What the page's shell prints of the words, and the code that they leave in a variable.
+    fn answer(&mut self, words: &str, code: &str) -> (i32, String) {
+        writeln!(self.stdin, "{words}\nprintf '\\001%d\\n' {code}").expect("the shell takes words");
         match self.steps.recv_timeout(STEP_LIMIT) {
             Ok(step) => step,
             Err(_) => (
