@@ -110,6 +110,8 @@ pub struct Config {
     pub disk_reserve_bytes: u64,
     /// Refuse writes while the disk has less; 0 is off.
     pub min_free_bytes: u64,
+    /// What the store collects in memory before it writes tables: 64 KiB to 1 GiB.
+    pub memtable_bytes: usize,
     /// Size of one log file: a multiple of 1 MiB, 1 MiB to 1 GiB.
     pub wal_segment_bytes: u64,
     /// Applied log entries kept in memory for members that are a little behind.

@@ -420,7 +420,7 @@ impl Node {
         )
         .map_err(thread)?;
         let fences = apply_sender.clone();
-        let options = open::engine_options(open_files);
+        let options = open::engine_options(&shared.config, open_files);
         let snapshots = Snapshots::new(Arc::clone(&shared), data.engines(), options.clone());
         let installer = Installer {
             engines: data.engines(),

@@ -107,8 +107,8 @@ fn create(config: &Config, incarnation: u64, open_files: u64) -> Result<Opened, 
         &program(),
     )
     .map_err(datadir_exit)?;
-    let engine =
-        FjallEngine::create(&creation.kv(), &engine_options(open_files)).map_err(engine_exit)?;
+    let engine = FjallEngine::create(&creation.kv(), &engine_options(config, open_files))
+        .map_err(engine_exit)?;
     let wal = creation.wal();
     let mut log = Log::create(
         &wal,
@@ -256,7 +256,7 @@ fn reopen(config: &Config, incarnation: u64, open_files: u64) -> Result<Opened, 
     let engines = data.engines();
     engines.settle().map_err(datadir_exit)?;
     let (mut store, mut recovered) = recover(config, &data, open_files)?;
-    let (options, store_options) = (engine_options(open_files), store_config(config));
+    let (options, store_options) = (engine_options(config, open_files), store_config(config));
     let (mark, applied) = (recovered.snapshot, store.applied().0);
     // Closed first: one engine is open at a time.
     if mark.is_some_and(|mark| mark.index > applied) {
@@ -339,7 +339,7 @@ fn reopen(config: &Config, incarnation: u64, open_files: u64) -> Result<Opened, 
 
 /// The live engine, and the log as far as that has not applied it.
 fn recover(config: &Config, data: &DataDir, open_files: u64) -> Result<(Store, Recovered), Exit> {
-    let engine = open_engine(data, open_files)?;
+    let engine = open_engine(config, data, open_files)?;
     if let Some(cut) = engine.cut() {
         log::warn!("the engine's journal had a torn end, kept in quarantine: {cut:?}");
     }
@@ -487,10 +487,10 @@ fn assemble(
 }
 
 /// The engine, or a fresh one if it is gone and the log can make it again from its first entry.
-fn open_engine(data: &DataDir, open_files: u64) -> Result<FjallEngine, Exit> {
+fn open_engine(config: &Config, data: &DataDir, open_files: u64) -> Result<FjallEngine, Exit> {
     let path = data.kv();
     if path.exists() {
-        return FjallEngine::open(&path, &engine_options(open_files)).map_err(engine_exit);
+        return FjallEngine::open(&path, &engine_options(config, open_files)).map_err(engine_exit);
     }
     let segments = dir::segments(&data.wal()).map_err(wal_exit)?;
     let first = segments.first().and_then(|segment| segment.lowest);
@@ -509,7 +509,7 @@ fn open_engine(data: &DataDir, open_files: u64) -> Result<FjallEngine, Exit> {
         "{} is missing; making it again from the WAL, which has every entry",
         path.display()
     );
-    FjallEngine::create(&path, &engine_options(open_files)).map_err(engine_exit)
+    FjallEngine::create(&path, &engine_options(config, open_files)).map_err(engine_exit)
 }
 
 fn check_expected_cluster(config: &Config, found: u64) -> Result<(), Exit> {
@@ -578,11 +578,12 @@ pub fn engine_files(open_files: u64) -> usize {
         .clamp(16, 900)
 }
 
-pub fn engine_options(open_files: u64) -> EngineOptions {
+pub fn engine_options(config: &Config, open_files: u64) -> EngineOptions {
     // A fifth of memory is too much for a machine that also holds page cache for the same tables: what is hot lives in
     // the value cache, and blocks of the rest come from the page cache at the price of a copy.
     EngineOptions {
         cache_bytes: 64 << 20,
+        memtable_bytes: config.memtable_bytes,
         open_files: engine_files(open_files),
         ..EngineOptions::default()
     }

@@ -30,7 +30,10 @@ fn no_acknowledged_write_is_lost_and_none_is_invented_by_kill_nine() {
     };
     let seed = from_environment("KVNODE_KILL_SEED").unwrap_or_else(clock);
     println!("repeat the choices (not the timing) by KVNODE_KILL_SEED={seed}");
-    let mut server = Server::start(Options::default().fsync());
+    // Half of the lives write tables all the time, the others leave most of it to the log.
+    let roomy = Options::default().fsync();
+    let tight = roomy.clone().arg("--memtable-bytes=64KiB");
+    let mut server = Server::start(tight.clone());
     let limit = Duration::from_secs(60 + 20 * rounds);
     run_within(limit, async {
         let mut dice = Dice::new(seed);
@@ -39,6 +42,8 @@ fn no_acknowledged_write_is_lost_and_none_is_invented_by_kill_nine() {
         let kept = kvnode_tests::build::target_directory().join("kill-history.jsonl");
         for round in 0..rounds {
             let time = Duration::from_millis(50 + dice.roll(700));
+            let next = if dice.roll(2) == 0 { &tight } else { &roomy };
+            server.set_options(next.clone());
             one_life(
                 &mut server,
                 &recorder,

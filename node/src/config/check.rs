@@ -112,6 +112,7 @@ pub fn build(settings: &Settings, notices: &mut Vec<Notice>) -> Result<Config, C
         nospace_auto_disarm: read.bool("nospace-auto-disarm")?,
         disk_reserve_bytes: read.bytes("disk-reserve-bytes")?,
         min_free_bytes: read.bytes("min-free-bytes")?,
+        memtable_bytes: read.memtable_bytes()?,
         wal_segment_bytes: read.wal_segment_bytes()?,
         log_keep_entries: read.entries("snapshot-catchup-entries", 5_000)?,
         log_drop_entries: read.entries("snapshot-count", 10_000)?,
@@ -318,6 +319,15 @@ impl<'a> Read<'a> {
             return Err(self.invalid("wal-segment-bytes", why));
         }
         Ok(bytes)
+    }
+
+    fn memtable_bytes(&self) -> Result<usize, ConfigError> {
+        let bytes = self.bytes("memtable-bytes")?;
+        if !(64 << 10..=1 << 30).contains(&bytes) {
+            return Err(self.invalid("memtable-bytes", "expected 64KiB to 1GiB"));
+        }
+        usize::try_from(bytes)
+            .map_err(|_| self.invalid("memtable-bytes", "more than this machine can hold"))
     }
 
     /// A duration above which to warn; 0 is never.

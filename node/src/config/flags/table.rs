@@ -417,6 +417,8 @@ pub const GROUPS: &[Group] = &[
         flag("slow-disk-warn", Text, "p99=20ms,window=1m", Used,
             "Warn when fewer than this part of the log's syncs in a window were within the time; off turns it off."),
         flag("disk-reserve-bytes", Bytes, "0", Used, "Size of a ballast file in the data directory, given up when the log finds no room, so that what is under way can end. 0: none."),
+        flag("memtable-bytes", Bytes, "32MiB", Used,
+            "Memory that collects what was written before it goes into the store's tables; about as much of the log a start after a kill applies again. 64KiB to 1GiB."),
         flag("max-inflight-range-bytes", Bytes, "256MiB", Used, "Bytes of all range answers under way, until the socket has them; further ranges wait. 0 means no limit."),
         flag("metrics-key-prefixes", List, "", Used,
             "Key prefixes, at most 32, whose numbers of keys and bytes are counted in the background, for /metrics."),

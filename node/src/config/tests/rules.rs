@@ -535,3 +535,18 @@ fn a_log_segment_is_a_whole_number_of_mebibytes_within_bounds() {
         refused(load(&[&flag]), "for --wal-segment-bytes: ", "");
     }
 }
+
+#[test]
+fn the_stores_memory_has_bounds() {
+    let read = |text: &str| load(&[text]);
+    for (text, bytes) in [
+        ("--memtable-bytes=64KiB", 64 << 10),
+        ("--memtable-bytes=1GiB", 1 << 30),
+    ] {
+        assert_eq!(read(text).unwrap().config.memtable_bytes, bytes);
+    }
+    assert_eq!(load(&[]).unwrap().config.memtable_bytes, 32 << 20);
+    for text in ["--memtable-bytes=65535", "--memtable-bytes=1073741825"] {
+        refused(read(text), "expected 64KiB to 1GiB", "");
+    }
+}
