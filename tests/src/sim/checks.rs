@@ -7,7 +7,7 @@ use kvnode_store::{Change, RequestId};
 use kvnode_wal::{Entry, EntryKind, Membership};
 
 use super::chance::{fold, fold_bytes};
-use super::member::Member;
+use super::member::{Member, Process};
 use super::plan::SECOND;
 
 /// The cluster as somebody who sees everything knows it.
@@ -205,7 +205,7 @@ impl Checks {
         term: u64,
         entry: &Entry,
         members: &BTreeMap<u64, Member>,
-        own: &Membership,
+        own: &Process,
     ) {
         let found = (entry.term, digest(entry));
         let first = !self.committed.contains_key(&entry.index);
@@ -238,8 +238,12 @@ impl Checks {
                 || 2 * voters.iter().filter(|voter| holds(**voter)).count() > voters.len()
         };
         let durable = |m: &Membership| majority(&m.voters) && majority(&m.voters_outgoing);
+        let enough = |process: &Process| {
+            durable(process.replica.membership())
+                || matches!(&process.voted, Some((voted, upto)) if entry.index <= *upto && durable(voted))
+        };
         let others = members.values().filter_map(|m| m.process.as_ref());
-        let somewhere = durable(own) || others.into_iter().any(|p| durable(p.replica.membership()));
+        let somewhere = enough(own) || others.into_iter().any(|process| enough(process));
         self.demand(somewhere, || {
             let copies: Vec<u64> = members.keys().copied().filter(|m| holds(*m)).collect();
             format!(

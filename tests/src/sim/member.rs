@@ -105,6 +105,10 @@ pub struct Process {
     pub writing: bool,
     /// When the oldest write not yet durable was handed out.
     pub oldest_write: Option<u64>,
+    /// Who votes, as raft said last, and who did before, with the commit index when that changed: up to there those were
+    /// the ones who had to have an entry.
+    pub voting: Membership,
+    pub voted: Option<(Membership, u64)>,
     /// Highest number already reported, with the defect that reports early.
     pub reported: u64,
     pub queue: VecDeque<Entry>,
@@ -355,6 +359,8 @@ impl Member {
         };
         Ok(Process {
             life: self.life,
+            voting: replica.membership().clone(),
+            voted: None,
             replica,
             out: Output::default(),
             log,

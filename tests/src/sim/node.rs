@@ -155,8 +155,8 @@ impl World {
                     entry.index, entry.term
                 )
             });
-            let own = process.replica.membership();
-            self.checks.committed(id, term, &entry, &self.members, own);
+            self.checks
+                .committed(id, term, &entry, &self.members, process);
             process.queue.push_back(entry);
         }
         for (token, result) in out.reads.drain(..) {
@@ -187,6 +187,8 @@ impl World {
         }
         if let Some(membership) = &out.membership {
             self.say(|| format!("{id} has {membership:?}"));
+            let before = std::mem::replace(&mut process.voting, membership.clone());
+            process.voted = Some((before, process.replica.status().commit));
         }
         if let Some(role) = &out.role {
             self.say(|| format!("{id} is {role:?}"));
