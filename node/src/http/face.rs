@@ -110,7 +110,7 @@ pub enum TurnedAway {
     PartialBytes,
     /// More open calls than [`super::Options::open_calls_bytes_max`] holds.
     OpenCalls,
-    /// Longer headers than [`super::HEADER_LIST_BYTES_MAX`].
+    /// Longer headers than are taken: 64 KiB.
     HeaderList,
     /// A message that had not arrived within [`super::Options::body_timeout`].
     SlowBody,
