@@ -22,7 +22,7 @@
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use ::fjall::config::CompressionPolicy;
@@ -123,10 +123,8 @@ struct Inner {
     database: Database,
     spaces: Spaces,
     memory: Memory,
-    /// For flushes without a flusher.
-    by_hand: Option<std::sync::Mutex<Flush>>,
-    /// There are workers.
-    compacts: bool,
+    /// For flushes on the caller's thread, where there are no workers: nobody flushes or compacts then.
+    by_hand: Option<Mutex<Flush>>,
     directory: PathBuf,
 }
 
@@ -193,13 +191,17 @@ impl FjallEngine {
         }
         let spaces = open_spaces(&database, directory)?;
         let mut flush = Some(flush::settle(&database, &spaces, directory)?);
-        let compacts = options.workers > 0;
+        let by_hand = options.workers == 0;
+        let memtable_bytes = if by_hand {
+            usize::MAX
+        } else {
+            options.memtable_bytes
+        };
         let inner = Arc::new(Inner {
             database,
             spaces,
-            memory: Memory::new(options.memtable_bytes),
-            by_hand: flush.take_if(|_| !compacts).map(std::sync::Mutex::new),
-            compacts,
+            memory: Memory::new(memtable_bytes),
+            by_hand: flush.take_if(|_| by_hand).map(Mutex::new),
             directory: directory.to_owned(),
         });
         let flusher = flush
@@ -289,8 +291,7 @@ impl Engine for FjallEngine {
         {
             return Err(EngineError::KeyReserved { space: op.space() });
         }
-        let flushed = self.flusher.is_some();
-        let added = self.inner.memory.commit(&batch, flushed);
+        let added = self.inner.memory.commit(&batch);
         added.map_err(|why| self.inner.refused(why))
     }
 
@@ -356,9 +357,7 @@ impl Inner {
     fn flush_all(&self) -> Result<(), EngineError> {
         let count = self.memory.seal();
         if let Some(flush) = &self.by_hand {
-            let mut flush = flush
-                .lock()
-                .unwrap_or_else(std::sync::PoisonError::into_inner);
+            let mut flush = flush.lock().unwrap_or_else(PoisonError::into_inner);
             while let Some(memtable) = self.memory.oldest_sealed() {
                 flush.run(self, &memtable)?;
             }

@@ -30,7 +30,7 @@ const REMOVALS_MAX: usize = 10_000;
 pub(super) struct Flusher(JoinHandle<()>);
 
 impl Flusher {
-    /// Starts it. `flushed_to`: see [`Flush::flushed_to`].
+    /// Starts it; it ends when the engine's memory says so, or with a flush that failed.
     pub fn spawn(inner: Arc<Inner>, mut flush: Flush) -> Result<Self, EngineError> {
         let directory = inner.directory.clone();
         let run = move || {
@@ -138,7 +138,7 @@ fn wait_for_compaction(inner: &Inner) -> Result<bool, EngineError> {
             .persist(PersistMode::Buffer)
             .map_err(|e| broken("compact", &inner.directory, e))?;
         let crowded = |space| inner.spaces.of(space).tree.l0_run_count() >= TABLE_RUNS_MAX;
-        if !inner.compacts || !Space::ALL.into_iter().any(crowded) {
+        if inner.by_hand.is_some() || !Space::ALL.into_iter().any(crowded) {
             return Ok(true);
         }
         if inner.memory.is_stopping() {

@@ -121,15 +121,13 @@ pub(super) struct Memory {
     state: Mutex<State>,
     /// Something was sealed, flushed, has failed, or is to stop.
     changed: Condvar,
-    /// Bytes after which the active memtable is sealed.
+    /// Bytes after which the active memtable is sealed; the largest number where nobody flushes: then memory grows.
     memtable_bytes: usize,
 }
 
 #[derive(Default)]
 struct State {
     active: Memtable,
-    /// Estimate of the active memtable's cost, kept while it grows: merges only make it less.
-    active_bytes: usize,
     /// Oldest first.
     sealed: VecDeque<Arc<Memtable>>,
     /// Memtables sealed and flushed so far.
@@ -171,9 +169,8 @@ impl Memory {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds a batch; waits while too much waits to be flushed. `flushed` tells whether anything is flushed at all: if
-    /// not, memory grows.
-    pub fn commit(&self, batch: &Batch, flushed: bool) -> Result<(), Interrupted> {
+    /// Adds a batch; waits while too much waits to be flushed.
+    pub fn commit(&self, batch: &Batch) -> Result<(), Interrupted> {
         let runs = Space::ALL.map(|space| Run::of(records_in(batch, space)));
         let mut state = self.lock();
         while state.failed.is_none() && state.sealed.len() >= SEALED_MAX {
@@ -183,16 +180,12 @@ impl Memory {
         let state = &mut *state;
         for (stack, run) in state.active.stacks.iter_mut().zip(runs) {
             if !run.is_empty() {
-                state.active_bytes += run.cost();
                 stack.push(run, &mut state.retired);
             }
         }
-        if flushed && state.active_bytes >= self.memtable_bytes {
-            state.active_bytes = state.active.cost();
-            if state.active_bytes >= self.memtable_bytes {
-                state.seal();
-                self.changed.notify_all();
-            }
+        if state.active.cost() >= self.memtable_bytes {
+            state.seal();
+            self.changed.notify_all();
         }
         state.reap();
         Ok(())
@@ -338,7 +331,6 @@ impl State {
     fn seal(&mut self) {
         self.sealed
             .push_back(Arc::new(std::mem::take(&mut self.active)));
-        self.active_bytes = 0;
         self.sealed_count += 1;
     }
 
@@ -379,7 +371,7 @@ mod tests {
     fn thousands_of_commits_are_a_few_dozen_runs_of_bounded_length() {
         let memory = Memory::new(usize::MAX);
         for key in 0..20_000u32 {
-            assert!(memory.commit(&put(key.reverse_bits(), 300), true).is_ok());
+            assert!(memory.commit(&put(key.reverse_bits(), 300)).is_ok());
         }
         let (recent, ()) = memory.recent(|| ());
         for space in Space::ALL {
@@ -396,10 +388,10 @@ mod tests {
     fn commits_wait_for_flushes_and_learn_when_none_comes() {
         let memory = Memory::new(1);
         for key in 0..SEALED_MAX as u32 {
-            assert!(memory.commit(&put(key, 10), true).is_ok());
+            assert!(memory.commit(&put(key, 10)).is_ok());
         }
         std::thread::scope(|scope| {
-            let waiting = scope.spawn(|| memory.commit(&put(7, 10), true).is_ok());
+            let waiting = scope.spawn(|| memory.commit(&put(7, 10)).is_ok());
             while memory.sealed() == SEALED_MAX {
                 assert!(memory.next_to_flush().is_some());
                 memory.flushed(Duration::ZERO);
@@ -410,21 +402,18 @@ mod tests {
             path: "somewhere".into(),
         });
         let told = |refused| matches!(refused, Err(Interrupted::Failed(Some(_))));
-        assert!(
-            told(memory.commit(&put(8, 10), true)),
-            "the first is told why"
-        );
-        assert!(!told(memory.commit(&put(8, 10), true)));
+        assert!(told(memory.commit(&put(8, 10))), "the first is told why");
+        assert!(!told(memory.commit(&put(8, 10))));
         assert!(memory.next_to_flush().is_none());
     }
 
     #[test]
     fn long_runs_outlive_their_readers_only_until_somebody_reaps() {
         let memory = Memory::new(usize::MAX);
-        assert!(memory.commit(&put(1, 100_000), true).is_ok());
+        assert!(memory.commit(&put(1, 100_000)).is_ok());
         let (recent, ()) = memory.recent(|| ());
         for key in 2..5 {
-            assert!(memory.commit(&put(key, 100_000), true).is_ok());
+            assert!(memory.commit(&put(key, 100_000)).is_ok());
         }
         let retired = || memory.lock().retired.len();
         assert_eq!(retired(), 2, "of both spaces the run that the view reads");
