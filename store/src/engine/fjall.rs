@@ -359,7 +359,9 @@ impl Inner {
         if let Some(flush) = &self.by_hand {
             let mut flush = flush.lock().unwrap_or_else(PoisonError::into_inner);
             while let Some(memtable) = self.memory.oldest_sealed() {
-                flush.run(self, &memtable)?;
+                if let Err(error) = flush.run(self, &memtable) {
+                    self.memory.failed(error);
+                }
             }
         }
         self.memory

@@ -279,9 +279,11 @@ impl Memory {
         flush(&self.lock().active);
     }
 
-    /// For who flushes without waiting.
+    /// For who flushes without waiting; `None` also after a flush that failed.
     pub fn oldest_sealed(&self) -> Option<Arc<Memtable>> {
-        self.lock().sealed.front().cloned()
+        let state = self.lock();
+        let oldest = state.sealed.front().cloned();
+        oldest.filter(|_| state.failed.is_none())
     }
 
     /// The oldest memtable is in tables.

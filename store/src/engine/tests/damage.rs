@@ -362,32 +362,35 @@ fn a_missing_table_is_refused_at_open() {
 
 #[test]
 fn a_failed_flush_poisons_writes_spares_reads_and_ends_waiting() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = flushed(dir.path(), 4);
-    let mut engine = FjallEngine::open(&path, &roomy()).unwrap();
-    let tables = path.join("keyspaces/1/tables");
-    fs::rename(&tables, dir.path().join("tables")).unwrap();
-    engine.commit(numbered(4)).unwrap();
-    let persister = engine.persister();
-    let refused = persister.persist().unwrap_err();
-    let named = |text: &str| text.contains(&path.display().to_string());
-    assert!(
-        matches!(&refused, EngineError::Io { .. }) && named(&refused.to_string()),
-        "{refused}"
-    );
-    assert!(matches!(
-        engine.commit(numbered(5)),
-        Err(EngineError::Poisoned { .. })
-    ));
-    assert!(matches!(
-        persister.persist(),
-        Err(EngineError::Poisoned { .. })
-    ));
-    assert_eq!(revisions(&engine.view(), 0).len(), 5);
-    drop(engine);
-    fs::rename(dir.path().join("tables"), &tables).unwrap();
-    // History may have been flushed before it failed; it does not show.
-    assert_prefix(&path, 4);
+    for workers in [1, 0] {
+        let dir = tempfile::tempdir().unwrap();
+        let path = flushed(dir.path(), 4);
+        let options = Options { workers, ..roomy() };
+        let mut engine = FjallEngine::open(&path, &options).unwrap();
+        let tables = path.join("keyspaces/1/tables");
+        fs::rename(&tables, dir.path().join("tables")).unwrap();
+        engine.commit(numbered(4)).unwrap();
+        let persister = engine.persister();
+        let refused = persister.persist().unwrap_err();
+        let named = |text: &str| text.contains(&path.display().to_string());
+        assert!(
+            matches!(&refused, EngineError::Io { .. }) && named(&refused.to_string()),
+            "{refused}"
+        );
+        assert!(matches!(
+            engine.commit(numbered(5)),
+            Err(EngineError::Poisoned { .. })
+        ));
+        assert!(matches!(
+            persister.persist(),
+            Err(EngineError::Poisoned { .. })
+        ));
+        assert_eq!(revisions(&engine.view(), 0).len(), 5);
+        drop(engine);
+        fs::rename(dir.path().join("tables"), &tables).unwrap();
+        // History may have been flushed before it failed; it does not show.
+        assert_prefix(&path, 4);
+    }
 }
 
 #[test]
