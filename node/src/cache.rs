@@ -30,6 +30,15 @@ const VALUE_BYTES_MAX: usize = 64 << 10;
 /// keeping a key that nobody reads costs more than reading it from the store once in a while.
 const UNREAD_CHANGES_MAX: u8 = 4;
 
+/// What memory is fetched by, on nearly every processor.
+const LINE_BYTES: usize = 64;
+/// Of a value; the processor fetches the rest of a long one by itself.
+const WARM_LINES_MAX: usize = 8;
+
+/// Where an entry may be; never wrong for long, and checked when it is used.
+#[derive(Clone, Copy, Debug)]
+pub struct Place(u32);
+
 /// A cached newest version.
 pub struct Cached {
     hash: u64,
@@ -119,6 +128,47 @@ impl ValueCache {
                 None
             }
         }
+    }
+
+    /// Where the newest version of `key` probably is: by the hash alone, so that its memory need not be looked at yet.
+    pub fn place(&self, key: &[u8]) -> Option<Place> {
+        let hash = self.hasher.hash_one(key);
+        let slots = &self.slots;
+        self.places
+            .find(hash, |place| {
+                let entry = slots[*place as usize].as_ref();
+                entry.is_some_and(|entry| entry.hash == hash && !entry.expected)
+            })
+            .map(|place| Place(*place))
+    }
+
+    /// As [`ValueCache::get`], where [`ValueCache::place`] said `place` a moment ago.
+    pub fn get_at(&mut self, place: Place, key: &[u8]) -> Option<&Cached> {
+        let entry = self.slots.get(place.0 as usize).and_then(Option::as_ref);
+        if !entry.is_some_and(|entry| !entry.expected && entry.key == key) {
+            return self.get(key);
+        }
+        self.hits_count += 1;
+        let entry = self.slots[place.0 as usize].as_mut()?;
+        entry.touched = true;
+        entry.unread = 0;
+        Some(entry)
+    }
+
+    /// Looks at the memory of these entries, so that the processor fetches all of it at once instead of a piece for each
+    /// get. The sum means nothing.
+    pub fn warm(&self, places: impl Iterator<Item = Place>) -> u8 {
+        let mut sum = 0_u8;
+        for Place(place) in places {
+            let Some(Some(entry)) = self.slots.get(place as usize) else {
+                continue;
+            };
+            sum ^= entry.key.first().copied().unwrap_or(0);
+            for line in entry.value.chunks(LINE_BYTES).take(WARM_LINES_MAX) {
+                sum ^= line[0];
+            }
+        }
+        sum
     }
 
     /// `key` is about to be read at `revision`, the owner's published one.
@@ -374,6 +424,31 @@ mod tests {
         cache.remove(b"a");
         assert_eq!(found(&mut cache, "a"), None);
         assert_eq!(cache.bytes(), 0);
+    }
+
+    #[test]
+    fn a_place_leads_to_its_key_as_long_as_that_is_there_and_never_to_another() {
+        let mut cache = ValueCache::new(1 << 20);
+        assert!(cache.place(b"a").is_none());
+        cache.expect(b"a", 7);
+        assert!(cache.place(b"a").is_none(), "its value is not known yet");
+        cache.fill(&kv("a", b"1".to_vec(), 2), 7);
+        let place = cache.place(b"a").unwrap();
+        cache.warm([place].into_iter());
+        assert_eq!(cache.get_at(place, b"a").unwrap().value(), b"1");
+        assert!(cache.get_at(place, b"b").is_none());
+
+        cache.remove(b"a");
+        assert!(cache.get_at(place, b"a").is_none());
+        // The slot serves another key now; the first one comes back elsewhere.
+        read(&mut cache, &kv("b", b"2".to_vec(), 3), 7);
+        assert!(cache.get_at(place, b"a").is_none());
+        assert_eq!(cache.get_at(place, b"b").unwrap().value(), b"2");
+        read(&mut cache, &kv("a", b"3".to_vec(), 9), 9);
+        assert_eq!(cache.get_at(place, b"a").unwrap().value(), b"3");
+        cache.clear();
+        cache.warm([place].into_iter());
+        assert!(cache.get_at(place, b"a").is_none());
     }
 
     #[test]

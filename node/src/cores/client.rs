@@ -4,6 +4,7 @@
 //! Invariant: cache, ring, watchers and view all change together, in `applied`, on this one thread. So a request that reads
 //! the cache sees exactly the state at `revision()`.
 
+mod reads;
 mod reconfigure;
 
 pub use reconfigure::Change;
@@ -23,7 +24,7 @@ use kvnode_store::command::{Command, Header, Kind, RequestId};
 use super::replica::ReplicaCore;
 use super::{Applied, CoreMessage, LeaseAnswer, LeaseAsk, ReplicaMessage, View, post};
 use crate::auth::{self, Asker, Authority, Provider};
-use crate::cache::ValueCache;
+use crate::cache::{Place, ValueCache};
 use crate::mailbox::{Receiver, Sender};
 use crate::metrics::{Limit, Queue};
 use crate::pool::{Answer, Pool};
@@ -41,8 +42,6 @@ const WAITING_MAX: usize = 65_536;
 const SWEEP: Duration = Duration::from_millis(250);
 /// How often an executor looks how late it is.
 const DELAY_STEP: Duration = Duration::from_millis(100);
-/// A read confirmation that takes longer is asked for again.
-const READ_RETRY_MS: u64 = 500;
 /// What raft adds to a request's bytes, as far as the size limit counts it.
 const ENVELOPE_BYTES: usize = 40;
 /// Keys and values in the value cache.
@@ -85,7 +84,7 @@ pub struct ClientCore {
     orders: Rc<RefCell<Slots<Barrier>>>,
     peers: Rc<RefCell<Slots<Option<Bytes>>>>,
     applies: Rc<RefCell<Slots<()>>>,
-    reads: RefCell<Reads>,
+    reads: RefCell<reads::Reads>,
     view: RefCell<View>,
     revision: Cell<i64>,
     applied_index: Cell<u64>,
@@ -97,19 +96,6 @@ pub struct ClientCore {
     apply_waiters: RefCell<Vec<Ticket>>,
     told_depths: Cell<[usize; 4]>,
     neighbour: OnceCell<Rc<RefCell<ReplicaCore>>>,
-}
-
-/// Linearizable reads on their way: one confirmation at a time, everyone who comes meanwhile shares the next.
-#[derive(Default)]
-struct Reads {
-    gathering: Vec<Ticket>,
-    asked: Vec<Ticket>,
-    asked_ms: u64,
-    /// When the confirmation under way was asked for first.
-    asked_at: Option<Instant>,
-    token: u64,
-    /// Confirmed at an index this core has not seen applied yet.
-    parked: Vec<(u64, Vec<Ticket>)>,
 }
 
 impl ClientCore {
@@ -188,6 +174,7 @@ impl ClientCore {
                     .observe(late);
             }
         });
+        self.start_reads();
         self.watches.start(self);
     }
 
@@ -299,18 +286,7 @@ impl ClientCore {
 
     /// Everything up to `index` is in this core's view.
     fn reached(&self, applied: u64) {
-        let mut ready = Vec::new();
-        self.reads
-            .borrow_mut()
-            .parked
-            .retain_mut(|(index, tickets)| {
-                let done = *index <= applied;
-                if done {
-                    ready.append(tickets);
-                }
-                !done
-            });
-        self.confirm(ready, &Ok(()));
+        self.reads_reached(applied);
         let mut applies = self.applies.borrow_mut();
         for ticket in self.apply_waiters.borrow_mut().drain(..) {
             applies.complete(ticket, ());
@@ -445,6 +421,26 @@ impl ClientCore {
         self.cache.borrow_mut().get(key).map(found)
     }
 
+    /// Where the value cache probably has a key.
+    pub fn place(&self, key: &[u8]) -> Option<Place> {
+        self.cache.borrow().place(key)
+    }
+
+    /// As [`ClientCore::cached`], with a place for a hint.
+    pub fn cached_at<T>(
+        &self,
+        place: Place,
+        key: &[u8],
+        found: impl FnOnce(&crate::cache::Cached) -> T,
+    ) -> Option<T> {
+        self.cache.borrow_mut().get_at(place, key).map(found)
+    }
+
+    /// Gets of what is at these places follow at once.
+    pub fn warm(&self, places: impl Iterator<Item = Place>) {
+        std::hint::black_box(self.cache.borrow().warm(places));
+    }
+
     /// A key that is not cached is about to be read from the newest view.
     pub fn expect(&self, key: &[u8]) {
         self.cache.borrow_mut().expect(key, self.revision.get());
@@ -551,88 +547,6 @@ impl ClientCore {
     pub fn renew_now(&self, lease: i64) -> Option<Renewal> {
         let mut replica = self.neighbour.get()?.try_borrow_mut().ok()?;
         replica.renew_now(lease, self.applied_index.get())
-    }
-
-    /// Waits until this core's view is at least as new as everything acknowledged before this call.
-    pub async fn linearize(&self) -> Result<(), Status> {
-        if self.is_current() {
-            return Ok(());
-        }
-        let pending = self.open(&self.barriers)?;
-        let ask = {
-            let mut reads = self.reads.borrow_mut();
-            reads.gathering.push(pending.ticket());
-            reads.asked.is_empty()
-        };
-        if ask {
-            self.ask_read_index();
-        }
-        pending.await
-    }
-
-    fn ask_read_index(&self) {
-        let mut reads = self.reads.borrow_mut();
-        if reads.gathering.is_empty() {
-            return;
-        }
-        reads.asked = std::mem::take(&mut reads.gathering);
-        reads.token += 1;
-        reads.asked_ms = self.shared.now_ms();
-        reads.asked_at = Some(Instant::now());
-        post(
-            &self.replica,
-            ReplicaMessage::Read {
-                core: self.number,
-                token: reads.token,
-            },
-        );
-    }
-
-    /// A confirmation that does not come is asked for again under a new token, for the same readers.
-    fn retry_read_index(&self, now_ms: u64) {
-        let mut reads = self.reads.borrow_mut();
-        if !reads.asked.is_empty() && now_ms.saturating_sub(reads.asked_ms) > READ_RETRY_MS {
-            reads.token += 1;
-            reads.asked_ms = now_ms;
-            self.shared.metrics.server.slow_read_indexes.add(1);
-            post(
-                &self.replica,
-                ReplicaMessage::Read {
-                    core: self.number,
-                    token: reads.token,
-                },
-            );
-        }
-    }
-
-    fn read_index(&self, token: u64, index: Result<u64, Status>) {
-        let asked = {
-            let mut reads = self.reads.borrow_mut();
-            if token != reads.token {
-                return;
-            }
-            if let Some(asked_at) = reads.asked_at.take() {
-                let seconds = &self.shared.metrics.server.read_index_seconds;
-                seconds.observe(asked_at.elapsed());
-            }
-            std::mem::take(&mut reads.asked)
-        };
-        match index {
-            Ok(index) if index <= self.applied_index.get() => self.confirm(asked, &Ok(())),
-            Ok(index) => self.reads.borrow_mut().parked.push((index, asked)),
-            Err(status) => {
-                self.shared.metrics.server.read_indexes_failed.add(1);
-                self.confirm(asked, &Err(status));
-            }
-        }
-        self.ask_read_index();
-    }
-
-    fn confirm(&self, tickets: Vec<Ticket>, result: &Barrier) {
-        let mut barriers = self.barriers.borrow_mut();
-        for ticket in tickets {
-            barriers.complete(ticket, result.clone());
-        }
     }
 
     /// Runs `work` on a reader thread.

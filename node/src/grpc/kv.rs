@@ -18,6 +18,7 @@ use prost::Message as _;
 
 use super::auth::permit;
 use crate::auth::Asker;
+use crate::cache::{Cached, Place};
 use crate::cores::View;
 use crate::cores::client::ClientCore;
 use crate::http::{Reply, RequestStream, ResponseSink};
@@ -46,20 +47,26 @@ fn is_plain_get(request: &RangeRequest) -> bool {
 
 /// The answer to a plain get from the cache, as of this core's view.
 pub fn cached_get(core: &ClientCore, key: &[u8]) -> Option<Reply> {
-    let header = core.header(core.revision());
-    let reply = core.cached(key, |cached| {
-        let kv = KeyValueRef {
-            key: cached.key(),
-            create_revision: cached.create_revision,
-            mod_revision: cached.mod_revision,
-            version: cached.version,
-            value: cached.value(),
-            lease: cached.lease,
-        };
-        core.encode(|buffer| encode::single_range(&header, Some(kv), false, 1, buffer))
-    })?;
+    core.cached(key, |cached| found(core, cached))
+}
+
+/// The same where the cache probably has the key at `place`.
+pub fn cached_get_at(core: &ClientCore, place: Place, key: &[u8]) -> Option<Reply> {
+    core.cached_at(place, key, |cached| found(core, cached))
+}
+
+fn found(core: &ClientCore, cached: &Cached) -> Reply {
     core.shared.metrics.store.ranges.add(1);
-    Some(reply)
+    let kv = KeyValueRef {
+        key: cached.key(),
+        create_revision: cached.create_revision,
+        mod_revision: cached.mod_revision,
+        version: cached.version,
+        value: cached.value(),
+        lease: cached.lease,
+    };
+    let header = core.header(core.revision());
+    core.encode(|buffer| encode::single_range(&header, Some(kv), false, 1, buffer))
 }
 
 pub async fn range(core: &Rc<ClientCore>, asker: &Asker, message: Bytes) -> Reply {

@@ -29,6 +29,7 @@ use caller::{Caller, WAITING_MAX, WAITING_PER_CONNECTION_MAX, disguise};
 use places::{Places, Streams};
 
 use crate::auth::Asker;
+use crate::cache::Place;
 use crate::cores::client::ClientCore;
 use crate::gateway::{self, Gateway};
 use crate::http::{
@@ -111,6 +112,7 @@ impl NodeService {
             started: Instant::now(),
             deadline: call.deadline,
             code: Some(Code::Cancelled),
+            get: None,
         }
     }
 
@@ -292,8 +294,12 @@ impl Service for NodeService {
             return Glance::Long;
         };
         if !get.serializable && !self.core.is_current() {
-            return match self.core.cached(&get.key, |_| ()) {
-                Some(()) => Glance::Confirm(self.begin(call)),
+            return match self.core.place(&get.key) {
+                Some(place) => {
+                    let mut begun = self.begin(call);
+                    begun.get = Some((place, get.key));
+                    Glance::Confirm(begun)
+                }
                 None => Glance::Long,
             };
         }
@@ -313,6 +319,11 @@ impl Service for NodeService {
         Glance::Answer(reply)
     }
 
+    fn warm<'a>(&self, begun: impl Iterator<Item = &'a Begun>) {
+        let gets = begun.filter_map(|begun| begun.get.as_ref());
+        self.core.warm(gets.map(|(place, _)| *place));
+    }
+
     async fn confirm(self: Rc<Self>) -> Result<(), Status> {
         self.core.linearize().await
     }
@@ -328,7 +339,10 @@ impl Service for NodeService {
             Err(status) => Some(Err(status.clone())),
             // Meanwhile it may have begun to matter who asks, and the key may have left the cache.
             Ok(()) if self.core.with_view(|view| view.auth().is_enabled()) => None,
-            Ok(()) => kv::plain_get(&message).and_then(|get| kv::cached_get(&self.core, &get.key)),
+            Ok(()) => begun
+                .get
+                .as_ref()
+                .and_then(|(place, key)| kv::cached_get_at(&self.core, *place, key)),
         };
         match reply {
             Some(reply) => Confirmed::Answer(self.end(begun, &call, &message, reply)),
@@ -367,6 +381,7 @@ impl Service for NodeService {
             started: Instant::now(),
             deadline: call.deadline,
             code: Some(Code::Cancelled),
+            get: None,
         };
         let result = self.dispatch_stream(&call, requests, &mut responses).await;
         let code = result
@@ -425,6 +440,8 @@ pub struct Begun {
     deadline: Option<Instant>,
     /// `None`: counted elsewhere.
     code: Option<Code>,
+    /// The key to get, and where it probably is in the cache.
+    get: Option<(Place, Bytes)>,
 }
 
 impl Drop for Begun {

@@ -59,6 +59,9 @@ pub trait Service: 'static {
     /// of a turn that ask for it.
     fn confirm(self: Rc<Self>) -> impl Future<Output = Result<(), Status>>;
 
+    /// The calls that began like this are about to be answered one after another.
+    fn warm<'a>(&self, _begun: impl Iterator<Item = &'a Self::Begun>) {}
+
     /// Answers a call that waited for `result`.
     fn confirmed(
         self: Rc<Self>,

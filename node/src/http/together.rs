@@ -62,6 +62,7 @@ pub(super) async fn run<S: Service>(service: Rc<S>, link: Rc<Link>, calls: Vec<W
     };
     // Nobody is left.
     let Some(result) = result else { return };
+    service.warm(waiting.iter().map(|(_, call)| &call.begun));
     let mut longer: FuturesUnordered<Pin<Box<dyn Future<Output = ()> + '_>>> =
         FuturesUnordered::new();
     for (deadline, call) in waiting {
