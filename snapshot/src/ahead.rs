@@ -9,11 +9,10 @@ use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};
 
-use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 
 use crate::DIGEST_BYTES;
-use crate::chunk::Records;
+use crate::chunk::{Records, Unpacker};
 use crate::error::{Damage, Error, Place};
 use crate::info::ChunkInfo;
 use crate::reader::unpack_listed;
@@ -48,9 +47,10 @@ impl<T: Send + 'static> Ahead<T> {
             let (ready, taken) = sync_channel(WAITING);
             let (file, chunks, work) = (Arc::clone(&file), Arc::clone(&chunks), Arc::clone(&work));
             let thread = std::thread::Builder::new().name(format!("kvs-read-{lane}"));
+            let mut reader = ChunkReader::new()?;
             thread.spawn(move || {
                 for chunk in chunks.iter().skip(lane).step_by(threads) {
-                    let made = work(chunk, read_chunk(&file, chunk));
+                    let made = work(chunk, reader.read(&file, chunk));
                     if ready.send(made).is_err() {
                         return;
                     }
@@ -84,22 +84,41 @@ impl<T> Iterator for Ahead<T> {
     }
 }
 
+/// Reads chunks of a file, one at a time, without moving the file's position.
+struct ChunkReader {
+    unpacker: Unpacker,
+    bytes: Vec<u8>,
+}
+
+impl ChunkReader {
+    fn new() -> io::Result<Self> {
+        Ok(ChunkReader {
+            unpacker: Unpacker::new()?,
+            bytes: Vec::new(),
+        })
+    }
+
+    fn read(&mut self, file: &File, chunk: &ChunkInfo) -> Result<Records, Error> {
+        self.bytes.resize(chunk.total_bytes(), 0);
+        file.read_exact_at(&mut self.bytes, chunk.offset)
+            .map_err(|error| match error.kind() {
+                io::ErrorKind::UnexpectedEof => {
+                    let expected = chunk.end().unwrap_or(u64::MAX);
+                    let found = file.metadata().map_or(0, |meta| meta.len());
+                    Error::damaged(chunk.place(), Damage::Short { expected, found })
+                }
+                _ => error.into(),
+            })?;
+        unpack_listed(&mut self.unpacker, chunk, &self.bytes)
+    }
+}
+
 /// One chunk of a file, checked, without moving the file's position.
 ///
 /// # Errors
 /// As [`crate::Snapshot::read_chunk`].
 pub fn read_chunk(file: &File, chunk: &ChunkInfo) -> Result<Records, Error> {
-    let mut bytes = vec![0; chunk.total_bytes()];
-    file.read_exact_at(&mut bytes, chunk.offset)
-        .map_err(|error| match error.kind() {
-            io::ErrorKind::UnexpectedEof => {
-                let expected = chunk.end().unwrap_or(u64::MAX);
-                let found = file.metadata().map_or(0, |meta| meta.len());
-                Error::damaged(chunk.place(), Damage::Short { expected, found })
-            }
-            _ => error.into(),
-        })?;
-    unpack_listed(chunk, &Bytes::from(bytes))
+    ChunkReader::new()?.read(file, chunk)
 }
 
 /// The digest a file ends with, and the one of the bytes before it. `progress` hears the bytes hashed.

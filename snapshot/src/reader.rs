@@ -4,7 +4,7 @@ use std::io::{Read, Seek, SeekFrom};
 
 use bytes::Bytes;
 
-use crate::chunk::{Records, parse_head, unpack};
+use crate::chunk::{Records, Unpacker, parse_head};
 use crate::error::{Damage, Error, Place};
 use crate::footer::{Footer, parse_trailer};
 use crate::info::{ChunkInfo, Info, SectionTotals, fill, read_header};
@@ -18,6 +18,7 @@ pub struct Snapshot<R> {
     info: Info,
     footer: Footer,
     file_bytes: u64,
+    unpacker: Unpacker,
 }
 
 impl<R: Read + Seek> Snapshot<R> {
@@ -55,22 +56,23 @@ impl<R: Read + Seek> Snapshot<R> {
             Place::Footer { offset: footer_at },
         )?;
         let footer = Footer::parse(&footer, footer_at, header.len() as u64)?;
+        Snapshot::from_parts(source, info, footer, file_bytes)
+    }
+
+    /// Over chunks found without a footer.
+    pub(crate) fn from_parts(
+        source: R,
+        info: Info,
+        footer: Footer,
+        file_bytes: u64,
+    ) -> Result<Self, Error> {
         Ok(Snapshot {
             source,
             info,
             footer,
             file_bytes,
+            unpacker: Unpacker::new()?,
         })
-    }
-
-    /// Over chunks found without a footer.
-    pub(crate) fn from_parts(source: R, info: Info, footer: Footer, file_bytes: u64) -> Self {
-        Snapshot {
-            source,
-            info,
-            footer,
-            file_bytes,
-        }
     }
 
     pub fn info(&self) -> &Info {
@@ -105,7 +107,7 @@ impl<R: Read + Seek> Snapshot<R> {
         self.source.seek(SeekFrom::Start(listed.offset))?;
         let mut bytes = vec![0; listed.total_bytes()];
         fill(&mut self.source, &mut bytes, place)?;
-        unpack_listed(listed, &Bytes::from(bytes))
+        unpack_listed(&mut self.unpacker, listed, &bytes)
     }
 
     /// The value of one key, unpacking at most one chunk.
@@ -147,19 +149,23 @@ impl<R: Read + Seek> Snapshot<R> {
 }
 
 /// The records of a chunk that the footer lists, from all of its bytes.
-pub(crate) fn unpack_listed(listed: &ChunkInfo, bytes: &Bytes) -> Result<Records, Error> {
+pub(crate) fn unpack_listed(
+    unpacker: &mut Unpacker,
+    listed: &ChunkInfo,
+    bytes: &[u8],
+) -> Result<Records, Error> {
     let place = listed.place();
-    let head = bytes.slice(..listed.head_bytes());
+    let (head, rest) = bytes.split_at(listed.head_bytes());
     let unnamed = |error| match error {
         Error::Damaged { damage, .. } => Error::damaged(place, damage),
         other => other,
     };
-    let found = parse_head(&head, listed.offset).map_err(unnamed)?;
+    let found = parse_head(head, listed.offset).map_err(unnamed)?;
     if found != *listed {
         let damage = Damage::Shape("its head does not agree with the footer");
         return Err(Error::damaged(place, damage));
     }
-    unpack(listed, &head, bytes.slice(head.len()..))
+    unpacker.unpack(listed, head, rest)
 }
 
 /// A chunk that could not be read, and what it took with it.

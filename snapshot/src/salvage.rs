@@ -69,7 +69,7 @@ pub fn salvage<R: Read + Seek>(mut source: R) -> Result<Salvaged<R>, Error> {
         }
     }
     Ok(Salvaged {
-        snapshot: Snapshot::from_parts(source, info, footer, file_bytes),
+        snapshot: Snapshot::from_parts(source, info, footer, file_bytes)?,
         good_bytes: good_bytes.unwrap_or(at),
         gaps,
         reaches_footer,

@@ -3,10 +3,9 @@
 
 use std::io::Read;
 
-use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 
-use crate::chunk::{Records, head_bytes, parse_head, unpack};
+use crate::chunk::{Records, Unpacker, head_bytes, parse_head};
 use crate::error::{Damage, Error, Place};
 use crate::footer::{Footer, parse_trailer};
 use crate::info::{ChunkInfo, Info, SectionTotals, count, fill, read_header};
@@ -22,6 +21,7 @@ pub struct Stream<R> {
     chunks: Vec<ChunkInfo>,
     sections: Vec<SectionTotals>,
     summary: Option<Summary>,
+    unpacker: Unpacker,
 }
 
 /// What a whole stream came to.
@@ -55,6 +55,7 @@ impl<R: Read> Stream<R> {
             chunks: Vec::new(),
             sections: Vec::new(),
             summary: None,
+            unpacker: Unpacker::new()?,
         })
     }
 
@@ -123,7 +124,7 @@ impl<R: Read> Stream<R> {
         }
         let mut rest = vec![0; info.stored_bytes as usize + CRC_BYTES];
         self.source.fill(&mut rest, info.place())?;
-        let records = unpack(&info, &head, Bytes::from(rest))?;
+        let records = self.unpacker.unpack(&info, &head, &rest)?;
         let section = info.section;
         count(&mut self.sections, &info);
         self.chunks.push(info);

@@ -5,6 +5,8 @@
 //! The totals of such a stream say whether two stores hold the same: their hash is a sum over
 //! records, so it does not depend on order, batching, or which engine holds them.
 
+use std::ops::ControlFlow;
+
 use bytes::Bytes;
 use xxhash_rust::xxh3::{xxh3_64_with_seed, xxh3_128_with_seed};
 
@@ -40,17 +42,24 @@ pub struct Totals {
 
 impl Totals {
     pub fn add(&mut self, record: &Record) {
-        let (of, seed) = match record.space {
-            Space::State => (&mut self.state, 1),
-            Space::Hist => (&mut self.hist, 2),
+        self.add_parts(record.space, &record.key, &record.value);
+    }
+
+    /// As [`Totals::add`].
+    pub fn add_parts(&mut self, space: Space, key: &[u8], value: &[u8]) {
+        self.add_hashed(space, key, value, record_hash(space, key, value));
+    }
+
+    /// As [`Totals::add`], where [`record_hash`] is known.
+    pub(crate) fn add_hashed(&mut self, space: Space, key: &[u8], value: &[u8], hash: u128) {
+        let of = match space {
+            Space::State => &mut self.state,
+            Space::Hist => &mut self.hist,
         };
         of.records += 1;
-        of.key_bytes += record.key.len() as u64;
-        of.value_bytes += record.value.len() as u64;
-        let seed = xxh3_64_with_seed(&record.key, seed);
-        of.hash = of
-            .hash
-            .wrapping_add(xxh3_128_with_seed(&record.value, seed));
+        of.key_bytes += key.len() as u64;
+        of.value_bytes += value.len() as u64;
+        of.hash = of.hash.wrapping_add(hash);
     }
 
     /// Takes over the totals of records that are not among these.
@@ -81,6 +90,36 @@ impl Totals {
     pub fn records(&self) -> u64 {
         self.state.records + self.hist.records
     }
+}
+
+/// What a record adds to [`SpaceTotals::hash`].
+pub(crate) fn record_hash(space: Space, key: &[u8], value: &[u8]) -> u128 {
+    let seed = match space {
+        Space::State => 1,
+        Space::Hist => 2,
+    };
+    xxh3_128_with_seed(value, xxh3_64_with_seed(key, seed))
+}
+
+/// The records of one space, the same as [`records`] has, shown to `take` one by one until it breaks: cheaper for whoever
+/// keeps nothing of them. `from` is the first key. Returns the totals of those shown.
+pub fn visit<V: Reader>(
+    view: &V,
+    space: Space,
+    from: &[u8],
+    mut take: impl FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+) -> Result<Totals, EngineError> {
+    let mut totals = Totals::default();
+    view.visit(space, from, None, false, |key, value| {
+        let shorter = match (space, Revision::from_bytes(key)) {
+            (Space::Hist, Some(revision)) => Undo::shorter(revision, value),
+            _ => None,
+        };
+        let value = shorter.as_deref().unwrap_or(value);
+        totals.add_parts(space, key, value);
+        take(key, value)
+    })?;
+    Ok(totals)
 }
 
 /// The records of `view`. History below `hist_from` is left out: it is garbage that may or may not

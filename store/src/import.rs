@@ -38,6 +38,25 @@ pub fn into_fjall<E>(
     options: &Options,
     records: impl Iterator<Item = Result<Record, E>>,
 ) -> Result<Totals, ImportError<E>> {
+    let mut totals = Totals::default();
+    let counted = records.inspect(|record| {
+        if let Ok(record) = record {
+            totals.add(record);
+        }
+    });
+    uncounted_into_fjall(directory, options, counted)?;
+    Ok(totals)
+}
+
+/// As [`into_fjall`], for whoever knows the totals. Returns the number of records.
+///
+/// # Errors
+/// As [`into_fjall`].
+pub fn uncounted_into_fjall<E>(
+    directory: &Path,
+    options: &Options,
+    records: impl Iterator<Item = Result<Record, E>>,
+) -> Result<u64, ImportError<E>> {
     let mut sections = Sections::new(records);
     fjall::build(directory, options, |filling| {
         for space in Space::ALL {
@@ -48,14 +67,20 @@ pub fn into_fjall<E>(
         }
         sections.end()
     })?;
-    Ok(sections.totals)
+    Ok(sections.count)
 }
 
 /// As [`into_fjall`], into memory.
 pub fn into_memory<E>(
     records: impl Iterator<Item = Result<Record, E>>,
 ) -> Result<(MemoryEngine, Totals), ImportError<E>> {
-    let mut sections = Sections::new(records);
+    let mut totals = Totals::default();
+    let counted = records.inspect(|record| {
+        if let Ok(record) = record {
+            totals.add(record);
+        }
+    });
+    let mut sections = Sections::new(counted);
     let mut engine = MemoryEngine::new();
     for space in Space::ALL {
         while let Some(item) = sections.next_of(space) {
@@ -65,16 +90,17 @@ pub fn into_memory<E>(
     }
     sections.end()?;
     engine.persist_loaded();
-    Ok((engine, sections.totals))
+    drop(sections);
+    Ok((engine, totals))
 }
 
-/// Checks the records and hands them out by space.
+/// Checks and counts the records and hands them out by space.
 struct Sections<I> {
     records: std::iter::Fuse<I>,
     /// Read, checked and counted, but of a later space than was asked for.
     waiting: Option<Record>,
     last: Option<(Space, Bytes)>,
-    totals: Totals,
+    count: u64,
 }
 
 impl<E, I: Iterator<Item = Result<Record, E>>> Sections<I> {
@@ -83,7 +109,7 @@ impl<E, I: Iterator<Item = Result<Record, E>>> Sections<I> {
             records: records.fuse(),
             waiting: None,
             last: None,
-            totals: Totals::default(),
+            count: 0,
         }
     }
 
@@ -110,13 +136,13 @@ impl<E, I: Iterator<Item = Result<Record, E>>> Sections<I> {
         let place = (record.space, record.key.clone());
         if self.last.as_ref().is_some_and(|last| *last >= place) {
             return Err(ImportError::Order {
-                number: self.totals.records(),
+                number: self.count,
                 space: record.space,
             });
         }
         self.last = Some(place);
         Batch::check_lengths(record.space, &record.key, &record.value)?;
-        self.totals.add(&record);
+        self.count += 1;
         Ok(Some(record))
     }
 
@@ -125,7 +151,7 @@ impl<E, I: Iterator<Item = Result<Record, E>>> Sections<I> {
         match self.waiting.take() {
             None => Ok(()),
             Some(record) => Err(ImportError::Order {
-                number: self.totals.records().saturating_sub(1),
+                number: self.count.saturating_sub(1),
                 space: record.space,
             }),
         }

@@ -33,6 +33,15 @@ pub enum Leases {
     Drop,
 }
 
+/// What becomes of a record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Turned {
+    /// It stays as it is.
+    Same,
+    Other(Record),
+    Gone,
+}
+
 /// See the module text.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Remake {
@@ -84,13 +93,14 @@ impl Remake {
         (revision, revision)
     }
 
-    /// The record in the new store; `None` if there is none.
+    /// What becomes of a record in the new store.
     ///
     /// # Errors
     /// A record that is not what its key promises.
-    pub fn turn(&self, record: Record) -> Result<Option<Record>, Error> {
+    pub fn turn(&self, record: &Record) -> Result<Turned, Error> {
+        let same = |kept| if kept { Turned::Same } else { Turned::Gone };
         if record.space == Space::Hist {
-            return Ok(self.keeps_history().then_some(record));
+            return Ok(same(self.keeps_history()));
         }
         let Some(tag) = record.key.first().copied() else {
             return Err(Error::record(Space::State, &record.key, "has no key"));
@@ -114,7 +124,7 @@ impl Remake {
                 ));
             }
         };
-        Ok(kept.then_some(record))
+        Ok(same(kept))
     }
 
     /// The records no old one turns into: the store's numbers and the members, by key. `turned` is the audit of all
@@ -157,44 +167,56 @@ impl Remake {
         added
     }
 
-    fn head(&self, record: Record) -> Result<Option<Record>, Error> {
+    fn head(&self, record: &Record) -> Result<Turned, Error> {
         if !record.key[1..].starts_with(&self.prefix) {
-            return Ok(None);
+            return Ok(Turned::Gone);
         }
         if self.keeps_history() {
-            return Ok(Some(record));
+            return Ok(Turned::Same);
         }
         let key = head_user_key(&record.key);
         let head = Head::decode(&key, &record.value)?;
         let Some(mut version) = head.live else {
-            return Ok(None);
+            return Ok(Turned::Gone);
         };
         if version.lease == 0 || self.leases != Leases::Drop {
-            return Ok(Some(record));
+            return Ok(Turned::Same);
         }
         version.lease = 0;
         let packed = PackedHead::new(&key, head.modified, Some(&version));
-        Ok(Some(Record {
+        Ok(Turned::Other(Record {
             space: Space::State,
             key: packed.key(),
             value: packed.record(),
         }))
     }
 
-    fn lease(&self, record: Record) -> Result<Option<Record>, Error> {
+    fn lease(&self, record: &Record) -> Result<Turned, Error> {
         let id = record.key.get(1..).and_then(|id| id.try_into().ok());
         let id = id.map(i64::from_be_bytes);
         let id = id.ok_or_else(|| Error::record(Space::State, &record.key, "is no lease's key"))?;
         let mut lease = LeaseRecord::decode(id, &record.value)?;
         lease.remaining = match self.leases {
-            Leases::Drop => return Ok(None),
+            Leases::Drop => return Ok(Turned::Gone),
             Leases::Keep => 0,
             Leases::Extend(seconds) => lease.ttl.saturating_add(seconds.max(0)),
         };
-        Ok(Some(Record {
+        Ok(Turned::Other(Record {
+            space: Space::State,
+            key: record.key.clone(),
             value: lease.encode(),
-            ..record
         }))
+    }
+}
+
+impl Turned {
+    /// The record in the new store, if there is one. `record` is the one that was turned.
+    pub fn record(self, record: Record) -> Option<Record> {
+        match self {
+            Turned::Same => Some(record),
+            Turned::Other(other) => Some(other),
+            Turned::Gone => None,
+        }
     }
 }
 

@@ -6,6 +6,7 @@
 //!
 //! Answers carry the header's revision; who answered and at which term the shell fills in.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -19,7 +20,7 @@ use crate::alarm::Alarms;
 use crate::answer::{Paged, answer};
 use crate::auth::Auth;
 use crate::count::count as fenced;
-use crate::engine::{Reader, Space};
+use crate::engine::{EngineError, Reader, Space};
 use crate::error::Failure;
 use crate::fences::Fences;
 use crate::history::{History, history};
@@ -322,6 +323,26 @@ impl<V: Reader> View<V> {
     pub fn export(&self) -> crate::export::Records<'_, V> {
         let from = crate::Revision::new(self.compact_revision(), 0).to_bytes();
         crate::export::records(self.reader(), &from)
+    }
+
+    /// Those of the same records that are in `space`, shown to `take` one by one until it breaks. Returns the totals of
+    /// those shown.
+    ///
+    /// # Errors
+    /// The engine's.
+    pub fn visit_export(
+        &self,
+        space: Space,
+        take: impl FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+    ) -> Result<crate::export::Totals, EngineError> {
+        let from = match space {
+            Space::State => Vec::new(),
+            Space::Hist => {
+                let from = crate::Revision::new(self.compact_revision(), 0);
+                from.to_bytes().to_vec()
+            }
+        };
+        crate::export::visit(self.reader(), space, &from, take)
     }
 
     /// Hash of everything replicated, leases, alarms and members included.

@@ -116,20 +116,29 @@ impl Kvs {
         &self,
         threads: usize,
     ) -> Result<impl Iterator<Item = std::result::Result<Record, Error>> + use<>> {
-        let ahead = Ahead::new(
-            Arc::clone(&self.file),
-            Arc::clone(&self.chunks),
-            threads,
-            |chunk, records| (chunk.section, records),
-        )
-        .map_err(|e| Failure::io("read", &self.path, &e))?;
-        Ok(ahead.flat_map(|(section, records)| {
-            let (records, error) = match records {
-                Ok(records) => (Some(as_records(section, records)), None),
+        let pieces = self.pieces(threads, |section, records| (section, records))?;
+        Ok(pieces.flat_map(|piece| {
+            let (records, error) = match piece {
+                Ok((section, records)) => (Some(as_records(section, records)), None),
                 Err(error) => (None, Some(Err(error))),
             };
             records.into_iter().flatten().map(Ok).chain(error)
         }))
+    }
+
+    /// What `work` makes of the chunks, on several threads, in their order.
+    pub fn pieces<T: Send + 'static>(
+        &self,
+        threads: usize,
+        work: impl Fn(u8, Records) -> T + Send + Sync + 'static,
+    ) -> Result<Ahead<std::result::Result<T, Error>>> {
+        Ahead::new(
+            Arc::clone(&self.file),
+            Arc::clone(&self.chunks),
+            threads,
+            move |chunk, records| records.map(|records| work(chunk.section, records)),
+        )
+        .map_err(|e| Failure::io("read", &self.path, &e))
     }
 
     /// The records of a space with keys from `from` (inclusive) to `to` (exclusive), in order; other frames are not read.

@@ -17,6 +17,7 @@ mod process;
 mod progress;
 mod replay;
 mod restore;
+mod scanned;
 mod shell;
 mod source;
 mod span;
@@ -30,6 +31,10 @@ use crate::cli::{Cli, Command};
 use crate::failure::{Code, Outcome, Result};
 use crate::output::Output;
 use crate::shell::Shell;
+
+/// Records are read, packed and dropped on different threads.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {

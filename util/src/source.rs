@@ -27,7 +27,8 @@ use crate::shell::{Scratch, Shell};
 
 /// Entries applied at a time.
 const APPLY_ENTRIES: usize = 256;
-const CACHE_BYTES: u64 = 64 << 20;
+/// Of blocks; those a scan has passed are worth nothing.
+const CACHE_BYTES: u64 = 8 << 20;
 
 /// The arguments that name a source.
 #[derive(Debug, Clone, Args)]

@@ -281,6 +281,17 @@ fn walk(path: &Path) -> io::Result<Journal> {
     })
 }
 
+/// Where the first data at or behind `at` is, the end of the file if there is none; `None` if the file system does not tell.
+/// Moves the file's position.
+fn behind_hole(file: &File, at: u64) -> Option<u64> {
+    use rustix::fs;
+    match fs::seek(file, fs::SeekFrom::Data(at)) {
+        Ok(data) => Some(data),
+        Err(rustix::io::Errno::NXIO) => fs::seek(file, fs::SeekFrom::End(0)).ok(),
+        Err(_) => None,
+    }
+}
+
 /// Behind the last byte that is not zero from `from` on (at least `from`), and how many batch
 /// trailers stand in between.
 fn rest(reader: &mut BufReader<File>, from: u64) -> io::Result<(u64, u64)> {
@@ -292,10 +303,13 @@ fn rest(reader: &mut BufReader<File>, from: u64) -> io::Result<(u64, u64)> {
         if got == 0 {
             return Ok((data_to, trailers));
         }
-        // Mostly it is the 64 MiB of zeros a journal is made with: skip those at memory speed.
+        // Mostly it is the 64 MiB of zeros a journal is made with, of which the file system knows that nothing was written.
         if chunk[..got].iter().all(|&byte| byte == 0) {
             at += got as u64;
             window = 0;
+            if let Some(data) = behind_hole(reader.get_ref(), at) {
+                at = reader.seek(SeekFrom::Start(data.max(at)))?;
+            }
             continue;
         }
         for &byte in &chunk[..got] {

@@ -138,18 +138,24 @@ impl Undo {
     /// The record as a store that writes no new values into history has it. One that is no record stays as
     /// it is.
     pub(crate) fn without_value(revision: Revision, record: Bytes) -> Bytes {
+        Self::shorter(revision, &record).unwrap_or(record)
+    }
+
+    /// The same for a record that has to be copied for it; `None` if it stays as it is.
+    pub(crate) fn shorter(revision: Revision, record: &[u8]) -> Option<Bytes> {
         if record.get(1).is_none_or(|flags| flags & HIST_VALUE == 0) {
-            return record;
+            return None;
         }
+        let record = Bytes::copy_from_slice(record);
         let Some(Made::Put {
             value: Some(value), ..
         }) = Self::parse(revision, &record).map(|undo| undo.made)
         else {
-            return record;
+            return None;
         };
         let mut shorter = record[..record.len() - value.len()].to_vec();
         shorter[1] &= !HIST_VALUE;
-        shorter.into()
+        Some(shorter.into())
     }
 
     fn parse(revision: Revision, record: &Bytes) -> Option<Self> {

@@ -1,16 +1,17 @@
 //! The data directory of a restored member: checked input in, a whole directory out, at its place with one rename.
 
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use kvnode_store::audit::Audit;
+use kvnode_store::audit::{Audit, Hashes};
 use kvnode_store::datadir::{Identity, Placing};
 use kvnode_store::engine::fjall::FjallEngine;
 use kvnode_store::engine::{Engine as _, Reader as _, Space};
 use kvnode_store::export::{Record, Totals};
-use kvnode_store::import::{ImportError, into_fjall};
-use kvnode_store::remake::{Remake, merged};
+use kvnode_store::import::{ImportError, uncounted_into_fjall};
+use kvnode_store::remake::{Remake, Turned, merged};
 use kvnode_store::schema::Meta;
 use kvnode_wal::writer::Start;
 use kvnode_wal::{HardState, Log, Membership, Options as WalOptions, Origin, SnapshotMark};
@@ -51,9 +52,12 @@ pub fn examine(
         move |section, records| {
             let (mut before, mut after) = (empty_before.clone(), empty_after.clone());
             for record in as_records(section, records) {
-                before.add(&record);
-                if let Some(turned) = turns.turn(record)? {
-                    after.add(&turned);
+                let mut hashes = Hashes::default();
+                before.add_known(&record, &mut hashes);
+                match turns.turn(&record)? {
+                    Turned::Same => after.add_known(&record, &mut hashes),
+                    Turned::Other(other) => after.add(&other),
+                    Turned::Gone => {}
                 }
             }
             Ok::<_, kvnode_store::Error>((before, after))
@@ -91,7 +95,7 @@ pub struct Target<'a> {
 /// Builds the directory beside its place, reads it back, and puts it there.
 pub fn build(
     kvs: &Kvs,
-    remake: &Remake,
+    remake: &Arc<Remake>,
     examined: &Examined,
     target: &Target<'_>,
     threads: usize,
@@ -108,13 +112,14 @@ pub fn build(
     let written = write(kvs, remake, examined, &kv, threads, shell)?;
     make_log(&placing.wal(), remake, target)?;
     let found = read_back(&kv, kvs, examined, threads, shell)?;
-    if written != *examined.after.totals() || found != written {
+    let expected = examined.after.totals();
+    if written != expected.records() || found != *expected {
         return Err(Failure::new(
             Code::Io,
             format!(
                 "what was written does not read back: {} records instead of {}",
                 found.records(),
-                examined.after.totals().records()
+                expected.records()
             ),
             "kvutil disk probe --help",
         )
@@ -126,27 +131,34 @@ pub fn build(
 
 fn write(
     kvs: &Kvs,
-    remake: &Remake,
+    remake: &Arc<Remake>,
     examined: &Examined,
     kv: &Path,
     threads: usize,
     shell: &Shell,
-) -> Result<Totals> {
+) -> Result<u64> {
     let totals = examined.after.totals();
     let mut progress = shell.progress.bytes("building", bytes_of(totals));
-    let turned = kvs.records(threads)?.filter_map(|record| match record {
-        Err(error) => Some(Err(crate::kvs::unreadable(&kvs.path, &error))),
-        Ok(record) => match remake.turn(record) {
-            Ok(turned) => turned.map(Ok),
-            Err(error) => Some(Err(error.into())),
-        },
+    let turns = Arc::clone(remake);
+    let pieces = kvs.pieces(threads, move |section, records| {
+        as_records(section, records)
+            .filter_map(|record| match turns.turn(&record) {
+                Ok(turned) => turned.record(record).map(Ok),
+                Err(error) => Some(Err(error)),
+            })
+            .collect::<std::result::Result<Vec<_>, _>>()
+    })?;
+    let turned = pieces.flat_map(|piece| {
+        let (records, error) = match piece {
+            Ok(Ok(records)) => (records, None),
+            Ok(Err(error)) => (Vec::new(), Some(Failure::from(error))),
+            Err(error) => (Vec::new(), Some(crate::kvs::unreadable(&kvs.path, &error))),
+        };
+        progress.add(records.iter().map(bytes_of_record).sum());
+        records.into_iter().map(Ok).chain(error.map(Err))
     });
-    let records = merged(turned, examined.added.clone()).inspect(|record| {
-        if let Ok(record) = record {
-            progress.add((record.key.len() + record.value.len()) as u64);
-        }
-    });
-    into_fjall(kv, &options(1), records).map_err(|error| match error {
+    let records = merged(turned, examined.added.clone());
+    uncounted_into_fjall(kv, &options(1), records).map_err(|error| match error {
         ImportError::Source(failure) => failure,
         ImportError::Engine(error) => error.into(),
         ImportError::Order { number, space } => Failure::new(
@@ -158,6 +170,10 @@ fn write(
             format!("kvutil snapshot verify {}", kvs.shown()),
         ),
     })
+}
+
+fn bytes_of_record(record: &Record) -> u64 {
+    (record.key.len() + record.value.len()) as u64
 }
 
 /// A log that begins behind the restored state.
@@ -233,17 +249,10 @@ fn read_back(
                         return;
                     };
                     let mut totals = Totals::default();
-                    let read = view
-                        .scan(*space, from, to.as_deref(), false)
-                        .try_for_each(|item| {
-                            let (key, value) = item?;
-                            totals.add(&Record {
-                                space: *space,
-                                key,
-                                value,
-                            });
-                            Ok(())
-                        });
+                    let read = view.visit(*space, from, to.as_deref(), false, |key, value| {
+                        totals.add_parts(*space, key, value);
+                        ControlFlow::Continue(())
+                    });
                     if done.send(read.map(|()| totals)).is_err() {
                         return;
                     }

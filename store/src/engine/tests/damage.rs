@@ -140,6 +140,30 @@ fn a_journal_cut_anywhere_ends_at_the_last_whole_batch() {
 }
 
 #[test]
+fn data_behind_a_hole_that_was_never_written_is_found() {
+    use std::os::unix::fs::FileExt as _;
+    let dir = tempfile::tempdir().unwrap();
+    let path = journaled(dir.path(), 8);
+    let journal = journal(&path);
+    let whole = fs::read(&journal).unwrap();
+    let file = fs::OpenOptions::new().write(true).open(&journal).unwrap();
+    // As long as the engine makes them, and hardly any of it written.
+    file.set_len(64 << 20).unwrap();
+    let found = doctor::examine(&path).unwrap();
+    assert_eq!(found.journals[0].ending, Ending::Clean);
+    let stray = 40 << 20;
+    file.write_all_at(b"stray FJL\x03", stray).unwrap();
+    let found = doctor::examine(&path).unwrap();
+    let expected = Ending::Torn {
+        reason: "a zero gap before further data",
+        data_to: stray + 10,
+        batch_ends: 1,
+    };
+    assert_eq!(found.journals[0].ending, expected);
+    assert_eq!(found.journals[0].good_to, whole.len() as u64);
+}
+
+#[test]
 fn a_torn_page_inside_a_large_batch_is_cut_and_kept() {
     let dir = tempfile::tempdir().unwrap();
     let path = journaled(dir.path(), 8);

@@ -323,7 +323,7 @@ fn each_left(
             continue;
         };
         for record in as_records(chunk.section, records) {
-            if let Some(turned) = remake.turn(record)? {
+            if let Some(turned) = remake.turn(&record)?.record(record) {
                 take(turned);
             }
         }

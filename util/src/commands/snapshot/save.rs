@@ -22,6 +22,7 @@ use crate::output::human;
 use crate::part::Part;
 use crate::process;
 use crate::progress::Progress;
+use crate::scanned;
 use crate::shell::Shell;
 use crate::source::{Source, SourceArgs};
 
@@ -325,15 +326,16 @@ pub fn write(
             .progress
             .bytes("reading", stats.live_bytes + stats.history_bytes);
         let mut writer = Writer::new(out, &info, options)?;
-        let mut records = view.export();
-        for record in &mut records {
-            let record = record.map_err(|error| Failed::Read(error.into()))?;
-            writer.push(record.space as u8, &record.key, &record.value)?;
-            progress.add((record.key.len() + record.value.len()) as u64);
-        }
-        let hash = records.totals().hash();
-        let (totals, _) = writer.finish(hash)?;
-        return Ok(totals.file_bytes);
+        let read = scanned::each(view, |space, block| {
+            for (key, value) in block.records() {
+                writer.push(space as u8, key, value)?;
+            }
+            progress.add(block.bytes());
+            Ok::<_, kvnode_snapshot::Error>(())
+        });
+        let totals = read.map_err(|error| Failed::Read(error.into()))??;
+        let (written, _) = writer.finish(totals.hash())?;
+        return Ok(written.file_bytes);
     }
     let selection = Selection {
         prefix: chosen.prefix.as_bytes().to_vec().into(),
