@@ -6,7 +6,8 @@
 use std::fmt::Write as _;
 
 use crate::compare::Comparison;
-use crate::report::{Summary, grouped};
+use crate::report::Summary;
+use crate::report::table::grouped;
 
 const NAME_WIDTH: f64 = 250.0;
 const COLUMN_WIDTH: f64 = 340.0;
