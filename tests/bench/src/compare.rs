@@ -20,6 +20,7 @@ use self::disturbance::Phase;
 use self::idle::Idle;
 use self::many::Many;
 use crate::data;
+use crate::fail_over::{self, FailOver};
 use crate::load::{Kind, Load};
 use crate::machine::{self, Machine};
 use crate::net::Failure;
@@ -48,6 +49,8 @@ pub struct Plan {
     /// Watchers of the large watch loads.
     pub watchers: usize,
     pub idle_connections: usize,
+    /// Times the leader of three members is killed.
+    pub kills: u32,
     /// Run further loads as well.
     pub more: bool,
     /// Run only what has one of these in its name, of everything there is; empty for the usual.
@@ -77,6 +80,7 @@ pub struct Comparison {
     pub idle: BTreeMap<String, Idle>,
     pub disks: Vec<Disk>,
     pub disturbances: Vec<Phase>,
+    pub fail_overs: Vec<FailOver>,
     /// What some server could not do.
     pub stopped: Vec<Stopped>,
 }
@@ -139,6 +143,7 @@ impl Comparison {
             idle: BTreeMap::new(),
             disks: Vec::new(),
             disturbances: Vec::new(),
+            fail_overs: Vec::new(),
             stopped: Vec::new(),
         }
     }
@@ -268,6 +273,18 @@ pub fn run(plan: &Plan) -> Result<Comparison, Failure> {
         each(plan, idle::PART, &mut comparison, |program, comparison| {
             idle::run(plan, program, &put, temporary, comparison)
         });
+    }
+    if plan.wants(fail_over::PART, true) {
+        each(
+            plan,
+            fail_over::PART,
+            &mut comparison,
+            |program, comparison| {
+                let found = fail_over::of(program, plan.kills, temporary)?;
+                comparison.fail_overs.push(found);
+                Ok(())
+            },
+        );
     }
     Ok(comparison)
 }

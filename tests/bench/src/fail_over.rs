@@ -5,7 +5,7 @@
 //! server's own time limit, and is not what a client with a short deadline would wait for.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use kvnode_api::service::Method;
@@ -17,6 +17,9 @@ use crate::load::puts::put;
 use crate::net::{Failure, Net};
 use crate::report::median;
 use crate::server::{Home, Program, Server};
+
+/// The name of this part of a comparison.
+pub const PART: &str = "fail-over";
 
 const MEMBERS: usize = 3;
 /// Between puts; they go to the surviving members in turn.
@@ -53,7 +56,7 @@ pub struct FailOver {
 pub fn run(plan: &Plan) -> Result<Vec<FailOver>, Failure> {
     let mut found = Vec::new();
     for program in &plan.programs {
-        let one = of(plan, program)
+        let one = of(program, plan.rounds, &plan.directory)
             .map_err(|failure| Failure(format!("{}: {failure}", program.label)))?;
         println!(
             "{}: no writes for {:.0} ms in the median, {:.0} ms at worst, of {} kills; {} puts refused",
@@ -68,18 +71,23 @@ pub fn run(plan: &Plan) -> Result<Vec<FailOver>, Failure> {
     Ok(found)
 }
 
-fn of(plan: &Plan, program: &Program) -> Result<FailOver, Failure> {
+/// Kills the leader so many times.
+///
+/// # Errors
+/// As [`run`].
+pub fn of(program: &Program, rounds: u32, directory: &Path) -> Result<FailOver, Failure> {
     let place = tempfile::Builder::new()
         .prefix("kvbench-")
-        .tempdir_in(&plan.directory)?;
+        .tempdir_in(directory)?;
     let home = Home::new(program, place.path(), 2 << 30, MEMBERS)?;
     let (mut server, _) = home.start(None)?;
     let mut gaps_ms = Vec::new();
     let mut refused = 0;
-    for round in 1..=plan.rounds {
+    for round in 1..=rounds {
         let (gap, failed) = kill_leader(&home, &mut server)?;
-        eprintln!("{} kill {round}: {gap:.0?}", program.label);
-        gaps_ms.push(gap.as_secs_f64() * 1e3);
+        let gap_ms = gap.as_secs_f64() * 1e3;
+        eprintln!("  {} kill {round}: {gap_ms:.0} ms", program.label);
+        gaps_ms.push(gap_ms);
         refused += failed;
     }
     server.stop()?;

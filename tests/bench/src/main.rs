@@ -146,7 +146,7 @@ struct CompareArgs {
     #[arg(long)]
     idle_connections: Option<usize>,
     /// Run everything: also hot keys, more ranges, counts, old revisions, larger values, many watchers, idle
-    /// connections, bytes on disk, puts during maintenance
+    /// connections, bytes on disk, puts during maintenance, fail-over
     #[arg(long)]
     more: bool,
     /// Run only what has this in its name, of everything there is; may be repeated
@@ -286,6 +286,7 @@ fn compare(args: CompareArgs) -> Result<(), Failure> {
             .idle_connections
             .unwrap_or(if quick { 2000 } else { 10_000 })
             .min(open_files.saturating_sub(FILES_RESERVED)),
+        kills: if quick { 3 } else { 10 },
         more: args.more,
         value_bytes: args.value_bytes,
         quota_bytes: args.quota_backend_bytes,

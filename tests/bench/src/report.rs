@@ -153,6 +153,7 @@ fn all(comparison: &Comparison) -> impl Iterator<Item = Table> {
         tables::disks(comparison),
         tables::disturbances(comparison),
         tables::idle(comparison),
+        tables::fail_overs(comparison),
         tables::stopped(comparison),
     ];
     tables.into_iter().filter(|table| !table.rows.is_empty())

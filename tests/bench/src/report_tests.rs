@@ -3,6 +3,7 @@ use crate::compare::disturbance::Phase;
 use crate::compare::idle::Idle;
 use crate::compare::many::Many;
 use crate::compare::{Comparison, LoadRuns, Stopped};
+use crate::fail_over::FailOver;
 use crate::machine::Machine;
 
 use super::*;
@@ -88,6 +89,13 @@ fn comparison() -> Comparison {
             phase("theirs", "compaction", 2.5, 90.0),
             phase("ours", "compaction", 1.5, 15.0),
         ],
+        fail_overs: vec![FailOver {
+            server: "theirs".to_owned(),
+            gaps_ms: vec![1000.0, 1400.0],
+            median_ms: 1200.0,
+            worst_ms: 1400.0,
+            refused: 3,
+        }],
         stopped: vec![Stopped {
             name: "watch".to_owned(),
             server: "theirs".to_owned(),
@@ -196,6 +204,7 @@ fn the_other_parts_have_their_rows() {
         "| compaction | ours | 1.50 |  | 1 000 | 10 | 15 | 30 | 40 | 1 | 1.50x |\n\
          | compaction | theirs | 2.50 |  | 1 000 | 10 | 90 | 30 | 40 | 1 | 4.50x |\n",
         "| 10 000 connections | theirs | 1.50 | 100 | 218 | 12 345 | 0.2 |\n",
+        "| 2 kills of the leader | theirs | 1 200 | 1 400 | 3 |\n",
         "| watch | theirs | events do not arrive |\n",
         "theirs: theirs 2, def.",
     ] {
@@ -231,7 +240,7 @@ fn numbers_are_grouped() {
 fn the_picture_shows_every_server_of_every_load() {
     let picture = crate::chart::svg(&comparison());
     assert!(picture.starts_with("<svg ") && picture.ends_with("</svg>\n"));
-    for words in ["ours", "theirs", "put", "30 000", "200 000"] {
+    for words in ["ours", "theirs", "put", "30 000", "200 000", "20"] {
         assert!(
             picture.contains(&format!(">{words}</text>")),
             "{words}: {picture}"

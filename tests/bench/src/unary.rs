@@ -25,6 +25,8 @@ pub struct Span {
 }
 
 const PATIENCE: Duration = Duration::from_secs(60);
+/// Longest turn of the loop that is the loader's own work.
+const STANDSTILL: Duration = Duration::from_secs(2);
 
 impl Span {
     /// Count everything, until the work is done.
@@ -127,6 +129,7 @@ impl<W: Work> Run<'_, W> {
         }
         let mut readable = Vec::new();
         let mut heard = Instant::now();
+        let mut turned = heard;
         while self.asking && self.in_flight() > 0 {
             self.net.wait(Duration::from_millis(50), &mut readable)?;
             for &index in &readable {
@@ -134,6 +137,11 @@ impl<W: Work> Run<'_, W> {
                 self.ask(index)?;
             }
             let now = Instant::now();
+            if now - turned > STANDSTILL {
+                // It was the loader that stood still, and perhaps all of the machine.
+                heard += now - turned;
+            }
+            turned = now;
             if !readable.is_empty() {
                 heard = now;
             } else if now - heard > span.patience {

@@ -78,6 +78,8 @@ pub fn run(
     let mut net = Net::connect(server.address, connections, super::CONNECT_PATIENCE)?;
     let mut work = crate::load::puts::PutAll {
         numbers: Shuffle::new(plan.many_keys),
+        keys: plan.many_keys,
+        done: 0,
         values: Values::of(content, VALUE_BYTES),
         chance: Chance(1),
     };

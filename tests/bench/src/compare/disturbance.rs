@@ -86,7 +86,10 @@ pub fn run(
     for (name, action) in [
         (UNDISTURBED, Action::Nothing),
         ("compaction", Action::Compact),
+        // What a server puts off until it has answered is a disturbance as well.
+        ("after compaction", Action::Nothing),
         ("defragment", Action::Defragment),
+        ("after defragment", Action::Nothing),
         ("snapshot", Action::Snapshot),
     ] {
         let phase = phase(plan, server.address, &server.pids(), action)
@@ -103,7 +106,6 @@ pub fn run(
             bytes,
             puts,
         });
-        std::thread::sleep(SETTLE);
     }
     server.stop()?;
     Ok(())

@@ -31,6 +31,9 @@ impl Work for Put {
 /// Puts every key once, one per call, in an order without pattern.
 pub struct PutAll {
     pub numbers: Shuffle,
+    pub keys: u64,
+    /// Put so far.
+    pub done: u64,
     pub values: Values,
     pub chance: Chance,
 }
@@ -44,6 +47,8 @@ impl Work for PutAll {
         let Some(number) = self.numbers.next() else {
             return false;
         };
+        tell(self.done, self.done + 1, self.keys);
+        self.done += 1;
         put(&key(number), self.values.pick(&mut self.chance), out);
         true
     }
@@ -65,6 +70,17 @@ pub struct Fill {
 /// Keys after which a long filling says how far it is.
 const TOLD_EVERY: u64 = 1_000_000;
 
+/// Says how far it is, if it is long and a million was passed.
+fn tell(before: u64, after: u64, all: u64) {
+    if all > TOLD_EVERY && before / TOLD_EVERY < after / TOLD_EVERY {
+        eprintln!(
+            "  {} of {} million keys",
+            after / TOLD_EVERY,
+            all / TOLD_EVERY
+        );
+    }
+}
+
 impl Work for Fill {
     fn method(&self, _slot: usize) -> Method {
         Method::Txn
@@ -79,13 +95,7 @@ impl Work for Fill {
             });
         }
         let any = self.next < end;
-        if self.keys > TOLD_EVERY && self.next / TOLD_EVERY < end / TOLD_EVERY {
-            eprintln!(
-                "  {} of {} million keys",
-                end / TOLD_EVERY,
-                self.keys / TOLD_EVERY
-            );
-        }
+        tell(self.next, end, self.keys);
         self.next = end;
         any
     }
@@ -126,6 +136,8 @@ mod tests {
     fn all_keys_are_put_once() {
         let mut work = PutAll {
             numbers: Shuffle::new(50),
+            keys: 50,
+            done: 0,
             values: Values::new(8),
             chance: Chance(1),
         };

@@ -168,9 +168,9 @@ pub fn disturbances(comparison: &Comparison) -> Table {
             rows.push(vec![
                 name.to_owned(),
                 server.clone(),
-                match name {
-                    UNDISTURBED => String::new(),
-                    _ => seconds(phase.seconds),
+                match phase.seconds {
+                    0.0 => String::new(),
+                    lasted => seconds(lasted),
                 },
                 match phase.bytes {
                     0 => String::new(),
@@ -229,6 +229,30 @@ pub fn idle(comparison: &Comparison) -> Table {
             "RSS MiB",
             "bytes each",
             "CPU ms/s",
+        ],
+        text_columns: 2,
+    }
+}
+
+/// The gaps in which nobody could write.
+pub fn fail_overs(comparison: &Comparison) -> Table {
+    let rows = comparison.fail_overs.iter().map(|found| {
+        vec![
+            format!("{} kills of the leader", found.gaps_ms.len()),
+            found.server.clone(),
+            grouped(found.median_ms),
+            grouped(found.worst_ms),
+            found.refused.to_string(),
+        ]
+    });
+    Table {
+        rows: rows.collect(),
+        heads: vec![
+            "fail-over, three members",
+            "server",
+            "median ms",
+            "worst ms",
+            "puts refused",
         ],
         text_columns: 2,
     }
