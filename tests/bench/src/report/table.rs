@@ -81,7 +81,9 @@ pub fn seconds(seconds: f64) -> String {
 
 /// As a table shows it.
 pub fn times(ratio: f64) -> String {
-    if ratio >= 10.0 {
+    if ratio < 0.01 {
+        format!("{ratio:.4}x")
+    } else if ratio >= 10.0 {
         format!("{ratio:.0}x")
     } else {
         format!("{ratio:.2}x")
