@@ -148,7 +148,17 @@ impl Comparison {
         }
     }
 
-    fn stop(&mut self, name: &str, program: &Program, failure: Failure) {
+    /// Whether there is no figure in it.
+    fn is_empty(&self) -> bool {
+        self.loads.iter().all(|load| load.runs.is_empty())
+            && self.many.is_empty()
+            && self.idle.is_empty()
+            && self.disks.is_empty()
+            && self.disturbances.is_empty()
+            && self.fail_overs.is_empty()
+    }
+
+    fn stop(&mut self, name: &str, program: &Program, failure: &Failure) {
         eprintln!("  {name}: STOPPED: {failure}");
         self.stopped.push(Stopped {
             name: name.to_owned(),
@@ -188,7 +198,7 @@ impl Comparison {
                 Ok(server)
             }
             Err(failure) => {
-                self.stop(name, program, failure);
+                self.stop(name, program, &failure);
                 drop(server);
                 Ok(home.start(expected)?.0)
             }
@@ -229,7 +239,7 @@ fn tell(name: &str, outcome: &Outcome) {
 /// Runs the plan, telling on stderr how it gets on. What a server cannot do is noted, and the rest goes on.
 ///
 /// # Errors
-/// The first server that cannot be started.
+/// Nothing could be measured.
 pub fn run(plan: &Plan) -> Result<Comparison, Failure> {
     let temporary = tempfile::Builder::new()
         .prefix("kvbench-")
@@ -246,8 +256,9 @@ pub fn run(plan: &Plan) -> Result<Comparison, Failure> {
             // Everyone begins a round once.
             let program = &plan.programs[(round + turn) % plan.programs.len()];
             eprintln!("round {} of {}: {}", round + 1, plan.rounds, program.label);
-            one_round(plan, program, &loads, temporary, &mut comparison)
-                .map_err(|failure| Failure(format!("{}: {failure}", program.label)))?;
+            if let Err(failure) = one_round(plan, program, &loads, temporary, &mut comparison) {
+                comparison.stop(&format!("round {}", round + 1), program, &failure);
+            }
         }
     }
     if plan.many_keys > 0 {
@@ -286,7 +297,13 @@ pub fn run(plan: &Plan) -> Result<Comparison, Failure> {
             },
         );
     }
-    Ok(comparison)
+    match comparison.stopped.first() {
+        Some(stopped) if comparison.is_empty() => Err(Failure(format!(
+            "{}: {}: {}",
+            stopped.server, stopped.name, stopped.reason
+        ))),
+        _ => Ok(comparison),
+    }
 }
 
 /// The parts that need many keys.
@@ -324,7 +341,7 @@ fn each(
     for program in &plan.programs {
         eprintln!("{part}: {}", program.label);
         if let Err(failure) = run(program, comparison) {
-            comparison.stop(part, program, failure);
+            comparison.stop(part, program, &failure);
         }
     }
 }
