@@ -86,6 +86,9 @@ struct CatchUpArgs {
     /// kvnode to measure [default: the one next to this program]
     #[arg(long, value_name = "PATH")]
     kvnode: Option<PathBuf>,
+    /// etcd to measure, with a snapshot every 1000 entries; may be repeated
+    #[arg(long, value_name = "PATH")]
+    etcd: Vec<PathBuf>,
     /// Keys the member misses
     #[arg(long, default_value_t = 1_000_000)]
     keys: u64,
@@ -354,10 +357,7 @@ fn fail_over(args: FailOverArgs) -> Result<(), Failure> {
 
 fn catch_up(args: CatchUpArgs) -> Result<(), Failure> {
     catch_up::run(&catch_up::Plan {
-        kvnode: match args.kvnode {
-            Some(path) => path,
-            None => beside_us("kvnode")?,
-        },
+        programs: programs(args.kvnode, &args.etcd)?,
         keys: args.keys,
         value_bytes: args.value_bytes,
         in_flight: args.in_flight,
