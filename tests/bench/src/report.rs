@@ -138,7 +138,7 @@ pub fn text(comparison: &Comparison) -> String {
 
 /// The same as Markdown.
 pub fn markdown(comparison: &Comparison) -> String {
-    let mut out = machine(comparison).replace(".\n", ".  \n");
+    let mut out = machine(comparison);
     for table in all(comparison) {
         let _ = write!(out, "\n{}", table.markdown());
     }
@@ -173,8 +173,8 @@ fn machine(comparison: &Comparison) -> String {
     let machine = &comparison.machine;
     format!(
         "{}{} CPUs ({}), {} GiB memory, Linux {}, data on {} ({}; 4 KiB fdatasync {:.0} us), load average \
-         {:.1} at the start.\n\
-         {}\
+         {:.1} at the start.\n\n\
+         {}\n\
          Medians of {} rounds of {:.1} s, values of {} bytes, {} keys. Ratios are {} divided by \
          the server in the row.\n",
         match comparison.members {
@@ -203,7 +203,7 @@ fn machine(comparison: &Comparison) -> String {
 /// A line for each server.
 fn versions(comparison: &Comparison) -> String {
     let both = comparison.servers.iter().zip(&comparison.versions);
-    both.map(|(server, version)| format!("{server}: {version}.\n"))
+    both.map(|(server, version)| format!("- {server}: {version}\n"))
         .collect()
 }
 

@@ -206,7 +206,7 @@ fn the_other_parts_have_their_rows() {
         "| 10 000 connections | theirs | 1.50 | 100 | 218 | 12 345 | 0.2 |\n",
         "| 2 kills of the leader | theirs | 1 200 | 1 400 | 3 |\n",
         "| watch | theirs | events do not arrive |\n",
-        "theirs: theirs 2, def.",
+        "- theirs: theirs 2, def\n",
     ] {
         assert!(markdown.contains(row), "{row}{markdown}");
     }
@@ -247,5 +247,9 @@ fn the_picture_shows_every_server_of_every_load() {
         );
     }
     let page = page(&comparison());
+    assert!(
+        !page.lines().any(|line| line.ends_with(' ')),
+        "it can be kept among sources"
+    );
     assert!(page.starts_with("# ours beside theirs\n") && page.contains("(chart.svg)"));
 }
