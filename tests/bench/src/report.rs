@@ -163,8 +163,12 @@ fn all(comparison: &Comparison) -> impl Iterator<Item = Table> {
 pub fn page(comparison: &Comparison) -> String {
     let others = comparison.servers.get(1..).unwrap_or(&[]).join(" and ");
     let ours = comparison.servers.first().map_or("", String::as_str);
+    let title = match others.is_empty() {
+        true => ours.to_owned(),
+        false => format!("{ours} beside {others}"),
+    };
     format!(
-        "# {ours} beside {others}\n\n![rates and processor time](chart.svg)\n\n{}",
+        "# {title}\n\n![rates and processor time](chart.svg)\n\n{}",
         markdown(comparison)
     )
 }
