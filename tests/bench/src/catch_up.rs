@@ -1,4 +1,4 @@
-//! What a member that has missed very much costs the others: three kvnode members, one of them away while keys are written,
+//! What a member that has missed very much costs the others: three members, one of them away while keys are written,
 //! then back. It needs the state itself, so what it takes is sent while clients go on; their latency is measured before and
 //! meanwhile.
 //!
@@ -17,17 +17,22 @@ use tempfile::TempDir;
 use crate::load::{Kind, Load};
 use crate::net::Failure;
 use crate::outcome::Outcome;
+use crate::server::Program;
 
 /// How long anything may take that must happen.
 const PATIENCE: Duration = Duration::from_secs(300);
 const MEMBERS: usize = 3;
-/// What a member says when a snapshot has taken the place of its state.
-const TOOK_OVER: &str = "took over the state of index";
+/// What a member of kvnode, or of etcd, says when a snapshot has taken the place of its state.
+const TOOK_OVER: [&str; 2] = ["took over the state of index", "applied snapshot"];
+/// Entries a member may be behind and count as caught up.
+const BEHIND: i64 = 2_000;
+/// etcd keeps 5000 entries behind its last snapshot; with its usual 100 000 between snapshots it would send its log.
+const ETCD_SNAPSHOT_COUNT: &str = "--snapshot-count=1000";
 
 /// What to measure.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    pub kvnode: PathBuf,
+    pub programs: Vec<Program>,
     /// Written while the member is away, a hundred per transaction.
     pub keys: u64,
     pub value_bytes: usize,
@@ -63,14 +68,14 @@ impl Member {
         SocketAddr::from((Ipv4Addr::LOCALHOST, self.client))
     }
 
-    fn start(&mut self, number: usize, kvnode: &Path, all: &str) -> Result<(), Failure> {
+    fn start(&mut self, number: usize, program: &Program, all: &str) -> Result<(), Failure> {
         let client = format!("http://127.0.0.1:{}", self.client);
         let peer = format!("http://127.0.0.1:{}", self.peer);
         let log = File::options()
             .create(true)
             .append(true)
             .open(self.home.join("log"))?;
-        let mut command = Command::new(kvnode);
+        let mut command = Command::new(&program.path);
         for (name, _) in std::env::vars_os() {
             let text = name.to_string_lossy();
             if text.starts_with("ETCD_") || text.starts_with("KVNODE_") {
@@ -89,12 +94,16 @@ impl Member {
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log);
+        if program.label.starts_with("etcd") {
+            command.args([ETCD_SNAPSHOT_COUNT, "--logger=zap"]);
+        }
         self.child = Some(command.spawn()?);
         Ok(())
     }
 
-    fn said(&self, what: &str) -> bool {
-        std::fs::read_to_string(self.home.join("log")).is_ok_and(|log| log.contains(what))
+    fn took_over(&self) -> bool {
+        let log = std::fs::read_to_string(self.home.join("log")).unwrap_or_default();
+        TOOK_OVER.iter().any(|words| log.contains(words))
     }
 
     /// One of its numbers; `None` while it does not answer.
@@ -121,13 +130,21 @@ impl Member {
 /// # Errors
 /// A member that does not start, a load that fails, or a member that does not catch up.
 pub fn run(plan: &Plan) -> Result<(), Failure> {
+    for program in &plan.programs {
+        println!("{}", program.label);
+        one(plan, program).map_err(|failure| Failure(format!("{}: {failure}", program.label)))?;
+    }
+    Ok(())
+}
+
+fn one(plan: &Plan, program: &Program) -> Result<(), Failure> {
     let place = TempDir::new_in(&plan.directory)?;
     let mut members = prepare(place.path())?;
     let entries = members.iter().enumerate();
     let entries = entries.map(|(at, member)| format!("m{at}=http://127.0.0.1:{}", member.peer));
     let all = entries.collect::<Vec<_>>().join(",");
     for (at, member) in members.iter_mut().enumerate() {
-        member.start(at, &plan.kvnode, &all)?;
+        member.start(at, program, &all)?;
     }
     let leads = |member: &Member| member.number("etcd_server_is_leader ") == Some(1);
     let leader = until("a leader", || members.iter().position(leads))?;
@@ -167,7 +184,7 @@ pub fn run(plan: &Plan) -> Result<(), Failure> {
     tell("undisturbed", &before);
 
     let begun = Instant::now();
-    members[away].start(away, &plan.kvnode, &all)?;
+    members[away].start(away, program, &all)?;
     let mut worst: Option<Outcome> = None;
     let mut slices = 0;
     let mut caught_up = false;
@@ -187,7 +204,7 @@ pub fn run(plan: &Plan) -> Result<(), Failure> {
         let target = members[leader].applied();
         caught_up = matches!(
             (members[away].applied(), target),
-            (Some(has), Some(target)) if has + 10_000 > target
+            (Some(has), Some(target)) if has + BEHIND > target
         );
     }
     let took = begun.elapsed();
@@ -195,7 +212,7 @@ pub fn run(plan: &Plan) -> Result<(), Failure> {
     tell("afterwards", &after);
     println!(
         "caught up within {took:.1?}, {}",
-        match members[away].said(TOOK_OVER) {
+        match members[away].took_over() {
             true => "by snapshot",
             false => "by its log alone: write more keys",
         }

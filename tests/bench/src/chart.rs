@@ -1,4 +1,5 @@
-//! The comparison as one picture: for every load and server, its rate and what it does with a second of processor time.
+//! The comparison as one picture: for every load and server, its rate, what it does with a second of processor time,
+//! and the latency that one call in a hundred exceeds.
 //!
 //! Loads differ by orders of magnitude, so each load has its own scale: its longest bar fills the column, and the number
 //! stands behind every bar. Plain SVG, no script, readable on light and dark ground.
@@ -6,10 +7,11 @@
 use std::fmt::Write as _;
 
 use crate::compare::Comparison;
-use crate::report::{Summary, grouped};
+use crate::report::Summary;
+use crate::report::table::grouped;
 
-const NAME_WIDTH: f64 = 250.0;
-const COLUMN_WIDTH: f64 = 340.0;
+const NAME_WIDTH: f64 = 300.0;
+const COLUMN_WIDTH: f64 = 280.0;
 /// Kept free behind the longest bar, for its number.
 const NUMBER_WIDTH: f64 = 80.0;
 const BAR_HEIGHT: f64 = 11.0;
@@ -20,7 +22,7 @@ const COLOURS: [&str; 4] = ["#2f7ed8", "#e0862d", "#8a8a8a", "#4a9a5b"];
 /// What a column shows of a summary.
 type Figure = fn(&Summary) -> f64;
 
-const COLUMNS: [(&str, Figure); 2] = [
+const COLUMNS: [(&str, Figure); 3] = [
     ("operations per second", |summary| summary.ops_per_second),
     ("operations per second of server CPU", |summary| {
         if summary.server_cpu_us_per_op > 0.0 {
@@ -28,6 +30,9 @@ const COLUMNS: [(&str, Figure); 2] = [
         } else {
             0.0
         }
+    }),
+    ("p99 latency in us: shorter is better", |summary| {
+        summary.p99_us
     }),
 ];
 
@@ -39,6 +44,9 @@ pub fn svg(comparison: &Comparison) -> String {
         let bars: Vec<(usize, Summary)> = (comparison.servers.iter().enumerate())
             .filter_map(|(at, server)| Some((at, Summary::of(load.runs.get(server)?))))
             .collect();
+        if bars.is_empty() {
+            continue;
+        }
         let middle = y + bars.len() as f64 * BAR_HEIGHT / 2.0 + 4.0;
         text(&mut body, (8.0, middle), "start", &load.name);
         for (column, (_, figure)) in COLUMNS.iter().enumerate() {

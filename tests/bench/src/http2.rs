@@ -12,6 +12,9 @@ const WINDOW: u32 = 1 << 30;
 const REPLENISH_AFTER: u32 = WINDOW / 16;
 /// Windows before any setting or update.
 const WINDOW_DEFAULT: i64 = 65_535;
+/// Requests up to this size wait until they fit the windows, longer ones go out in pieces: a peer
+/// may never open a window all the way that has been used a little.
+const WHOLE_BYTES_MAX: i64 = 8192;
 /// Longest frame both sides must take; we announce no other.
 const FRAME_BYTES_MAX: usize = 16_384;
 const FRAME_HEADER: usize = 9;
@@ -84,6 +87,17 @@ pub struct Connection {
     received: u32,
     /// Streams that stay open for many messages.
     long: Vec<LongStream>,
+    /// A request on its way in pieces; other calls wait for it.
+    upload: Option<Upload>,
+}
+
+/// A request longer than its windows.
+struct Upload {
+    stream: u32,
+    /// All of it, with the length prefix.
+    bytes: Vec<u8>,
+    sent: usize,
+    window: i64,
 }
 
 struct LongStream {
@@ -118,6 +132,7 @@ impl Connection {
             send_window: WINDOW_DEFAULT,
             received: 0,
             long: Vec::new(),
+            upload: None,
         }
     }
 
@@ -136,26 +151,73 @@ impl Connection {
         self.next_stream
     }
 
-    /// Sends a whole unary call; `message` is the protobuf message without its length prefix.
-    /// `false` if the connection's window is too small for now; nothing is sent then.
-    ///
-    /// # Errors
-    /// A message that can never fit the peer's stream window.
-    pub fn call(&mut self, path: &str, message: &[u8]) -> Result<bool, Broken> {
-        let bytes = (message.len() + 5) as i64;
-        if bytes > self.initial_window {
-            return Err(Broken(format!(
-                "a request of {bytes} bytes exceeds the server's stream window of {}",
-                self.initial_window
-            )));
+    /// Sends a unary call; `message` is the protobuf message without its length prefix. What does not
+    /// fit the windows goes when they open. `false` if it must be tried again later: a small request
+    /// whose window is shut, or any behind a request still on its way.
+    pub fn call(&mut self, path: &str, message: &[u8]) -> bool {
+        if self.upload.is_some() {
+            return false;
         }
-        if bytes > self.send_window {
-            return Ok(false);
+        let bytes = (message.len() + 5) as i64;
+        if bytes <= self.initial_window.min(self.send_window) {
+            let stream = self.open(path);
+            self.send_window -= bytes;
+            self.data(stream, message, flag::END_STREAM);
+            return true;
+        }
+        if bytes <= WHOLE_BYTES_MAX {
+            return false;
         }
         let stream = self.open(path);
+        let mut bytes = Vec::with_capacity(message.len() + 5);
+        bytes.push(0);
+        bytes.extend_from_slice(&(message.len() as u32).to_be_bytes());
+        bytes.extend_from_slice(message);
+        self.upload = Some(Upload {
+            stream,
+            bytes,
+            sent: 0,
+            window: self.initial_window,
+        });
+        self.advance();
+        true
+    }
+
+    /// Sends as much of the upload as the windows allow.
+    fn advance(&mut self) {
+        let Some(upload) = &mut self.upload else {
+            return;
+        };
+        let room = upload.window.min(self.send_window).max(0) as usize;
+        let rest = &upload.bytes[upload.sent..];
+        let now = rest.len().min(room);
+        let all = now == rest.len();
+        let mut pieces = rest[..now].chunks(FRAME_BYTES_MAX).peekable();
+        while let Some(piece) = pieces.next() {
+            let last = all && pieces.peek().is_none();
+            let flags = if last { flag::END_STREAM } else { 0 };
+            frame_header(piece.len(), kind::DATA, flags, upload.stream, &mut self.out);
+            self.out.extend_from_slice(piece);
+        }
+        upload.sent += now;
+        upload.window -= now as i64;
+        self.send_window -= now as i64;
+        if all {
+            self.upload = None;
+        }
+    }
+
+    /// Sends one message and ends our half, on a stream whose answers may be longer than any window;
+    /// `false` if the message does not fit now.
+    pub fn call_streamed(&mut self, path: &str, message: &[u8]) -> bool {
+        let bytes = (message.len() + 5) as i64;
+        if bytes > self.initial_window.min(self.send_window) {
+            return false;
+        }
+        let stream = self.open_long(path);
         self.send_window -= bytes;
         self.data(stream, message, flag::END_STREAM);
-        Ok(true)
+        true
     }
 
     /// Opens a stream for many messages.
@@ -289,6 +351,7 @@ impl Connection {
             }
             kind::HEADERS => self.headers(flags, stream, payload, visit)?,
             kind::RST_STREAM => {
+                self.give_up(stream);
                 let message = format!("reset by the server with code {}", u32_at(payload));
                 visit(Event::End {
                     stream,
@@ -314,7 +377,10 @@ impl Connection {
                     self.send_window += more;
                 } else if let Some(long) = self.long.iter_mut().find(|long| long.id == stream) {
                     long.send_window += more;
+                } else if let Some(upload) = self.upload.as_mut().filter(|it| it.stream == stream) {
+                    upload.window += more;
                 }
+                self.advance();
             }
             kind::CONTINUATION | kind::PUSH_PROMISE => {
                 return Err(Broken(format!("a frame of kind {kind} is not understood")));
@@ -357,6 +423,7 @@ impl Connection {
             })
             .map_err(|_| Broken("a header block cannot be read".to_owned()))?;
         if end {
+            self.give_up(stream);
             let status = status.unwrap_or(NO_STATUS);
             visit(Event::End {
                 stream,
@@ -365,6 +432,13 @@ impl Connection {
             });
         }
         Ok(())
+    }
+
+    /// Nobody wants the rest of a request that has been answered.
+    fn give_up(&mut self, stream: u32) {
+        if self.upload.as_ref().is_some_and(|it| it.stream == stream) {
+            self.upload = None;
+        }
     }
 
     fn settings(&mut self, payload: &[u8]) -> Result<(), Broken> {
@@ -381,11 +455,15 @@ impl Connection {
                     for long in &mut self.long {
                         long.send_window += change;
                     }
+                    if let Some(upload) = &mut self.upload {
+                        upload.window += change;
+                    }
                 }
                 _ => {}
             }
         }
         self.settled = true;
+        self.advance();
         frame_header(0, kind::SETTINGS, flag::ACK, 0, &mut self.out);
         Ok(())
     }

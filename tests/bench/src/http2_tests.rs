@@ -118,7 +118,7 @@ async fn calls_answers_and_refusals_pass_whatever_the_pieces() {
             for request in [put("key", 256), put("key", 40_000), put("", 1)] {
                 let message = request.encode_to_vec();
                 let stream = connection.next_stream();
-                assert_eq!(connection.call(PATH, &message), Ok(true));
+                assert!(connection.call(PATH, &message));
                 if request.key.is_empty() {
                     let heard = exchange(&mut connection, &mut ours, 1, read_bytes).await;
                     let text = "etcdserver: key is not provided".to_owned();
@@ -152,27 +152,54 @@ async fn calls_answers_and_refusals_pass_whatever_the_pieces() {
 }
 
 #[tokio::test]
-async fn a_request_waits_for_the_window_and_a_hopeless_one_is_refused() {
-    let (mut ours, theirs) = tokio::io::duplex(1 << 20);
-    tokio::spawn(serve(theirs));
-    let mut connection = Connection::new("host:1".to_owned());
-    exchange(&mut connection, &mut ours, 0, 1000).await;
-    assert!(
-        connection.call(PATH, &[0; 100_000]).is_err(),
-        "more than the stream's window"
-    );
-    let message = put("key", 40_000).encode_to_vec();
-    assert_eq!(connection.call(PATH, &message), Ok(true));
-    // The connection's window is 65 535 until the server has read.
-    assert_eq!(connection.call(PATH, &message), Ok(false));
-    let before = connection.next_stream();
-    let mut tries = 0;
-    while connection.call(PATH, &message) == Ok(false) {
-        exchange(&mut connection, &mut ours, 1, 1000).await;
-        tries += 1;
-        assert!(tries < 1000);
+async fn a_long_request_goes_out_as_the_windows_open_and_others_wait_for_it() {
+    for read_bytes in [13, 100_000] {
+        let (mut ours, theirs) = tokio::io::duplex(1 << 20);
+        tokio::spawn(serve(theirs));
+        let mut connection = Connection::new("host:1".to_owned());
+        exchange(&mut connection, &mut ours, 0, read_bytes).await;
+        // Longer than the connection's window of 65 535 and the stream's of 100 000.
+        let request = put("key", 1_000_000);
+        let message = request.encode_to_vec();
+        let stream = connection.next_stream();
+        assert!(connection.call(PATH, &message));
+        assert!(!connection.call(PATH, b"small"), "one at a time");
+        assert_eq!(connection.next_stream(), stream + 2);
+        assert!(connection.out.len() < 67_000, "no more than the window");
+        let mut body = Vec::new();
+        let mut ended = false;
+        while !ended {
+            for event in exchange(&mut connection, &mut ours, 1, read_bytes).await {
+                match event {
+                    Heard::Data(_, bytes) => body.extend_from_slice(&bytes),
+                    end => {
+                        assert_eq!(end, Heard::End(stream, 0, String::new()));
+                        ended = true;
+                    }
+                }
+            }
+        }
+        assert!(body == frame::encode(&request).unwrap());
+        assert!(connection.call(PATH, &put("key", 1).encode_to_vec()));
     }
-    assert_eq!(connection.next_stream(), before + 2);
+}
+
+#[tokio::test]
+async fn an_answer_ends_the_upload_it_does_not_wait_for() {
+    let mut connection = Connection::new("h".to_owned());
+    let settings = [0, 0, 0, kind::SETTINGS, 0, 0, 0, 0, 0];
+    connection.receive(&settings, |_| ()).unwrap();
+    assert!(connection.call(PATH, &vec![1; 100_000]));
+    assert!(!connection.call(PATH, &vec![1; 100_000]));
+    let reset = [0, 0, 4, kind::RST_STREAM, 0, 0, 0, 0, 1, 0, 0, 0, 8];
+    connection.receive(&reset, |_| ()).unwrap();
+    let stream = connection.next_stream();
+    assert!(connection.call(PATH, &vec![1; 100_000]));
+    assert_eq!(connection.next_stream(), stream + 2);
+    assert!(
+        !connection.call(PATH, b"small"),
+        "the connection's window is used up"
+    );
 }
 
 #[test]

@@ -1,14 +1,26 @@
-//! One load with all its settings, as the command line or the comparison asks for it.
+//! One load with all its settings, as the command line or the comparison asks for it, and the way to the file of its kind.
+
+pub mod leases;
+pub mod mixed;
+pub mod puts;
+pub mod ranges;
+pub mod swap;
+pub mod watches;
 
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use self::leases::{Grant, KeepAlive};
+use self::mixed::Mixed;
+use self::puts::{Fill, Put};
+use self::ranges::{Now, Range, Wants};
+use self::swap::Swap;
+use self::watches::FanOut;
 use crate::data::{Chance, Values};
 use crate::net::{Failure, Net};
 use crate::outcome::{Meter, Outcome};
-use crate::streams::{FanOut, KeepAlive};
 use crate::unary::{self, Span};
-use crate::work::{Fill, Grant, Mixed, Order, Picker, Put, Range, Swap, Wants};
+use crate::work::{Order, Picker, Work};
 
 /// What is asked of the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -49,7 +61,16 @@ pub struct Load {
     pub wants: Wants,
     /// Keys per range.
     pub width: u64,
+    /// Gets and ranges read as of the revision they begin at, after all keys have been overwritten so
+    /// many times; 0 reads what is.
+    pub overwrites: u64,
     pub watchers: usize,
+    /// Every watcher has a key of its own.
+    pub distinct: bool,
+    /// Watchers of other keys that are there meanwhile.
+    pub idle_watchers: usize,
+    /// Granted before it is measured; what is kept alive.
+    pub leases: u64,
     pub warm_up: Duration,
     pub measured: Duration,
 }
@@ -66,7 +87,11 @@ impl Default for Load {
             serializable: false,
             wants: Wants::Pairs,
             width: 1,
+            overwrites: 0,
             watchers: 1000,
+            distinct: false,
+            idle_watchers: 0,
+            leases: 1000,
             warm_up: Duration::from_millis(300),
             measured: Duration::from_secs(3),
         }
@@ -85,8 +110,6 @@ pub fn connections_for(in_flight: usize) -> usize {
 
 /// Operations of a filling transaction; servers allow 128.
 const FILL_PER_TXN: u64 = 100;
-/// Leases kept alive in turn.
-const LEASES: u64 = 1000;
 /// Long enough not to end during a run.
 const LEASE_TTL_SECONDS: u64 = 3600;
 
@@ -99,14 +122,15 @@ impl Load {
         let extra = usize::from(self.kind == Kind::Watch);
         let connections = self.connections.max(1);
         let patience = Duration::from_secs(10);
+        let _idle = match self.idle_watchers {
+            0 => None,
+            watchers => Some(watches::idle(server, watchers)?),
+        };
         let mut net = Net::connect(server, connections + extra, patience)?;
         let net = &mut net;
         let meter = Meter::new(pids);
         let slots = (self.in_flight / connections).max(1);
-        let span = Span {
-            warm_up: self.warm_up,
-            measured: Some(self.measured),
-        };
+        let span = Span::measured(self.warm_up, self.measured);
         let run = now_nanos();
         match self.kind {
             Kind::Put => {
@@ -116,21 +140,7 @@ impl Load {
                 };
                 unary::run(net, &mut work, slots, span, meter)
             }
-            Kind::Get | Kind::Range => {
-                let width = if self.kind == Kind::Get {
-                    1
-                } else {
-                    self.width
-                };
-                let mut work = Range {
-                    picker: Picker::new(self.order, self.keys.saturating_sub(width) + 1, run),
-                    width,
-                    serializable: self.serializable,
-                    wants: self.wants,
-                    value_bytes: self.value_bytes,
-                };
-                unary::run(net, &mut work, slots, span, meter)
-            }
+            Kind::Get | Kind::Range => self.reads(net, slots, run, span, meter),
             Kind::Mixed => {
                 let mut work = Mixed::new(slots * connections, self, run);
                 unary::run(net, &mut work, slots, span, meter)
@@ -138,22 +148,22 @@ impl Load {
             Kind::Watch => {
                 let fan_out = FanOut {
                     watchers: self.watchers,
+                    distinct: self.distinct,
                     in_flight: self.in_flight,
                     value_bytes: self.value_bytes,
                 };
                 fan_out.run(net, span, meter)
             }
             Kind::LeaseGrant => {
-                let mut work = grant(run, u64::MAX >> 1);
+                let mut work = self.granted(net, slots, run)?;
+                work.last = u64::MAX >> 1;
                 unary::run(net, &mut work, slots, span, meter)
             }
             Kind::LeaseKeepalive => {
-                let mut work = grant(run, LEASES);
-                let (first, last) = (work.next, work.last);
-                unary::run(net, &mut work, slots, Span::ALL, Meter::new(&[]))?;
+                let work = self.granted(net, slots, run)?;
                 let keep_alive = KeepAlive {
-                    first,
-                    last,
+                    first: work.last + 1 - self.leases.max(1),
+                    last: work.last,
                     in_flight: slots,
                 };
                 keep_alive.run(net, span, meter)
@@ -162,27 +172,85 @@ impl Load {
                 let mut work = Swap::new(slots * connections, self.value_bytes, run);
                 unary::run(net, &mut work, slots, span, meter)
             }
-            Kind::Fill => {
-                let mut work = Fill {
-                    next: 0,
-                    keys: self.keys,
-                    per_txn: FILL_PER_TXN,
-                    values: Values::new(self.value_bytes),
-                    chance: Chance(run),
-                };
-                unary::run(net, &mut work, slots, Span::ALL, meter)
+            Kind::Fill => unary::run(net, &mut self.fill(run), slots, Span::FILL, meter),
+        }
+    }
+
+    /// Gets and ranges. One answer is read in full before any is measured, and all if they are short.
+    fn reads(
+        &self,
+        net: &mut Net,
+        slots: usize,
+        run: u64,
+        span: Span,
+        meter: Meter,
+    ) -> Result<Outcome, Failure> {
+        let width = match self.kind {
+            Kind::Get => 1,
+            _ => self.width,
+        };
+        let mut revision = 0;
+        if self.overwrites > 0 {
+            let mut now = Now::default();
+            before(net, &mut now, 1)?;
+            revision = now.revision;
+            for time in 0..self.overwrites {
+                before(net, &mut self.fill(run ^ time), 4)?;
             }
         }
+        let mut first = self.range::<true>(width, revision, run);
+        first.calls = Some(1);
+        before(net, &mut first, 1)?;
+        if self.wants == Wants::Count || (revision > 0 && width == 1) {
+            let mut work = self.range::<true>(width, revision, run);
+            return unary::run(net, &mut work, slots, span, meter);
+        }
+        let mut work = self.range::<false>(width, revision, run);
+        unary::run(net, &mut work, slots, span, meter)
+    }
+
+    fn range<const WHOLE: bool>(&self, width: u64, revision: u64, run: u64) -> Range<WHOLE> {
+        Range {
+            picker: Picker::new(self.order, self.keys.saturating_sub(width) + 1, run),
+            width,
+            serializable: self.serializable,
+            wants: self.wants,
+            revision,
+            value_bytes: self.value_bytes,
+            calls: None,
+        }
+    }
+
+    /// All keys once, in order.
+    fn fill(&self, run: u64) -> Fill {
+        Fill {
+            next: 0,
+            keys: self.keys,
+            per_txn: FILL_PER_TXN,
+            values: Values::new(self.value_bytes),
+            chance: Chance(run),
+        }
+    }
+
+    /// Grants the leases that are to exist, with ids that no earlier run has used.
+    fn granted(&self, net: &mut Net, slots: usize, run: u64) -> Result<Grant, Failure> {
+        let first = run & (u64::MAX >> 2) | 1;
+        let mut work = Grant {
+            next: first,
+            ttl_seconds: LEASE_TTL_SECONDS,
+            last: first + self.leases.max(1) - 1,
+        };
+        before(net, &mut work, slots)?;
+        Ok(work)
     }
 }
 
-/// Up to `count` leases with ids that no earlier run has used.
-fn grant(run: u64, count: u64) -> Grant {
-    let first = run & (u64::MAX >> 2) | 1;
-    Grant {
-        next: first,
-        ttl_seconds: LEASE_TTL_SECONDS,
-        last: first.saturating_add(count - 1).min(u64::MAX >> 1),
+/// What must be done, and rightly, before anything is measured.
+fn before<W: Work>(net: &mut Net, work: &mut W, slots: usize) -> Result<(), Failure> {
+    let done = unary::run(net, work, slots, Span::ALL, Meter::new(&[]))?;
+    match done.first_error {
+        None => Ok(()),
+        Some(reason) => Err(Failure(format!("before measuring: {reason}"))),
     }
 }
 

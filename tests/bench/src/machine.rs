@@ -5,6 +5,7 @@ use std::io::Write as _;
 use std::path::Path;
 use std::time::Instant;
 
+use rustix::process::{Resource, getrlimit, setrlimit};
 use serde::Serialize;
 
 use crate::net::Failure;
@@ -16,6 +17,8 @@ pub struct Machine {
     pub memory_bytes: u64,
     pub kernel: String,
     pub file_system: String,
+    /// The block device below it, by the kernel's name.
+    pub device: String,
     /// Median of writing and syncing 4 KiB to a file of fixed size.
     pub fdatasync_us: f64,
     /// One-minute load average before the first server was started.
@@ -47,12 +50,29 @@ pub fn look(directory: &Path) -> Result<Machine, Failure> {
             .to_string_lossy()
             .into_owned(),
         file_system: file_system(directory),
+        device: device(directory),
         fdatasync_us: sync_micros(directory)?,
         load_average: average
             .split_whitespace()
             .next()
             .and_then(|a| a.parse().ok())
             .unwrap_or(0.0),
+    })
+}
+
+/// Lets this process, and the servers it starts, open as many files as it may have at most.
+pub fn allow_open_files() {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    // If it may not, loads with many connections say what they lack.
+    let _ = setrlimit(Resource::Nofile, limit);
+}
+
+/// Files this process may have open.
+pub fn open_files_max() -> usize {
+    let limit = getrlimit(Resource::Nofile).current;
+    limit.map_or(usize::MAX, |limit| {
+        usize::try_from(limit).unwrap_or(usize::MAX)
     })
 }
 
@@ -74,6 +94,37 @@ fn file_system(directory: &Path) -> String {
         0x2fc1_2fc1 => "zfs".to_owned(),
         other => format!("{other:#x}"),
     }
+}
+
+/// Name, model and size of the device that holds a directory.
+fn device(directory: &Path) -> String {
+    let Ok(metadata) = std::fs::metadata(directory) else {
+        return "unknown device".to_owned();
+    };
+    let number = std::os::unix::fs::MetadataExt::dev(&metadata);
+    let (major, minor) = (rustix::fs::major(number), rustix::fs::minor(number));
+    let place = format!("/sys/dev/block/{major}:{minor}");
+    // A partition has no model of its own: its disk is one above.
+    let read = |name: &str| {
+        let own = std::fs::read_to_string(format!("{place}/{name}"));
+        let text = own.or_else(|_| std::fs::read_to_string(format!("{place}/../{name}")));
+        text.unwrap_or_default().trim().to_owned()
+    };
+    let events = read("uevent");
+    let Some(name) = events
+        .lines()
+        .find_map(|line| line.strip_prefix("DEVNAME="))
+    else {
+        return "no block device".to_owned();
+    };
+    let sectors: u64 = read("size").parse().unwrap_or(0);
+    let model = read("device/model");
+    let model = if model.is_empty() {
+        String::new()
+    } else {
+        format!(" {model}")
+    };
+    format!("{name}{model}, {} GiB", sectors / 2 / (1 << 20))
 }
 
 fn sync_micros(directory: &Path) -> Result<f64, Failure> {

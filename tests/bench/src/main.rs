@@ -4,6 +4,7 @@ mod catch_up;
 mod chart;
 mod compare;
 mod data;
+mod fail_over;
 mod histogram;
 mod hpack;
 mod http2;
@@ -15,7 +16,6 @@ mod process;
 mod proto;
 mod report;
 mod server;
-mod streams;
 mod tls;
 mod unary;
 mod work;
@@ -28,10 +28,11 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 
 use crate::compare::Plan;
+use crate::load::ranges::Wants;
 use crate::load::{Kind, Load, connections_for};
 use crate::net::Failure;
 use crate::server::Program;
-use crate::work::{Order, Wants};
+use crate::work::Order;
 
 /// Measure servers that speak etcd's v3 API
 #[derive(Parser)]
@@ -55,6 +56,29 @@ enum Verb {
     /// Three members on free ports of the loopback interface, with fsync; one is killed, misses the
     /// keys, and returns.
     CatchUp(CatchUpArgs),
+    /// Kill the leader of three members again and again, and measure until puts are answered again
+    ///
+    /// On free ports of the loopback interface, with fsync; kvnode first, then each etcd.
+    FailOver(FailOverArgs),
+}
+
+#[derive(Args)]
+struct FailOverArgs {
+    /// kvnode to measure [default: the one next to this program]
+    #[arg(long, value_name = "PATH")]
+    kvnode: Option<PathBuf>,
+    /// etcd to measure; may be repeated
+    #[arg(long, value_name = "PATH")]
+    etcd: Vec<PathBuf>,
+    /// Times the leader is killed
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
+    rounds: u32,
+    /// Where to make temporary data directories [default: as for compare]
+    #[arg(long, value_name = "PATH")]
+    directory: Option<PathBuf>,
+    /// Also write every gap as JSON
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
 }
 
 #[derive(Args)]
@@ -62,6 +86,9 @@ struct CatchUpArgs {
     /// kvnode to measure [default: the one next to this program]
     #[arg(long, value_name = "PATH")]
     kvnode: Option<PathBuf>,
+    /// etcd to measure, with a snapshot every 1000 entries; may be repeated
+    #[arg(long, value_name = "PATH")]
+    etcd: Vec<PathBuf>,
     /// Keys the member misses
     #[arg(long, default_value_t = 1_000_000)]
     keys: u64,
@@ -93,8 +120,7 @@ struct CompareArgs {
     /// Measured seconds of each load [default: 5, quick: 2]
     #[arg(long)]
     seconds: Option<f64>,
-    /// Fewer rounds, shorter loads and fewer keys: 3 to 4 minutes with one etcd instead
-    /// of about 10
+    /// Fewer rounds, shorter loads, fewer keys, leases, watchers and connections
     #[arg(long)]
     quick: bool,
     /// Keys under the loads, 10000 at least
@@ -106,17 +132,27 @@ struct CompareArgs {
     /// Length of values in bytes
     #[arg(long, default_value_t = 256)]
     value_bytes: usize,
-    /// Given to every server
+    /// Given to every server; raised if --many-keys needs more
     #[arg(long, default_value_t = 8 << 30)]
     quota_backend_bytes: u64,
     /// Members of each server. With several the load goes to the one that leads, CPU time and memory are
     /// those of all members together, and memory and restarts are left out unless --many-keys is given
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=7))]
     members: u8,
-    /// Run further loads: a mix of gets and puts, counts, keys only, larger values
+    /// Leases that exist while leases are granted and kept alive [default: 100000, quick: 1000]
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
+    leases: Option<u64>,
+    /// Watchers of the loads with many [default: 10000, quick: 2000]
+    #[arg(long)]
+    many_watchers: Option<usize>,
+    /// Connections nobody uses, as far as the limit of open files allows [default: 10000, quick: 2000]
+    #[arg(long)]
+    idle_connections: Option<usize>,
+    /// Run everything: also hot keys, more ranges, counts, old revisions, larger values, many watchers, idle
+    /// connections, bytes on disk, puts during maintenance, fail-over
     #[arg(long)]
     more: bool,
-    /// Run only loads whose name contains this; may be repeated
+    /// Run only what has this in its name, of everything there is; may be repeated
     #[arg(long, value_name = "TEXT")]
     only: Vec<String>,
     /// Clients and servers speak TLS: every server gets --auto-tls, its certificate is not verified
@@ -171,6 +207,9 @@ struct LoadArgs {
     /// Keys in order instead of at random
     #[arg(long)]
     sequential: bool,
+    /// A hundred keys of them all instead, at random
+    #[arg(long, conflicts_with = "sequential")]
+    hot: bool,
     /// Serializable reads instead of linearizable ones
     #[arg(long)]
     serializable: bool,
@@ -180,19 +219,34 @@ struct LoadArgs {
     /// Keys per range
     #[arg(long, default_value_t = 100)]
     width: u64,
+    /// For get and range: read the revision of the beginning, after overwriting all keys so many times
+    #[arg(long, default_value_t = 0)]
+    overwrites: u64,
     /// Watchers, dealt over the connections
     #[arg(long, default_value_t = 1000)]
     watchers: usize,
+    /// Every watcher has a key of its own
+    #[arg(long)]
+    distinct: bool,
+    /// Watchers of other keys that are there meanwhile
+    #[arg(long, default_value_t = 0)]
+    idle_watchers: usize,
+    /// Leases granted before it is measured; what keepalive keeps alive
+    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
+    leases: u64,
     /// Print JSON
     #[arg(long)]
     json: bool,
 }
 
 fn main() -> ExitCode {
-    let done = match Cli::parse().command {
+    let cli = Cli::parse();
+    machine::allow_open_files();
+    let done = match cli.command {
         Verb::Compare(args) => compare(args),
         Verb::Load(args) => load(&args),
         Verb::CatchUp(args) => catch_up(args),
+        Verb::FailOver(args) => fail_over(args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -212,33 +266,30 @@ fn compare(args: CompareArgs) -> Result<(), Failure> {
             "--keys must be at least 10000, for the widest range".to_owned(),
         ));
     }
-    let kvnode = match args.kvnode {
-        Some(path) => path,
-        None => beside_us("kvnode")?,
-    };
-    let mut programs = Vec::new();
-    for path in std::iter::once(&kvnode).chain(&args.etcd) {
-        let mut program = Program::new(path)?;
-        while programs
-            .iter()
-            .any(|other: &Program| other.label == program.label)
-        {
-            program.label.push('\'');
-        }
-        programs.push(program);
-    }
+    let programs = programs(args.kvnode, &args.etcd)?;
+    let quick = args.quick;
+    let open_files = machine::open_files_max();
     let plan = Plan {
         programs,
-        rounds: args.rounds.unwrap_or(if args.quick { 2 } else { 3 }).max(1),
-        measured: seconds(args.seconds.unwrap_or(if args.quick { 2.0 } else { 5.0 }))?,
+        rounds: args.rounds.unwrap_or(if quick { 2 } else { 3 }).max(1),
+        measured: seconds(args.seconds.unwrap_or(if quick { 2.0 } else { 5.0 }))?,
         warm_up: Duration::from_millis(500),
         members: usize::from(args.members),
         keys: args.keys,
-        many_keys: args.many_keys.unwrap_or(match (args.members, args.quick) {
+        many_keys: args.many_keys.unwrap_or(match (args.members, quick) {
             (1, true) => 250_000,
             (1, false) => 1_000_000,
             _ => 0,
         }),
+        leases: args.leases.unwrap_or(if quick { 1000 } else { 100_000 }),
+        watchers: args
+            .many_watchers
+            .unwrap_or(if quick { 2000 } else { 10_000 }),
+        idle_connections: args
+            .idle_connections
+            .unwrap_or(if quick { 2000 } else { 10_000 })
+            .min(open_files.saturating_sub(FILES_RESERVED)),
+        kills: if quick { 3 } else { 10 },
         more: args.more,
         value_bytes: args.value_bytes,
         quota_bytes: args.quota_backend_bytes,
@@ -267,12 +318,46 @@ fn compare(args: CompareArgs) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Open files of a loader and a server beside the idle connections.
+const FILES_RESERVED: usize = 1000;
+
+/// kvnode first; every label once.
+fn programs(kvnode: Option<PathBuf>, etcd: &[PathBuf]) -> Result<Vec<Program>, Failure> {
+    let kvnode = match kvnode {
+        Some(path) => path,
+        None => beside_us("kvnode")?,
+    };
+    let mut programs: Vec<Program> = Vec::new();
+    for path in std::iter::once(&kvnode).chain(etcd) {
+        let mut program = Program::new(path)?;
+        while programs.iter().any(|other| other.label == program.label) {
+            program.label.push('\'');
+        }
+        programs.push(program);
+    }
+    Ok(programs)
+}
+
+fn fail_over(args: FailOverArgs) -> Result<(), Failure> {
+    let found = fail_over::run(&fail_over::Plan {
+        programs: programs(args.kvnode, &args.etcd)?,
+        rounds: args.rounds,
+        directory: match args.directory {
+            Some(directory) => directory,
+            None => on_disk()?,
+        },
+    })?;
+    if let Some(path) = args.json {
+        let json =
+            serde_json::to_string_pretty(&found).map_err(|error| Failure(error.to_string()))?;
+        write(&path, &json)?;
+    }
+    Ok(())
+}
+
 fn catch_up(args: CatchUpArgs) -> Result<(), Failure> {
     catch_up::run(&catch_up::Plan {
-        kvnode: match args.kvnode {
-            Some(path) => path,
-            None => beside_us("kvnode")?,
-        },
+        programs: programs(args.kvnode, &args.etcd)?,
         keys: args.keys,
         value_bytes: args.value_bytes,
         in_flight: args.in_flight,
@@ -296,15 +381,19 @@ fn load(args: &LoadArgs) -> Result<(), Failure> {
         in_flight: args.in_flight,
         value_bytes: args.value_bytes,
         keys: args.keys,
-        order: if args.sequential {
-            Order::Sequential
-        } else {
-            Order::Random
+        order: match (args.sequential, args.hot) {
+            (true, _) => Order::Sequential,
+            (_, true) => Order::Hot,
+            _ => Order::Random,
         },
         serializable: args.serializable,
         wants: args.wants,
         width: args.width,
+        overwrites: args.overwrites,
         watchers: args.watchers,
+        distinct: args.distinct,
+        idle_watchers: args.idle_watchers,
+        leases: args.leases,
         warm_up: seconds(args.warm_up)?,
         measured: seconds(args.seconds)?,
     };

@@ -37,6 +37,10 @@ pub struct Outcome {
     pub server_rss_bytes: Option<u64>,
 }
 
+/// So many answers are wanted, and what the measured time is prolonged to until there are.
+const FEW: u64 = 20;
+const PROLONGED: Duration = Duration::from_secs(30);
+
 /// Gathers latencies and errors between the end of the warm-up and [`Meter::stop`]; what comes before
 /// or after is not counted.
 pub struct Meter {
@@ -87,13 +91,20 @@ impl Meter {
     }
 
     /// Starts when `passed` reaches the warm-up; whether the load is to go on. The measured time
-    /// runs from the real start, which a stalled server may delay, so it is never cut short.
+    /// runs from the real start, which a stalled server may delay, so it is never cut short; it is prolonged
+    /// while there are hardly any answers.
     pub fn goes_on(&mut self, span: Span, passed: Duration) -> bool {
         if self.started.is_none() && passed >= span.warm_up {
             self.start();
         }
         match (&self.started, span.measured) {
-            (Some(started), Some(measured)) => started.at.elapsed() < measured,
+            (Some(started), Some(measured)) => {
+                let measured = match self.ops + self.errors < FEW {
+                    true => measured.max(PROLONGED),
+                    false => measured,
+                };
+                started.at.elapsed() < measured
+            }
             _ => true,
         }
     }
@@ -133,5 +144,29 @@ impl Meter {
             loader_cpu_us_per_op: (end.loader - started.loader) * 1e6 / ops,
             server_rss_bytes: process::memory_sum(&self.pids).map(|memory| memory.resident),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn time_is_prolonged_while_there_are_hardly_any_answers() {
+        let span = Span::measured(Duration::ZERO, Duration::ZERO);
+        let mut meter = Meter::new(&[]);
+        for _ in 0..FEW {
+            assert!(meter.goes_on(span, Duration::ZERO));
+            meter.succeeded(1);
+        }
+        assert!(!meter.goes_on(span, Duration::ZERO));
+        let mut meter = Meter::new(&[]);
+        assert!(meter.goes_on(span, Duration::ZERO));
+        for _ in 0..FEW {
+            meter.failed(|| "no".to_owned());
+        }
+        assert!(!meter.goes_on(span, Duration::ZERO), "failures are answers");
+        let outcome = meter.stop();
+        assert_eq!((outcome.ops, outcome.errors), (0, FEW));
     }
 }

@@ -65,6 +65,23 @@ pub fn memory_sum(pids: &[u32]) -> Option<Memory> {
     })
 }
 
+/// Bytes that several processes together have caused to be written to storage since they began; `None` if the
+/// kernel does not tell. Pages of files count when they are changed, direct writes when they are made.
+pub fn written_sum(pids: &[u32]) -> Option<u64> {
+    let each = pids.iter().map(|pid| {
+        let text = fs::read_to_string(format!("/proc/{pid}/io")).ok()?;
+        written_of(&text)
+    });
+    each.sum()
+}
+
+fn written_of(io: &str) -> Option<u64> {
+    let line = io
+        .lines()
+        .find_map(|line| line.strip_prefix("write_bytes:"))?;
+    line.trim().parse().ok()
+}
+
 /// Memory now.
 pub fn memory(pid: u32) -> Option<Memory> {
     memory_of(&fs::read_to_string(format!("/proc/{pid}/status")).ok()?)
@@ -100,6 +117,13 @@ mod tests {
         let memory = memory_of(status).unwrap();
         assert_eq!((memory.resident, memory.anonymous), (1 << 20, 1 << 19));
         assert_eq!(memory_of("Name:\tx\n"), None);
+    }
+
+    #[test]
+    fn bytes_written_are_not_those_cancelled() {
+        let io = "wchar: 9\nread_bytes: 8\nwrite_bytes: 4096\ncancelled_write_bytes: 7\n";
+        assert_eq!(written_of(io), Some(4096));
+        assert_eq!(written_of("cancelled_write_bytes: 7\n"), None);
     }
 
     #[test]

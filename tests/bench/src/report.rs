@@ -1,11 +1,14 @@
 //! The comparison as tables: for the terminal, as Markdown, as JSON.
 
-use std::collections::BTreeMap;
+pub mod table;
+mod tables;
+
 use std::fmt::Write as _;
 
 use serde::Serialize;
 
-use crate::compare::{Comparison, Many};
+use self::table::{Table, grouped};
+use crate::compare::Comparison;
 use crate::outcome::Outcome;
 
 /// The middle of the values (the mean of the two middle ones if their number is even), 0 of none.
@@ -29,6 +32,8 @@ pub struct Summary {
     pub p999_us: f64,
     pub max_us: f64,
     pub loader_cpu_us_per_op: f64,
+    /// Of the server at the end, 0 if unknown.
+    pub server_rss_bytes: f64,
     /// The sum of all rounds.
     pub errors: u64,
 }
@@ -45,6 +50,7 @@ impl Summary {
             p999_us: middle(|run| run.p999_us),
             max_us: middle(|run| run.max_us),
             loader_cpu_us_per_op: middle(|run| run.loader_cpu_us_per_op),
+            server_rss_bytes: middle(|run| run.server_rss_bytes.unwrap_or(0) as f64),
             errors: runs.iter().map(|run| run.errors).sum(),
         }
     }
@@ -121,20 +127,11 @@ fn lines(comparison: &Comparison) -> Vec<Entry<'_>> {
     lines
 }
 
-/// A table and where its columns of text end; the rest are numbers.
-struct Table {
-    heads: Vec<&'static str>,
-    rows: Vec<Vec<String>>,
-    text_columns: usize,
-}
-
 /// Tables for the terminal.
 pub fn text(comparison: &Comparison) -> String {
     let mut out = machine(comparison);
-    for table in [loads_table(comparison), many_table(comparison)] {
-        if !table.rows.is_empty() {
-            let _ = write!(out, "\n{}", table.aligned());
-        }
+    for table in all(comparison) {
+        let _ = write!(out, "\n{}", table.aligned());
     }
     out
 }
@@ -142,20 +139,36 @@ pub fn text(comparison: &Comparison) -> String {
 /// The same as Markdown.
 pub fn markdown(comparison: &Comparison) -> String {
     let mut out = machine(comparison);
-    for table in [loads_table(comparison), many_table(comparison)] {
-        if !table.rows.is_empty() {
-            let _ = write!(out, "\n{}", table.markdown());
-        }
+    for table in all(comparison) {
+        let _ = write!(out, "\n{}", table.markdown());
     }
     out
+}
+
+/// Every table that has rows.
+fn all(comparison: &Comparison) -> impl Iterator<Item = Table> {
+    let tables = [
+        tables::loads(comparison),
+        tables::many(comparison),
+        tables::disks(comparison),
+        tables::disturbances(comparison),
+        tables::idle(comparison),
+        tables::fail_overs(comparison),
+        tables::stopped(comparison),
+    ];
+    tables.into_iter().filter(|table| !table.rows.is_empty())
 }
 
 /// A page of its own, with the picture beside it.
 pub fn page(comparison: &Comparison) -> String {
     let others = comparison.servers.get(1..).unwrap_or(&[]).join(" and ");
     let ours = comparison.servers.first().map_or("", String::as_str);
+    let title = match others.is_empty() {
+        true => ours.to_owned(),
+        false => format!("{ours} beside {others}"),
+    };
     format!(
-        "# {ours} beside {others}\n\n![rates and processor time](chart.svg)\n\n{}",
+        "# {title}\n\n![rates and processor time](chart.svg)\n\n{}",
         markdown(comparison)
     )
 }
@@ -163,8 +176,9 @@ pub fn page(comparison: &Comparison) -> String {
 fn machine(comparison: &Comparison) -> String {
     let machine = &comparison.machine;
     format!(
-        "{}{} CPUs ({}), {} GiB memory, Linux {}, data on {} (4 KiB fdatasync {:.0} us), load average \
-         {:.1} at the start.\n\
+        "{}{} CPUs ({}), {} GiB memory, Linux {}, data on {} ({}; 4 KiB fdatasync {:.0} us), load average \
+         {:.1} at the start.\n\n\
+         {}\n\
          Medians of {} rounds of {:.1} s, values of {} bytes, {} keys. Ratios are {} divided by \
          the server in the row.\n",
         match comparison.members {
@@ -178,8 +192,10 @@ fn machine(comparison: &Comparison) -> String {
         machine.memory_bytes.div_ceil(1 << 30),
         machine.kernel,
         machine.file_system,
+        machine.device,
         machine.fdatasync_us,
         machine.load_average,
+        versions(comparison),
         comparison.rounds,
         comparison.seconds_per_load,
         comparison.value_bytes,
@@ -188,173 +204,11 @@ fn machine(comparison: &Comparison) -> String {
     )
 }
 
-fn loads_table(comparison: &Comparison) -> Table {
-    let mut previous = "";
-    let rows = lines(comparison)
-        .into_iter()
-        .map(|(load, server, summary, ratio)| {
-            let name = if load == previous { "" } else { load };
-            previous = load;
-            let mut row = vec![name.to_owned(), server.to_owned()];
-            row.push(grouped(summary.ops_per_second));
-            row.push(cpu(summary.server_cpu_us_per_op));
-            row.extend(
-                [
-                    summary.p50_us,
-                    summary.p99_us,
-                    summary.p999_us,
-                    summary.max_us,
-                ]
-                .map(grouped),
-            );
-            row.push(summary.errors.to_string());
-            row.extend(match ratio {
-                Some(ratio) => [
-                    ratio.ops_per_second,
-                    ratio.server_cpu_us_per_op,
-                    ratio.p50_us,
-                    ratio.p99_us,
-                ]
-                .map(times),
-                None => [const { String::new() }; 4],
-            });
-            row
-        });
-    let rows = rows.collect();
-    Table {
-        heads: vec![
-            "load",
-            "server",
-            "ops/s",
-            "CPU us/op",
-            "p50 us",
-            "p99 us",
-            "p99.9 us",
-            "max us",
-            "errors",
-            "rate",
-            "CPU",
-            "p50",
-            "p99",
-        ],
-        rows,
-        text_columns: 2,
-    }
-}
-
-fn many_table(comparison: &Comparison) -> Table {
-    let many: &BTreeMap<String, Many> = &comparison.many;
-    let mut rows = Vec::new();
-    for server in &comparison.servers {
-        let Some(many) = many.get(server) else {
-            continue;
-        };
-        let mebibytes = |bytes: u64| grouped(bytes as f64 / f64::from(1 << 20));
-        rows.push(vec![
-            format!("{} keys", grouped(comparison.many_keys as f64)),
-            server.clone(),
-            seconds(many.load_seconds),
-            cpu(many.load_cpu_us_per_key),
-            mebibytes(many.rss_bytes),
-            mebibytes(many.rss_anonymous_bytes),
-            mebibytes(many.disk_bytes),
-            seconds(many.stop_seconds),
-            seconds(many.restart_seconds),
-            mebibytes(many.restart_rss_bytes),
-            seconds(many.restart_after_kill_seconds),
-        ]);
-    }
-    Table {
-        heads: vec![
-            "memory and restart",
-            "server",
-            "load s",
-            "CPU us/key",
-            "RSS MiB",
-            "anonymous MiB",
-            "disk MiB",
-            "stop s",
-            "restart s",
-            "RSS then MiB",
-            "after kill s",
-        ],
-        rows,
-        text_columns: 2,
-    }
-}
-
-impl Table {
-    fn aligned(&self) -> String {
-        let widths: Vec<usize> = (0..self.heads.len())
-            .map(|at| {
-                let cells = self.rows.iter().map(|row| row[at].len());
-                cells.chain([self.heads[at].len()]).max().unwrap_or(0)
-            })
-            .collect();
-        let heads: Vec<String> = self.heads.iter().map(|head| (*head).to_owned()).collect();
-        let mut out = String::new();
-        for row in std::iter::once(&heads).chain(&self.rows) {
-            let mut line = String::new();
-            for (at, (cell, width)) in row.iter().zip(&widths).enumerate() {
-                let _ = match at < self.text_columns {
-                    true => write!(line, "{cell:width$}  "),
-                    false => write!(line, "{cell:>width$}  "),
-                };
-            }
-            let _ = writeln!(out, "{}", line.trim_end());
-        }
-        out
-    }
-
-    fn markdown(&self) -> String {
-        let mut out = format!("| {} |\n|", self.heads.join(" | "));
-        for at in 0..self.heads.len() {
-            out.push_str(if at < self.text_columns {
-                " --- |"
-            } else {
-                " ---: |"
-            });
-        }
-        out.push('\n');
-        for row in &self.rows {
-            let _ = writeln!(out, "| {} |", row.join(" | "));
-        }
-        out
-    }
-}
-
-/// A whole number in groups of three digits.
-pub fn grouped(value: f64) -> String {
-    let digits = format!("{value:.0}");
-    let mut out = String::new();
-    for (at, digit) in digits.chars().enumerate() {
-        let left = digits.len() - at;
-        if at > 0 && left.is_multiple_of(3) {
-            out.push(' ');
-        }
-        out.push(digit);
-    }
-    out
-}
-
-fn cpu(micros: f64) -> String {
-    if micros >= 1000.0 {
-        grouped(micros)
-    } else {
-        format!("{micros:.1}")
-    }
-}
-
-fn seconds(seconds: f64) -> String {
-    format!("{seconds:.2}")
-}
-
-fn times(ratio: f64) -> String {
-    if ratio >= 10.0 {
-        format!("{ratio:.0}x")
-    } else {
-        format!("{ratio:.2}x")
-    }
+/// A line for each server.
+fn versions(comparison: &Comparison) -> String {
+    let both = comparison.servers.iter().zip(&comparison.versions);
+    both.map(|(server, version)| format!("- {server}: {version}\n"))
+        .collect()
 }
 
 #[cfg(test)]

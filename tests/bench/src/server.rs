@@ -11,17 +11,18 @@ use kvnode_api::service::Method;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::data::key;
+use crate::load::ranges::{Range, Wants};
 use crate::net::{Failure, Net};
 use crate::outcome::Meter;
 use crate::proto::{bytes_in, number_in};
 use crate::tls;
 use crate::unary::{self, Span};
-use crate::work::{Order, Picker, Range, Wants};
+use crate::work::{Order, Picker};
 
 /// Longest start, of a large data directory, that is waited for.
-const START_PATIENCE: Duration = Duration::from_secs(300);
+const START_PATIENCE: Duration = Duration::from_secs(600);
 /// Longest clean stop; after it the process is killed.
-const STOP_PATIENCE: Duration = Duration::from_secs(60);
+const STOP_PATIENCE: Duration = Duration::from_secs(300);
 
 /// A server program.
 #[derive(Clone, Debug)]
@@ -29,6 +30,8 @@ pub struct Program {
     pub path: PathBuf,
     /// "kvnode 0.1.0", "etcd 3.5.1": unique within a comparison.
     pub label: String,
+    /// All it says of its version, in one line.
+    pub version: String,
 }
 
 impl Program {
@@ -47,6 +50,7 @@ impl Program {
         Ok(Program {
             path: path.to_owned(),
             label,
+            version: version_of(&text),
         })
     }
 }
@@ -61,6 +65,13 @@ fn label_of(version: &str) -> Option<String> {
     let name = words.next()?.trim_end_matches(':');
     let number = words.next()?.trim_end_matches([',', ';']);
     Some(format!("{name} {number}"))
+}
+
+/// The lines as one, without those that name compilers and platforms.
+fn version_of(text: &str) -> String {
+    let lines = text.lines().map(str::trim);
+    let said = lines.filter(|line| !line.is_empty() && !line.contains("OS/Arch"));
+    said.collect::<Vec<_>>().join(", ")
 }
 
 /// Where a server, of one member or several, lives over its restarts.
@@ -122,28 +133,53 @@ impl Home {
         for number in 0..self.places.len() {
             server.members.push(self.start_member(number)?);
         }
-        for (number, place) in self.places.iter().enumerate() {
-            while let Err(why) = answers(place.address(), expected) {
-                if let Some(status) = server.members[number].try_wait()? {
-                    let log = self.log_path(number);
-                    return Err(Failure(format!("it ended with {status}; {}", tail(&log))));
-                }
-                if start.elapsed() > START_PATIENCE {
-                    let log = self.log_path(number);
-                    return Err(Failure(format!(
-                        "it does not answer: {why}; {}",
-                        tail(&log)
-                    )));
-                }
-                // Not there yet, or there but without a leader.
-                std::thread::sleep(Duration::from_millis(1));
-            }
+        for number in 0..self.places.len() {
+            self.until_it_answers(&mut server, number, expected, start)?;
         }
         let took = start.elapsed();
         if self.places.len() > 1 {
             server.address = self.leader()?;
         }
         Ok((server, took))
+    }
+
+    /// Client addresses, member by member.
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.places.iter().map(|place| place.address()).collect()
+    }
+
+    /// Starts a member of `server` that was killed, and waits until it answers a linearizable read.
+    ///
+    /// # Errors
+    /// As [`Home::start`].
+    pub fn start_again(&self, server: &mut Server, number: usize) -> Result<(), Failure> {
+        server.members[number] = self.start_member(number)?;
+        self.until_it_answers(server, number, None, Instant::now())
+    }
+
+    /// Waits until a member answers a linearizable read.
+    fn until_it_answers(
+        &self,
+        server: &mut Server,
+        number: usize,
+        expected: Option<(u64, usize)>,
+        start: Instant,
+    ) -> Result<(), Failure> {
+        while let Err(why) = answers(self.places[number].address(), expected) {
+            let log = self.log_path(number);
+            if let Some(status) = server.members[number].try_wait()? {
+                return Err(Failure(format!("it ended with {status}; {}", tail(&log))));
+            }
+            if start.elapsed() > START_PATIENCE {
+                return Err(Failure(format!(
+                    "it does not answer: {why}; {}",
+                    tail(&log)
+                )));
+            }
+            // Not there yet, or there but without a leader.
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        Ok(())
     }
 
     fn start_member(&self, number: usize) -> Result<Child, Failure> {
@@ -189,7 +225,10 @@ impl Home {
     }
 
     /// The client address of the member that leads.
-    fn leader(&self) -> Result<SocketAddr, Failure> {
+    ///
+    /// # Errors
+    /// None does, or one does not answer.
+    pub fn leader(&self) -> Result<SocketAddr, Failure> {
         let start = Instant::now();
         while start.elapsed() < START_PATIENCE {
             for place in &self.places {
@@ -256,6 +295,16 @@ impl Server {
         Ok(start.elapsed())
     }
 
+    /// Kills one member at once.
+    ///
+    /// # Errors
+    /// As the kernel has it.
+    pub fn kill_member(&mut self, number: usize) -> Result<(), Failure> {
+        self.members[number].kill()?;
+        self.members[number].wait()?;
+        Ok(())
+    }
+
     /// Kills it at once, as a crash of the process would.
     pub fn kill(mut self) -> Result<(), Failure> {
         for member in &mut self.members {
@@ -277,12 +326,14 @@ fn terminate(member: &Child) -> Result<(), Failure> {
 /// Whether a linearizable read is answered, and rightly.
 fn answers(address: SocketAddr, expected: Option<(u64, usize)>) -> Result<(), Failure> {
     let (number, value_bytes) = expected.unwrap_or((0, 0));
-    let read = Range {
+    let read = Range::<false> {
         picker: Picker::new(Order::Random, 1, 0),
         width: 1,
         serializable: false,
         wants: Wants::Pairs,
+        revision: 0,
         value_bytes,
+        calls: None,
     };
     once(address, &mut One(read, Some(number)))
 }
@@ -314,7 +365,7 @@ impl Drop for Server {
 }
 
 /// A read of one key, once.
-struct One(Range, Option<u64>);
+struct One(Range<false>, Option<u64>);
 
 impl crate::work::Work for One {
     fn method(&self, slot: usize) -> Method {

@@ -18,18 +18,41 @@ pub struct Span {
     pub warm_up: Duration,
     /// `None`: until the work has no more to ask.
     pub measured: Option<Duration>,
+    /// A server that answers nothing for so long is given up.
+    pub patience: Duration,
+    /// A load that has not ended by then is given up.
+    pub limit: Duration,
 }
+
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Longest turn of the loop that is the loader's own work.
+const STANDSTILL: Duration = Duration::from_secs(2);
 
 impl Span {
     /// Count everything, until the work is done.
     pub const ALL: Span = Span {
         warm_up: Duration::ZERO,
         measured: None,
+        patience: PATIENCE,
+        limit: Duration::from_secs(180),
     };
-}
 
-/// A server that answers nothing for so long is given up.
-const PATIENCE: Duration = Duration::from_secs(60);
+    /// The same for work that is long by itself.
+    pub const FILL: Span = Span {
+        limit: Duration::from_secs(3600),
+        ..Span::ALL
+    };
+
+    /// A fixed time after the warm-up.
+    pub fn measured(warm_up: Duration, measured: Duration) -> Span {
+        Span {
+            warm_up,
+            measured: Some(measured),
+            patience: PATIENCE,
+            limit: warm_up + measured + PATIENCE * 3,
+        }
+    }
+}
 
 /// Runs the load with `slots` requests in flight on each connection.
 ///
@@ -106,6 +129,7 @@ impl<W: Work> Run<'_, W> {
         }
         let mut readable = Vec::new();
         let mut heard = Instant::now();
+        let mut turned = heard;
         while self.asking && self.in_flight() > 0 {
             self.net.wait(Duration::from_millis(50), &mut readable)?;
             for &index in &readable {
@@ -113,17 +137,28 @@ impl<W: Work> Run<'_, W> {
                 self.ask(index)?;
             }
             let now = Instant::now();
+            if now - turned > STANDSTILL {
+                // It was the loader that stood still, and perhaps all of the machine.
+                heard += now - turned;
+            }
+            turned = now;
             if !readable.is_empty() {
                 heard = now;
-            } else if now - heard > PATIENCE {
+            } else if now - heard > span.patience {
                 let open = self.in_flight();
-                return Err(Failure(format!("{open} requests are not answered")));
+                return Err(Failure(format!(
+                    "{open} requests are not answered within {:?}",
+                    span.patience
+                )));
+            }
+            if now - self.epoch > span.limit {
+                return Err(Failure(format!("it is not done within {:?}", span.limit)));
             }
             self.asking = self.meter.goes_on(span, now - self.epoch);
         }
         let meter = std::mem::replace(&mut self.meter, Meter::new(&[]));
         let outcome = meter.stop();
-        self.drain()?;
+        self.drain(span.patience)?;
         Ok(outcome)
     }
 
@@ -133,13 +168,13 @@ impl<W: Work> Run<'_, W> {
     }
 
     /// Waits for the calls still out, so that the next load finds a quiet server.
-    fn drain(&mut self) -> Result<(), Failure> {
+    fn drain(&mut self, patience: Duration) -> Result<(), Failure> {
         for calls in &mut self.wires {
             calls.held = None;
         }
         let start = Instant::now();
         let mut readable = Vec::new();
-        while self.in_flight() > 0 && start.elapsed() < PATIENCE {
+        while self.in_flight() > 0 && start.elapsed() < patience {
             self.net.wait(Duration::from_millis(50), &mut readable)?;
             for &index in &readable {
                 self.hear(index)?;
@@ -167,7 +202,7 @@ impl<W: Work> Run<'_, W> {
                 calls.held = Some(slot);
             }
             let path = self.work.method(calls.held.unwrap_or(0)).path();
-            if !self.net.http(index).call(path, &calls.request)? {
+            if !self.net.http(index).call(path, &calls.request) {
                 break;
             }
             calls.open.extend(calls.held.take().map(|slot| Call {

@@ -9,7 +9,7 @@ use kvnode_api::{Message as _, PutResponse, TxnRequest, frame, request_op};
 
 use super::*;
 use crate::data::{Chance, Values, key};
-use crate::work::Fill;
+use crate::load::puts::Fill;
 
 /// What the server has seen.
 #[derive(Default)]
@@ -118,10 +118,7 @@ fn a_load_ends_in_time_with_nothing_left_open_and_the_connections_serve_again() 
     let seen = Arc::new(Seen::default());
     let address = serve(Arc::clone(&seen));
     let mut net = Net::connect(address, 2, Duration::from_secs(10)).unwrap();
-    let span = Span {
-        warm_up: Duration::from_millis(5),
-        measured: Some(Duration::from_millis(20)),
-    };
+    let span = Span::measured(Duration::from_millis(5), Duration::from_millis(20));
     let mut endless = fill(u64::MAX / 2, 10);
     let outcome = run(&mut net, &mut endless, 4, span, Meter::new(&[])).unwrap();
     assert!(outcome.seconds >= 0.02);
@@ -131,6 +128,21 @@ fn a_load_ends_in_time_with_nothing_left_open_and_the_connections_serve_again() 
     assert!(outcome.ops as usize <= asked);
     let outcome = run(&mut net, &mut fill(50, 10), 4, Span::ALL, Meter::new(&[])).unwrap();
     assert_eq!((outcome.ops, outcome.errors), (4, 1));
+}
+
+#[test]
+fn a_load_that_takes_too_long_is_given_up() {
+    let address = serve(Arc::new(Seen::default()));
+    let mut net = Net::connect(address, 1, Duration::from_secs(10)).unwrap();
+    let span = Span {
+        limit: Duration::from_millis(50),
+        ..Span::ALL
+    };
+    let mut endless = fill(u64::MAX / 2, 10);
+    let Err(Failure(reason)) = run(&mut net, &mut endless, 4, span, Meter::new(&[])) else {
+        panic!("it ends");
+    };
+    assert_eq!(reason, "it is not done within 50ms");
 }
 
 #[test]
