@@ -13,24 +13,24 @@ use kvnode_tests::{Client, Options, Server, Status, code, fresh, fresh_with, htt
 use serde_json::json;
 
 /// Streams of a kind, and calls waiting for locks, that one connection may have open.
-const STREAMS_MAX: usize = 8192;
+pub(super) const STREAMS_MAX: usize = 8192;
 const WAITING_MAX: usize = 1024;
 
-fn scrape(server: &Server) -> Scrape {
+pub(super) fn scrape(server: &Server) -> Scrape {
     let answer = http::get(server.address(), "/metrics").expect("answers");
     Scrape::parse(&answer.body).expect("Prometheus' form")
 }
 
-fn turned_away(server: &Server, limit: &str) -> f64 {
+pub(super) fn turned_away(server: &Server, limit: &str) -> f64 {
     scrape(server).sum("kvnode_rejected_total", &[("limit", limit)])
 }
 
-fn too_many() -> Status {
+pub(super) fn too_many() -> Status {
     Status::new(code::RESOURCE_EXHAUSTED, "etcdserver: too many requests")
 }
 
 /// Waits until a number of `/metrics` is as wanted.
-async fn until(server: &Server, what: &str, wanted: impl Fn(&Scrape) -> bool) {
+pub(super) async fn until(server: &Server, what: &str, wanted: impl Fn(&Scrape) -> bool) {
     for _ in 0..1000 {
         if wanted(&scrape(server)) {
             return;
