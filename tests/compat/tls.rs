@@ -189,4 +189,9 @@ fn a_unix_socket_serves_clients_in_the_clear_and_in_tls() {
     let sealed = ctl("unixs://localhost").expect("seen before");
     let sealed = sealed.within(&files).trusting(&files);
     assert_eq!(sealed.ok("get foo"), "foo\nbar\n");
+    // Of a path with slashes it makes the name that the certificate should have.
+    let path = format!("unixs://{}", files.path("localhost").display());
+    let absolute = ctl(&path).expect("seen before").trusting(&files);
+    assert!(!absolute.run("get foo").success());
+    assert_eq!(sealed.ok("get foo"), "foo\nbar\n");
 }
