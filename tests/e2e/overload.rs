@@ -94,7 +94,11 @@ fn writes_are_refused_while_what_was_committed_waits_to_be_applied() {
     const KEYS: usize = 400_000;
     const KEYS_OF_A_TXN: usize = 10_000;
     const WRITES: usize = 9_000;
-    let options = Options::default().arg(format!("--max-txn-ops={KEYS_OF_A_TXN}"));
+    // Nobody's time is to run out.
+    let options = Options::default()
+        .arg(format!("--max-txn-ops={KEYS_OF_A_TXN}"))
+        .arg("--heartbeat-interval=5000")
+        .arg("--election-timeout=50000");
     let server = Server::start(options);
     run_within(LIMIT, async {
         let client = Client::connect(server.address()).await.with_patience(LIMIT);
