@@ -21,12 +21,9 @@ const LIMIT: Duration = Duration::from_secs(300);
 
 /// Asks again and again, everything at once, until one is told "too many requests"; what is told first else is that there is no
 /// leader, where a slow machine has not asked for enough by then.
-async fn until_too_many<T: Send + 'static>(
-    at_once: usize,
-    ask: impl Fn() -> T,
-) -> JoinSet<Result<(), Status>>
+async fn until_too_many<T>(at_once: usize, ask: impl Fn() -> T) -> JoinSet<Result<(), Status>>
 where
-    T: Future<Output = Result<(), Status>>,
+    T: Future<Output = Result<(), Status>> + Send + 'static,
 {
     let mut calls = JoinSet::new();
     for _ in 0..at_once {
