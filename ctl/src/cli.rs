@@ -6,7 +6,7 @@
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use clap::error::ErrorKind;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
 use crate::failure::code;
@@ -50,6 +50,12 @@ pub fn report(error: &clap::Error) -> ExitCode {
     let text = error.render().to_string();
     let text = text.strip_prefix("error: ").unwrap_or(&text);
     eprint!("Error: {text}");
+    // Commands of etcdctl that need no server.
+    if let Some(ContextValue::String(name)) = error.get(ContextKind::InvalidSubcommand)
+        && matches!(&**name, "status" | "restore")
+    {
+        eprintln!("next:  kvutil snapshot {name} --help");
+    }
     ExitCode::from(code::ERROR)
 }
 
@@ -321,7 +327,8 @@ fn maintenance() -> Vec<Command> {
         // `s` and `t` meant these two before there were status and top.
         group("snapshot", "Snapshots")
             .alias("s")
-            .subcommand(leaf("save", "FILE", "Save the state of a member to a file, verified")),
+            .subcommand(leaf("save", "FILE", "Save the state of a member to a file, verified"))
+            .after_long_help("What is in a file, and making a data directory of it: kvutil snapshot status, kvutil snapshot restore."),
         group("downgrade", "Downgrades")
             .subcommand(leaf("validate", "VERSION", "Check whether a downgrade is possible"))
             .subcommand(leaf("enable", "VERSION", "Start a downgrade"))

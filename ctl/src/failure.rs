@@ -89,11 +89,13 @@ impl Failure {
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Failure {
+        let tried = error.attempts();
         let next = match &error {
-            Error::Unreachable { .. } => {
-                "systemctl status kvnode   # on the hosts above, or name others by --endpoints"
-            }
-            Error::Deadline { .. } => "kvctl endpoint status --cluster --write-out=table",
+            Error::Unreachable { .. } => next_for_attempts(&tried).unwrap_or(
+                "systemctl status kvnode   # on the hosts above, or name others by --endpoints",
+            ),
+            Error::Deadline { .. } => next_for_attempts(&tried)
+                .unwrap_or("kvctl endpoint status --cluster --write-out=table"),
             Error::Broken { .. } => "kvctl get KEY   # whether the write took place is not known",
             Error::Compacted { .. } => {
                 "kvctl endpoint status --write-out=json   # the revision to begin at"
@@ -112,10 +114,46 @@ impl From<Error> for Failure {
         Failure {
             code,
             text: text(&error),
-            tried: error.attempts(),
+            tried,
             next: next.to_owned(),
         }
     }
+}
+
+/// What to type where the two sides do not agree about TLS; by the first try that says so.
+fn next_for_attempts(tried: &[String]) -> Option<&'static str> {
+    const OTHER_NAME: &str =
+        "kvctl --endpoints https://NAME:PORT ...   # by a name that the server's certificate has";
+    const TABLE: [(&str, &str); 7] = [
+        // What a plain client makes of a TLS alert.
+        (
+            "frame with invalid size",
+            "kvctl --endpoints https://HOST:PORT --cacert FILE ...   # the server speaks TLS",
+        ),
+        (
+            "fatal alert: HandshakeFailure",
+            "kvctl --endpoints http://HOST:PORT ...   # if the server does not speak TLS",
+        ),
+        (
+            "fatal alert: CertificateRequired",
+            "kvctl --cert FILE --key FILE ...   # the server asks for a certificate",
+        ),
+        (
+            "invalid peer certificate: UnknownIssuer",
+            "kvctl --cacert FILE ...   # the authority that signed the server's certificate",
+        ),
+        ("invalid peer certificate: NotValidForName", OTHER_NAME),
+        (
+            "invalid peer certificate: certificate not valid for name",
+            OTHER_NAME,
+        ),
+        (
+            "failed to lookup address",
+            "getent hosts HOST   # the name in --endpoints is not known here",
+        ),
+    ];
+    let known = |line: &String| TABLE.iter().find(|(reason, _)| line.contains(reason));
+    tried.iter().find_map(known).map(|(_, next)| *next)
 }
 
 /// As etcdctl prints it: the server's own text if it is one of the protocol's, else the whole gRPC error.
@@ -134,7 +172,7 @@ fn is_protocol_text(text: &str) -> bool {
 const REQUEST_BYTES: &str = "kvnode --help   # --max-request-bytes";
 
 fn next_for(status: &Status) -> &'static str {
-    let table: [(Status, &str); 22] = [
+    let table: [(Status, &str); 23] = [
         (
             Status::no_space(),
             "kvctl alarm list   # then compact, defrag, and: kvctl alarm disarm",
@@ -152,6 +190,7 @@ fn next_for(status: &Status) -> &'static str {
         (Status::lease_exists(), "kvctl lease list"),
         (Status::member_not_found(), "kvctl member list"),
         (Status::member_exists(), "kvctl member list"),
+        (Status::bad_leader_transferee(), "kvctl member list"),
         (Status::peer_urls_exist(), "kvctl member list"),
         (
             Status::learner_not_ready(),
@@ -199,6 +238,34 @@ fn next_for(status: &Status) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_disagrees_about_tls_is_told_what_to_say() {
+        let next = |reason: &str| {
+            let tried = [
+                "a:1: refused".to_owned(),
+                format!("b:2: {reason} (7 times)"),
+            ];
+            next_for_attempts(&tried)
+        };
+        let told = [
+            (
+                "connection error detected: frame with invalid size",
+                "https://",
+            ),
+            ("received fatal alert: HandshakeFailure", "http://"),
+            ("received fatal alert: CertificateRequired", "--cert "),
+            ("invalid peer certificate: UnknownIssuer", "--cacert"),
+            ("invalid peer certificate: NotValidForName", "https://NAME"),
+        ];
+        for (reason, word) in told {
+            assert!(
+                next(reason).is_some_and(|next| next.contains(word)),
+                "{reason}"
+            );
+        }
+        assert_eq!(next("Connection refused (os error 111)"), None);
+    }
 
     #[test]
     fn a_request_that_is_too_long_names_the_bound_whoever_refuses_it() {

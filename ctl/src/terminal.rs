@@ -2,7 +2,9 @@
 
 use std::io::{self, BufRead as _, IsTerminal, Read as _, Write as _};
 use std::path::PathBuf;
+use std::time::Duration;
 
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
 use tokio::sync::mpsc;
 
@@ -135,4 +137,23 @@ fn history_file(kind: &str) -> Option<PathBuf> {
     let directory = state.join("kvctl");
     std::fs::create_dir_all(&directory).ok()?;
     Some(directory.join(format!("{kind}-history")))
+}
+
+/// Shows on a terminal that something long is under way, and for how long it has been, until dropped. Nothing elsewhere.
+pub fn busy(text: String) -> Busy {
+    let spinner = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(5));
+    let style = ProgressStyle::with_template("{spinner} {msg} ({elapsed})");
+    spinner.set_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
+    spinner.set_message(text);
+    spinner.enable_steady_tick(Duration::from_millis(200));
+    Busy(spinner)
+}
+
+/// See [`busy`].
+pub struct Busy(ProgressBar);
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.finish_and_clear();
+    }
 }

@@ -189,4 +189,14 @@ fn a_unix_socket_serves_clients_in_the_clear_and_in_tls() {
     let sealed = ctl("unixs://localhost").expect("seen before");
     let sealed = sealed.within(&files).trusting(&files);
     assert_eq!(sealed.ok("get foo"), "foo\nbar\n");
+    // 3.4 expects a certificate for the whole path, later ones for its last part.
+    let path = format!("unixs://{}", files.path("localhost").display());
+    let absolute = ctl(&path).expect("seen before").trusting(&files);
+    let asked = absolute.run("get foo");
+    if absolute.ok("version").contains("version: 3.4.") {
+        assert!(!asked.success());
+    } else {
+        assert_eq!(asked.ok(), "foo\nbar\n");
+    }
+    assert_eq!(sealed.ok("get foo"), "foo\nbar\n");
 }

@@ -89,6 +89,15 @@ fn errors_name_the_endpoint_the_reason_and_the_next_command() {
     tour.run("lease revoke 1234")
         .fails(1, "next:  kvctl lease list");
     tour.run("get").fails(128, "next:  kvctl get --help");
+    tour.run("move-leader 1234")
+        .fails(1, "next:  kvctl member list");
+    for gone in ["status", "restore"] {
+        tour.run(&format!("snapshot {gone} file"))
+            .fails(1, &format!("next:  kvutil snapshot {gone} --help"));
+    }
+    let secure = format!("https://{}", tour.endpoint);
+    program::run(kvctl(&secure, "get k --dial-timeout 200ms"), "", LIMIT)
+        .fails(1, "# if the server does not speak TLS");
     program::run(kvctl("nonsense", "get k"), "", LIMIT).fails(128, "missing port");
 }
 

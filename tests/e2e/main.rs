@@ -17,6 +17,7 @@ mod locks;
 mod membership;
 mod monitoring;
 mod one_sector;
+mod overload;
 mod peer_numbers;
 mod restart;
 mod restore;

@@ -11,6 +11,7 @@ use crate::context::Context;
 use crate::failure::{self, Failure, Result, code};
 use crate::golang;
 use crate::output::say_line;
+use crate::terminal;
 
 /// Pause between two looks at a member that has to catch up.
 const LOOK: Duration = Duration::from_millis(200);
@@ -46,10 +47,12 @@ pub async fn run(context: &Context<'_>) -> Result<()> {
             step_down(&client, endpoint, &endpoints[..number]).await;
         }
         let begun = Instant::now();
+        let busy = terminal::busy(format!("{endpoint} gives its unused space back"));
         let result = match client.only(endpoint) {
             Ok(client) => client.defragment().await,
             Err(error) => Err(error),
         };
+        drop(busy);
         let took = golang::duration(begun.elapsed());
         match result {
             Ok(_) => {
@@ -139,6 +142,7 @@ async fn caught_up(
     wait: Duration,
 ) -> Result<()> {
     let begun = Instant::now();
+    let _busy = terminal::busy(format!("{endpoint} catches up"));
     loop {
         let mut most = 0;
         for other in endpoints.iter().filter(|other| *other != endpoint) {

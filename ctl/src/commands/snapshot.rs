@@ -256,9 +256,13 @@ impl Check {
 }
 
 fn failed(action: &str, path: &Path, error: &io::Error) -> Failure {
+    let directory = path
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty());
     let path = path.display();
-    let next = match error.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => format!("df -h {path}"),
+    let next = match (error.kind(), directory) {
+        (io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded, _) => format!("df -h {path}"),
+        (io::ErrorKind::NotFound, Some(directory)) => format!("mkdir -p {}", directory.display()),
         _ => format!("ls -ld {path}"),
     };
     Failure::new(

@@ -9,6 +9,7 @@ use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::Stream;
@@ -18,7 +19,7 @@ use kvnode_api::frame::PREFIX_LEN;
 use kvnode_api::json::shape::Shape;
 use kvnode_api::json::{Route, Splitter, failure, stream_failure};
 use kvnode_api::service::Kind;
-use kvnode_api::status::Status;
+use kvnode_api::status::{Code, Status};
 
 use super::{Arriving, as_answered, http_status, message_bytes_max, read, unreadable, write};
 use crate::cores::client::ClientCore;
@@ -42,7 +43,8 @@ pub async fn serve(
     call: Call,
     request: HttpRequest,
 ) -> HttpResponse {
-    let mut lines = Lines::start(service, route, call, Pieces::Body(request.body));
+    let timeout = request.body.timeout();
+    let mut lines = Lines::start(service, route, call, Pieces::Body(request.body), timeout);
     // The status line has to wait until it is clear what it says.
     let (status, first) = match poll_fn(|cx| lines.poll_event(cx, true)).await {
         Event::End(Err(status)) => (http_status(&status), lines.last_words(&status)),
@@ -99,12 +101,14 @@ enum Event {
 }
 
 impl Lines {
-    /// Begins a call whose requests are the objects in `pieces`.
+    /// Begins a call whose requests are the objects in `pieces`, each of which may take `timeout` from its first byte to
+    /// its last.
     pub fn start(
         service: Rc<NodeService>,
         route: &'static Route,
         call: Call,
         pieces: Pieces,
+        timeout: Duration,
     ) -> Lines {
         let core = Rc::clone(service.core());
         let slot = Slot::new();
@@ -117,6 +121,8 @@ impl Lines {
             message_bytes_max: message_bytes_max(&core),
             arriving: Arriving::new(&service),
             starved: Rc::clone(&starved),
+            timeout,
+            due: None,
             ended: false,
             // No text at all is one empty object, where one is wanted.
             owed: kind != Kind::BidiStream,
@@ -312,6 +318,25 @@ impl Texts {
         }
         unreadable(error)
     }
+
+    /// Whether the object that has begun should be whole by now; if not, the task is woken when it should.
+    fn is_late(&mut self, cx: &mut Context<'_>) -> bool {
+        if self.splitter.buffered() == 0 {
+            return false;
+        }
+        let timeout = self.timeout;
+        let due = self.due.get_or_insert_with(|| rt::sleep(timeout));
+        Pin::new(due).poll(cx).is_ready()
+    }
+
+    fn too_slow(&self) -> Status {
+        self.arriving.service.core().refused(Limit::SlowBody);
+        let text = format!(
+            "kvnode: the request did not arrive within {:?}",
+            self.timeout
+        );
+        Status::new(Code::DeadlineExceeded, text)
+    }
 }
 
 /// The messages in a text.
@@ -322,6 +347,9 @@ struct Texts {
     message_bytes_max: usize,
     arriving: Arriving,
     starved: Rc<Cell<bool>>,
+    timeout: Duration,
+    /// When the object that has begun has to be whole; armed while it is waited for.
+    due: Option<rt::Sleep>,
     ended: bool,
     owed: bool,
 }
@@ -333,6 +361,7 @@ impl Messages for Texts {
             let text = self.splitter.next_value();
             if let Some(text) = text.map_err(|error| self.refused(&error))? {
                 self.owed = false;
+                self.due = None;
                 return Poll::Ready(read(self.shape, &text, self.message_bytes_max).map(Some));
             }
             self.arriving.hold(self.splitter.buffered())?;
@@ -346,6 +375,9 @@ impl Messages for Texts {
                 Poll::Ready(Some(piece)) => self.splitter.push(&piece),
                 Poll::Ready(None) => self.ended = true,
                 Poll::Pending => {
+                    if self.is_late(cx) {
+                        return Poll::Ready(Err(self.too_slow()));
+                    }
                     self.starved.set(true);
                     return Poll::Pending;
                 }

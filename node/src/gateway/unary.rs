@@ -2,9 +2,9 @@
 
 use std::rc::Rc;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::StatusCode;
-use kvnode_api::json::{Route, Splitter};
+use kvnode_api::json::{self, Route, Splitter};
 use kvnode_api::status::{Code, Status};
 
 use super::{
@@ -78,28 +78,20 @@ fn first(route: &Route, text: &Bytes, max: usize) -> Result<Bytes, Status> {
 }
 
 /// The whole body.
-async fn text(
-    core: &ClientCore,
-    mut body: HttpBody,
-    arriving: &mut Arriving,
-) -> Result<Bytes, Status> {
-    let (limit, timeout) = (text_bytes_max(core), body.timeout());
-    let reading = async {
-        let mut whole = BytesMut::new();
-        while let Some(piece) = body.piece().await.map_err(broken)? {
-            if whole.len() + piece.len() > limit {
-                core.refused(Limit::RequestBytes);
-                return Err(unreadable(&kvnode_api::json::Error::TooLong { limit }));
-            }
-            arriving.hold(whole.len() + piece.len())?;
-            whole.extend_from_slice(&piece);
+async fn text(core: &ClientCore, body: HttpBody, arriving: &mut Arriving) -> Result<Bytes, Status> {
+    let limit = text_bytes_max(core);
+    let whole = body.bytes(limit, |bytes| arriving.hold(bytes).is_ok());
+    whole.await.map_err(|error| match error {
+        BodyError::TooLong { limit } => {
+            core.refused(Limit::RequestBytes);
+            unreadable(&json::Error::TooLong { limit })
         }
-        Ok(whole.freeze())
-    };
-    let result = rt::timeout(timeout, reading).await;
-    result.unwrap_or_else(|_| {
-        core.refused(Limit::SlowBody);
-        Err(broken(BodyError::TooSlow))
+        BodyError::TooSlow => {
+            core.refused(Limit::SlowBody);
+            broken(error)
+        }
+        BodyError::NoRoom => Status::too_many_requests(),
+        BodyError::Broken => broken(error),
     })
 }
 

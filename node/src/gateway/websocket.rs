@@ -5,7 +5,8 @@
 
 mod frame;
 
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -20,8 +21,8 @@ use http::{Method, StatusCode};
 use kvnode_api::json::{self, Route};
 use sha1::{Digest, Sha1};
 
+use super::Arriving;
 use super::stream::{Inbox, Lines, Pieces};
-use crate::cores::client::ClientCore;
 use crate::grpc::NodeService;
 use crate::http::{Call, HttpRequest, HttpResponse, ResponseBody, Socket};
 use crate::metrics::Limit;
@@ -45,6 +46,8 @@ pub struct Upgrade {
     accept: HeaderValue,
     /// The subprotocol to name, if a token came as one.
     bearer: bool,
+    /// Time for a message to arrive whole.
+    timeout: Duration,
 }
 
 impl Upgrade {
@@ -66,7 +69,11 @@ impl Upgrade {
         if let Some(token) = token {
             request.headers.insert(AUTHORIZATION, token);
         }
-        Some(Upgrade { accept, bearer })
+        Some(Upgrade {
+            accept,
+            bearer,
+            timeout: request.body.timeout(),
+        })
     }
 
     /// Says yes, and serves the call in what follows.
@@ -76,11 +83,13 @@ impl Upgrade {
         route: &'static Route,
         call: Call,
     ) -> HttpResponse {
+        let timeout = self.timeout;
         let takeover = Box::new(move |socket| {
             let inbox = Rc::new(Inbox::default());
-            let core = Rc::clone(service.core());
-            let lines = Lines::start(service, route, call, Pieces::Inbox(Rc::clone(&inbox)));
-            Box::pin(session(core, socket, lines, inbox)) as _
+            let part = Part::new(&service, timeout);
+            let pieces = Pieces::Inbox(Rc::clone(&inbox));
+            let lines = Lines::start(service, route, call, pieces, timeout);
+            Box::pin(session(part, socket, lines, inbox)) as _
         });
         let mut response = http::Response::new(ResponseBody::Upgrade(takeover));
         *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
@@ -120,7 +129,7 @@ fn token(protocols: &str) -> Option<HeaderValue> {
 }
 
 /// Serves one call to its end, or the connection's.
-async fn session(core: Rc<ClientCore>, mut socket: Socket, lines: Lines, inbox: Rc<Inbox>) {
+async fn session(mut part: Part, mut socket: Socket, lines: Lines, inbox: Rc<Inbox>) {
     let mut lines = lines.stream(None);
     let mut decoder = Decoder::default();
     let mut unsent = BytesMut::new();
@@ -155,14 +164,19 @@ async fn session(core: Rc<ClientCore>, mut socket: Socket, lines: Lines, inbox: 
                 }
             }
             if inbox.has_room(cx) {
-                match socket.poll_read(cx) {
-                    Poll::Pending => {}
+                let ended = match socket.poll_read(cx) {
+                    Poll::Pending => part.poll_late(cx).then_some(code::POLICY),
                     Poll::Ready(Ok(bytes)) if !bytes.is_empty() => {
                         idle = false;
                         decoder.push(&bytes);
-                        closing = take(&core, &mut decoder, &inbox, &mut unsent);
+                        take(&mut part, &mut decoder, &inbox, &mut unsent)
                     }
                     Poll::Ready(_) => return Poll::Ready(()),
+                };
+                if let Some(code) = ended {
+                    frame::close(code, &mut unsent);
+                    closing = true;
+                    continue;
                 }
             }
             if idle {
@@ -180,26 +194,74 @@ async fn session(core: Rc<ClientCore>, mut socket: Socket, lines: Lines, inbox: 
     }
 }
 
-/// Hands over what has come; whether that was the end.
-fn take(core: &ClientCore, decoder: &mut Decoder, inbox: &Inbox, unsent: &mut BytesMut) -> bool {
+/// Hands over what has come; the code to close with if that was the end.
+fn take(
+    part: &mut Part,
+    decoder: &mut Decoder,
+    inbox: &Inbox,
+    unsent: &mut BytesMut,
+) -> Option<u16> {
     loop {
         match decoder.next() {
-            Ok(None) => return false,
-            Ok(Some(Incoming::Text(text))) => inbox.push(text),
+            Ok(None) => return part.hold(decoder.held()).err(),
+            Ok(Some(Incoming::Text(text))) => {
+                part.due = None;
+                inbox.push(text);
+            }
             Ok(Some(Incoming::Ping(data))) => frame::pong(&data, unsent),
             Ok(Some(Incoming::Pong)) => {}
-            Ok(Some(Incoming::Close(code))) => {
-                frame::close(code, unsent);
-                return true;
-            }
+            Ok(Some(Incoming::Close(code))) => return Some(code),
             Err(code) => {
                 if code == code::TOO_BIG {
-                    core.refused(Limit::JsonObject);
+                    part.refused(Limit::JsonObject);
                 }
-                frame::close(code, unsent);
-                return true;
+                return Some(code);
             }
         }
+    }
+}
+
+/// A message that has arrived in part: its bytes count with those of all requests, and it has so much time.
+struct Part {
+    arriving: Arriving,
+    timeout: Duration,
+    due: Option<rt::Sleep>,
+}
+
+impl Part {
+    fn new(service: &Rc<NodeService>, timeout: Duration) -> Part {
+        Part {
+            arriving: Arriving::new(service),
+            timeout,
+            due: None,
+        }
+    }
+
+    fn refused(&self, limit: Limit) {
+        self.arriving.service.core().refused(limit);
+    }
+
+    /// So many bytes are held of it; the code to close with if there is no room for them.
+    fn hold(&mut self, bytes: usize) -> Result<(), u16> {
+        self.arriving.hold(bytes).map_err(|_| code::TRY_LATER)?;
+        if bytes == 0 {
+            self.due = None;
+        } else if self.due.is_none() {
+            self.due = Some(rt::sleep(self.timeout));
+        }
+        Ok(())
+    }
+
+    /// Whether the rest of it should be here by now; if not, the task is woken when it should.
+    fn poll_late(&mut self, cx: &mut Context<'_>) -> bool {
+        let Some(due) = &mut self.due else {
+            return false;
+        };
+        let late = Pin::new(due).poll(cx).is_ready();
+        if late {
+            self.refused(Limit::SlowBody);
+        }
+        late
     }
 }
 

@@ -401,6 +401,7 @@ impl Service for NodeService {
             TurnedAway::MessageBytes => Limit::RequestBytes,
             TurnedAway::PartialBytes => Limit::PartialBytes,
             TurnedAway::OpenCalls => Limit::OpenCalls,
+            TurnedAway::Streams => Limit::ConcurrentStreams,
             TurnedAway::HeaderList => Limit::HeaderList,
             TurnedAway::SlowBody => Limit::SlowBody,
             TurnedAway::SlowHandshake => Limit::SlowHandshake,

@@ -28,6 +28,7 @@ use super::frames;
 use super::gate::Gate;
 use super::io::{Io, Wire};
 use super::link::Link;
+use super::refusals::Refused;
 use super::together::Waiting;
 use super::{HEADER_LIST_BYTES_MAX, Options};
 use crate::rt;
@@ -199,7 +200,10 @@ where
         loop {
             self.gate.take_woken();
             let all_accepted = match self.accept(inner) {
-                Accepted::End(end) => return Poll::Ready(end),
+                Accepted::End(end) => {
+                    self.count_refused();
+                    return Poll::Ready(end);
+                }
                 Accepted::All => true,
                 Accepted::Some => false,
             };
@@ -215,10 +219,22 @@ where
             }
         }
         self.gate.end_turn(cx.waker());
+        self.count_refused();
         if self.wire.pings_breached(!self.calls.is_empty(), false) {
             return Poll::Ready(End::TooManyPings);
         }
         self.poll_timers(cx)
+    }
+
+    /// Tells of the calls that the engine has refused by itself.
+    fn count_refused(&self) {
+        let Refused { streams, headers } = self.wire.take_refused();
+        for _ in 0..streams {
+            self.service.turned_away(TurnedAway::Streams);
+        }
+        for _ in 0..headers {
+            self.service.turned_away(TurnedAway::HeaderList);
+        }
     }
 
     /// Lets the engine read and write, and takes what requests came of it.
@@ -239,7 +255,9 @@ where
             }
             match self.connection.poll_accept(cx) {
                 Poll::Ready(Some(Ok((request, respond)))) => {
-                    self.last_stream = self.last_stream.max(respond.stream_id().as_u32());
+                    let stream = respond.stream_id().as_u32();
+                    self.last_stream = self.last_stream.max(stream);
+                    self.wire.accepted(stream);
                     match call::begin(&self.service, &self.link, request, respond) {
                         Some(Work::Answer { reply, respond }) => {
                             self.answers.push((reply, respond));

@@ -113,6 +113,8 @@ pub enum TurnedAway {
     PartialBytes,
     /// More open calls than [`super::Options::open_calls_bytes_max`] holds.
     OpenCalls,
+    /// A call over [`super::Options::max_concurrent_streams`].
+    Streams,
     /// Longer headers than are taken: 64 KiB.
     HeaderList,
     /// A message that had not arrived within [`super::Options::body_timeout`].

@@ -69,6 +69,9 @@ pub enum BodyError {
     TooLong { limit: usize },
     #[error("the request body did not arrive in time")]
     TooSlow,
+    /// The reader has no room for it.
+    #[error("there is no room for the request body")]
+    NoRoom,
     #[error("the request body is cut off or malformed")]
     Broken,
 }
@@ -99,27 +102,35 @@ impl HttpBody {
         poll_fn(|cx| self.poll_piece(cx)).await
     }
 
-    /// The whole body.
+    /// The whole body. `room` is told how many bytes have come, and says whether to go on.
     ///
     /// # Errors
     /// [`BodyError`]; at most `limit` bytes and one piece are ever held.
-    pub async fn bytes(mut self, limit: usize) -> Result<Bytes, BodyError> {
+    pub async fn bytes(
+        mut self,
+        limit: usize,
+        mut room: impl FnMut(usize) -> bool,
+    ) -> Result<Bytes, BodyError> {
+        let mut fits = |held: usize, piece: &Bytes| {
+            if piece.len() > limit - held {
+                return Err(BodyError::TooLong { limit });
+            }
+            room(held + piece.len())
+                .then_some(())
+                .ok_or(BodyError::NoRoom)
+        };
         rt::timeout(self.timeout, async {
             let Some(first) = self.piece().await? else {
                 return Ok(Bytes::new());
             };
-            if first.len() > limit {
-                return Err(BodyError::TooLong { limit });
-            }
+            fits(0, &first)?;
             let Some(second) = self.piece().await? else {
                 return Ok(first);
             };
             let mut whole = BytesMut::from(first);
             let mut next = Some(second);
             while let Some(piece) = next {
-                if piece.len() > limit - whole.len() {
-                    return Err(BodyError::TooLong { limit });
-                }
+                fits(whole.len(), &piece)?;
                 whole.extend_from_slice(&piece);
                 next = self.piece().await?;
             }

@@ -1,8 +1,9 @@
 //! One connection's socket as the HTTP engines want it.
 //!
 //! The socket is shared between the engine (through [`Io`]) and the connection's driver (through
-//! [`Wire`]), on one executor. Here is where it is seen what the engine hides: PINGs, whether the
-//! peer sends anything at all, whether the socket takes more, and where frames end. Reads go
+//! [`Wire`]), on one executor. Here is where it is seen what the engine hides: PINGs, calls that it
+//! refuses (`refusals.rs`), whether the peer sends anything at all, whether the socket takes more,
+//! and where frames end. Reads go
 //! through one buffer per executor, so an idle connection holds none.
 
 use std::cell::{Cell, RefCell};
@@ -18,6 +19,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::frames::{self, Walker};
 use super::pings::PingPolicy;
+use super::refusals::{Refusals, Refused};
 use super::slashes::Slashes;
 use super::sniff::PREFACE;
 use crate::tls::Stream;
@@ -90,6 +92,7 @@ impl Gathered {
 struct FrameEyes {
     incoming: Walker,
     outgoing: Walker,
+    refusals: Refusals,
     pings: PingPolicy,
     /// Calls that are open, as the driver last said.
     calls_open: bool,
@@ -114,6 +117,7 @@ impl Wire {
         let eyes = FrameEyes {
             incoming: Walker::after(PREFACE.len()),
             outgoing: Walker::default(),
+            refusals: Refusals::default(),
             pings,
             calls_open: false,
             call_began: false,
@@ -226,6 +230,21 @@ impl Wire {
         eyes.breached
     }
 
+    /// The engine has handed out this call.
+    pub(super) fn accepted(&self, stream: u32) {
+        if let Some(eyes) = &self.frames {
+            eyes.borrow_mut().refusals.accepted(stream);
+        }
+    }
+
+    /// Calls the engine has refused by itself since this was asked last.
+    pub(super) fn take_refused(&self) -> Refused {
+        match &self.frames {
+            Some(eyes) => eyes.borrow_mut().refusals.take(),
+            None => Refused::default(),
+        }
+    }
+
     /// Writes a frame of ours after the engine is done, if the engine stopped between two frames.
     pub(super) async fn write_last(&self, frame: &[u8]) -> io::Result<()> {
         if !self
@@ -326,9 +345,9 @@ impl Wire {
             breached,
             ..
         } = &mut *eyes.borrow_mut();
-        incoming.feed(bytes, |kind, flags| match kind {
+        incoming.feed(bytes, |head| match head.kind {
             frames::TYPE_HEADERS => *call_began = true,
-            frames::TYPE_PING if flags & frames::FLAG_ACK == 0 => {
+            frames::TYPE_PING if head.flags & frames::FLAG_ACK == 0 => {
                 let open = *calls_open || *call_began;
                 *breached |= pings.breached(Instant::now(), open, std::mem::take(answered));
             }
@@ -363,14 +382,16 @@ impl Wire {
         self.gathered.borrow().enabled
             && self.frames.as_ref().is_some_and(|eyes| {
                 let mut outgoing = eyes.borrow().outgoing.clone();
-                outgoing.feed(bytes, |_, _| {});
+                outgoing.feed(bytes, |_| {});
                 !outgoing.at_boundary()
             })
     }
 
     fn wrote(&self, bytes: &[u8]) {
         if let Some(eyes) = &self.frames {
-            eyes.borrow_mut().outgoing.feed(bytes, |_, _| {});
+            let eyes = &mut *eyes.borrow_mut();
+            let refusals = &mut eyes.refusals;
+            eyes.outgoing.feed(bytes, |head| refusals.saw(head));
         }
     }
 }

@@ -21,6 +21,7 @@ mod link;
 mod listener;
 mod local;
 mod pings;
+mod refusals;
 mod sink;
 mod slashes;
 mod sniff;
@@ -62,7 +63,7 @@ use pings::PingPolicy;
 use sniff::Protocol;
 
 /// Longest header list of a request, in bytes as HTTP/2 counts them. A longer one is refused with
-/// status 431; one of twice that length the engine itself refuses so, without telling anybody.
+/// status 431; one of twice that length the engine itself refuses so (see `refusals.rs`).
 const HEADER_LIST_BYTES_MAX: usize = 64 << 10;
 
 /// Bounds and times of an executor's connections.

@@ -60,9 +60,11 @@ pub enum Limit {
     JsonObject,
     /// Log-ins of a user who has failed too often.
     Logins,
+    /// `--max-concurrent-streams`: calls of one connection.
+    ConcurrentStreams,
 }
 
-const ALL: [(Limit, &str); 27] = [
+const ALL: [(Limit, &str); 28] = [
     (Limit::RequestBytes, "request_bytes"),
     (Limit::TxnOps, "txn_ops"),
     (Limit::Quota, "quota"),
@@ -90,6 +92,7 @@ const ALL: [(Limit, &str); 27] = [
     (Limit::JsonBytes, "json_bytes"),
     (Limit::JsonObject, "json_object"),
     (Limit::Logins, "logins"),
+    (Limit::ConcurrentStreams, "concurrent_streams"),
 ];
 
 /// Refusals; off the way of what is admitted.

@@ -14,7 +14,11 @@ const CONTROL_BYTES_MAX: usize = 125;
 pub mod code {
     pub const NORMAL: u16 = 1000;
     pub const PROTOCOL: u16 = 1002;
+    /// A message that does not get on.
+    pub const POLICY: u16 = 1008;
     pub const TOO_BIG: u16 = 1009;
+    /// Too much has arrived in part, by all clients together.
+    pub const TRY_LATER: u16 = 1013;
 }
 
 const CONTINUATION: u8 = 0;
@@ -49,6 +53,11 @@ pub struct Decoder {
 impl Decoder {
     pub fn push(&mut self, bytes: &[u8]) {
         self.buffer.extend_from_slice(bytes);
+    }
+
+    /// Bytes held of what is not whole.
+    pub fn held(&self) -> usize {
+        self.buffer.len() + self.message.as_ref().map_or(0, BytesMut::len)
     }
 
     /// The next message or control frame, or `None` until more is pushed.

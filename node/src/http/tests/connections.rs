@@ -163,6 +163,9 @@ fn calls_over_the_streams_of_a_connection_are_refused_alone() {
     let reset = raw.until(raw::RST_STREAM).unwrap();
     let refused = REFUSED_STREAM.to_be_bytes().to_vec();
     assert_eq!((reset.stream, reset.payload), (5, refused));
+    eventually("it is counted", || {
+        server.seen.turned_away() == [TurnedAway::Streams]
+    });
     // The others are served, and one that ends makes room.
     raw.frame(raw::DATA, raw::END_STREAM, 1, &frame(b"x"));
     while raw
@@ -172,6 +175,7 @@ fn calls_over_the_streams_of_a_connection_are_refused_alone() {
     raw.open(7, WATCH);
     raw.frame(raw::DATA, raw::END_STREAM, 7, &frame(b"x"));
     assert!(raw.until(raw::DATA).is_some_and(|data| data.stream == 7));
+    assert_eq!(server.seen.turned_away(), [TurnedAway::Streams]);
 }
 
 #[test]

@@ -301,7 +301,7 @@ impl Service for Echo {
                 let query = request.query().unwrap_or("").to_owned();
                 ResponseBody::text(StatusCode::OK, query)
             }
-            "/echo" => match request.body.bytes(1000).await {
+            "/echo" => match request.body.bytes(1000, |bytes| bytes != 999).await {
                 Ok(body) => ResponseBody::json(StatusCode::OK, body),
                 Err(error) => ResponseBody::text(StatusCode::PAYLOAD_TOO_LARGE, error.to_string()),
             },

@@ -83,6 +83,11 @@ fn bodies_are_read_up_to_their_cap() {
         answer.ends_with("the request body is longer than 1000 bytes"),
         "{answer}"
     );
+    let answer = post(999);
+    assert!(
+        answer.ends_with("there is no room for the request body"),
+        "{answer}"
+    );
 }
 
 #[test]
@@ -167,10 +172,15 @@ fn body_that_drips_is_not_waited_for() {
         "POST /echo HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 1000\r\n\r\nx";
     let answer = talk(&mut socket, begun, "");
     assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
-    assert!(
-        answer.ends_with("the request body did not arrive in time"),
-        "{answer}"
-    );
+    let late = "the request body did not arrive in time";
+    assert!(answer.ends_with(late), "{answer}");
+    run(async {
+        let client = Client::connect(server.address).await;
+        let request = http::Request::post("http://host/echo").body(()).unwrap();
+        let (response, mut stream) = client.send(request, false).await;
+        stream.send_data(Bytes::from_static(b"{"), false).unwrap();
+        assert_eq!(read_all(response).await.body, late);
+    });
 }
 
 #[test]
