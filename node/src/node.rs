@@ -583,10 +583,11 @@ impl Node {
     /// Back from the outside in. What clients were promised is on disk already; this only makes it orderly.
     fn stop(mut self, acceptor: Option<Acceptor>) -> Result<(), Exit> {
         self.shared.vitals.serving.store(false, Ordering::Release);
+        // Before the doors are shut: an executor without connections ends with them, and with it the replica.
+        self.hand_over();
         for acceptor in acceptor.into_iter().chain(self.admin.take()) {
             acceptor.stop();
         }
-        self.hand_over();
         for core in self.cores.iter() {
             post(core, CoreMessage::Stop);
         }
@@ -627,8 +628,13 @@ impl Node {
         let patience = (self.shared.config.election_timeout * 3).min(HAND_OVER_MAX);
         while vitals.is_leader.load(Ordering::Acquire)
             && !vitals.handed_over.load(Ordering::Acquire)
-            && started.elapsed() < patience
         {
+            if started.elapsed() >= patience {
+                log::warn!(
+                    "nobody took leadership over within {patience:?}, stopping all the same"
+                );
+                return;
+            }
             std::thread::sleep(START_POLL);
         }
     }
