@@ -251,6 +251,30 @@ fn a_fenced_member_is_re_synced_on_request_and_its_old_state_is_kept() {
             })
             .await;
 
+        // Leading, it is refused as any leader is, and gives its state to nobody.
+        let id = cluster.status(bad).await.expect("status");
+        let id = id.header.expect("a header").member_id;
+        let lead = |target_id| api::MoveLeaderRequest { target_id };
+        let usual = cluster.status(leader).await.expect("status");
+        let usual = usual.header.expect("a header").member_id;
+        cluster
+            .until("it leads", async || {
+                let _ = writer.move_leader(lead(id)).await;
+                (cluster.leader().await == bad).then_some(())
+            })
+            .await;
+        resync(&data, &["--apply"]).fails(7, "this member leads");
+        let other = (0..3).find(|number| ![leader, bad].contains(number));
+        let other = cluster.member(other.expect("three members")).data_dir();
+        let asked = resync(other, &["--apply", "--unfenced"]);
+        asked.fails(1, "its own state differs from the majority's");
+        cluster
+            .until("the usual one leads", async || {
+                let _ = fenced.move_leader(lead(usual)).await;
+                (cluster.leader().await == leader).then_some(())
+            })
+            .await;
+
         // The plan says where and from whom, and changes nothing.
         let plan = resync(&data, &[]);
         assert!(plan.stderr.contains("--apply"), "{plan:?}");
@@ -274,10 +298,9 @@ fn a_fenced_member_is_re_synced_on_request_and_its_old_state_is_kept() {
         assert_eq!(done["fenced"], true);
         refused(fenced.range(old.clone()).await, refusal::corrupt());
 
-        let id = cluster.status(bad).await.expect("status");
         let off = api::AlarmRequest {
             action: number::ALARM_DEACTIVATE,
-            member_id: id.header.expect("a header").member_id,
+            member_id: id,
             alarm: number::CORRUPT,
         };
         writer.alarm(off).await.expect("taken off");
