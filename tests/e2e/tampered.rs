@@ -404,3 +404,49 @@ fn a_member_is_re_synced_while_everybody_writes_and_a_watcher_on_it_misses_nothi
             .await;
     });
 }
+
+/// Whatever is there when the process dies, the next start makes one whole state of it, and another re-sync goes through.
+#[test]
+fn kill_9_at_any_moment_of_a_re_sync_leaves_a_member_that_has_a_whole_state() {
+    let mut cluster = Cluster::start(3, Options::default());
+    run_within(LIMIT, async {
+        let leader = cluster.leader().await;
+        let chosen = cluster.others(leader)[0];
+        let writer = cluster.client(leader).await;
+        for number in 0..300 {
+            writer
+                .write(format!("k{number:03}"), vec![b'v'; 4000])
+                .await;
+        }
+        let data = cluster.member(chosen).data_dir().to_owned();
+        for round in 0..8 {
+            let last = writer.write("k000", format!("round {round}")).await;
+            let wanted = hash(&writer, last).await;
+            let at = data.clone();
+            let asked =
+                tokio::task::spawn_blocking(move || resync(&at, &["--apply", "--unfenced"]));
+            tokio::time::sleep(Duration::from_millis(60 * round)).await;
+            cluster.kill(chosen);
+            let ended = asked.await.expect("it ended");
+            // Done, broken off, or refused because the member had not heard of its leader yet.
+            assert!([0, 1, 7].contains(&ended.code), "{ended:?}");
+            cluster.restart(chosen);
+            let again = cluster.client(chosen).await;
+            cluster
+                .until("it has the same", async || {
+                    let found = hash(&again, last).await;
+                    (found.is_some() && found == wanted).then_some(())
+                })
+                .await;
+            for name in ["kv.keep", "kv-1", "kv.staged"] {
+                assert!(!data.join(name).exists(), "{name} after round {round}");
+            }
+        }
+        cluster
+            .until("it is re-synced", async || {
+                let ran = resync(&data, &["--apply", "--unfenced"]);
+                ran.success().then_some(())
+            })
+            .await;
+    });
+}
