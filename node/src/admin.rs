@@ -5,12 +5,15 @@
 //! GET  /admin/config     every setting in force with its source, secrets hidden, as JSON
 //! POST /admin/snapshot   the state as a `.kvs` file: the very bytes of Maintenance.Snapshot
 //! POST /admin/reload     as SIGHUP; answers what changed, as JSON
+//! GET  /admin/resync     what a re-sync of this member would be, and how the last one is doing, as JSON
+//! POST /admin/resync     begins one (`resync.rs`); answers at once
 //! ```
 //!
 //! It has an acceptor and a connection cap of its own, so clients cannot crowd the operator out, and it serves from the
 //! moment the executors run: a member that waits for its cluster can be asked why. It knows no users: who may open the
 //! socket may read everything. gRPC is not served here.
 
+mod resync;
 mod snapshot;
 mod status;
 
@@ -73,30 +76,38 @@ pub async fn answer(core: &Rc<ClientCore>, request: HttpRequest) -> HttpResponse
         ("/admin/config", Method::GET),
         ("/admin/snapshot", Method::POST),
         ("/admin/reload", Method::POST),
+        ("/admin/resync", Method::GET),
+        ("/admin/resync", Method::POST),
     ];
     let path = request.path();
-    let Some((_, method)) = routes.iter().find(|(route, _)| *route == path) else {
-        let known: Vec<&str> = routes.iter().map(|(route, _)| *route).collect();
+    let methods = routes.iter().filter(|(route, _)| *route == path);
+    let methods: Vec<&str> = methods.map(|(_, method)| method.as_str()).collect();
+    if methods.is_empty() {
+        let mut known: Vec<&str> = routes.iter().map(|(route, _)| *route).collect();
+        known.dedup();
         return refuse(
             StatusCode::NOT_FOUND,
             &format!("no such path; there are {}", known.join(", ")),
         );
-    };
-    if request.method != *method {
+    }
+    if !methods.contains(&request.method.as_str()) {
+        let methods = methods.join(", ");
         let mut response = refuse(
             StatusCode::METHOD_NOT_ALLOWED,
-            &format!("{path} takes {method} only"),
+            &format!("{path} takes {methods} only"),
         );
-        let allow = HeaderValue::from_str(method.as_str());
+        let allow = HeaderValue::from_str(&methods);
         response
             .headers_mut()
-            .insert(ALLOW, allow.expect("a method's name is a header value"));
+            .insert(ALLOW, allow.expect("methods' names are a header value"));
         return response;
     }
     match path {
         "/admin/status" => status::answer(core).await,
         "/admin/config" => config(&core.shared),
         "/admin/snapshot" => snapshot::answer(core),
+        "/admin/resync" if request.method == Method::GET => resync::look(core, &request),
+        "/admin/resync" => resync::start(core, &request),
         _ => reload(core).await,
     }
 }

@@ -9,12 +9,13 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::cores::client::ClientCore;
 use crate::cores::replica::ask;
-use crate::integrity;
+use crate::{integrity, resync};
 
-/// The answer, with its kind in front.
-pub async fn answer(core: &Rc<ClientCore>, kind: u8, body: Bytes) -> Option<Bytes> {
+/// The answer to member `from`, with its kind in front.
+pub async fn answer(core: &Rc<ClientCore>, from: u64, kind: u8, body: Bytes) -> Option<Bytes> {
     let answer = match kind {
         ask::HASH => integrity::hash_asked(core, &body).await?,
+        ask::STATE => resync::asked(core, from, &body).await?,
         _ => return None,
     };
     let mut out = BytesMut::with_capacity(1 + answer.len());

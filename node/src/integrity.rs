@@ -4,7 +4,8 @@
 //! only where both members had compacted the same; anything else, a member that cannot be reached or has moved on, is
 //! *unverified* and said so, never passed. If hashes differ, the members outside the majority get a CORRUPT alarm through
 //! the log: the cluster takes no more writes until an operator has looked, and such a member shows its data to nobody (see
-//! `ClientCore::is_fenced`) but keeps it. Without a majority nobody can tell who is wrong, and the alarm names member 0.
+//! `ClientCore::is_fenced`) but keeps it, until it is re-synced (`resync.rs`) or another takes its place. Without a majority nobody
+//! can tell who is wrong, and the alarm names member 0.
 
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
@@ -44,6 +45,63 @@ struct Outcome {
     unverified: Vec<u64>,
 }
 
+/// What one comparison says of this member.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Comparison {
+    pub verdict: Verdict,
+    /// Compared at this revision.
+    pub revision: i64,
+    /// Members with the same state as this one, itself included.
+    pub agreeing: usize,
+    pub members: usize,
+    pub unverified: Vec<u64>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// A majority of the members has this member's state.
+    Same,
+    /// Another member has another state.
+    Differs,
+    /// Neither could be established.
+    Unverified,
+}
+
+impl Comparison {
+    /// Another try may say more.
+    pub fn is_open(&self) -> bool {
+        self.verdict == Verdict::Unverified
+    }
+
+    fn of(own: u64, revision: i64, members: usize, outcome: Outcome) -> Self {
+        let verdict = if outcome.agreeing > members / 2 {
+            Verdict::Same
+        } else if outcome.corrupt.contains(&own) || outcome.corrupt.contains(&0) {
+            Verdict::Differs
+        } else {
+            Verdict::Unverified
+        };
+        Comparison {
+            verdict,
+            revision,
+            agreeing: outcome.agreeing,
+            members,
+            unverified: outcome.unverified,
+        }
+    }
+}
+
+/// Compares this member's state with the others' now, on somebody's word. `None` if there is nobody to compare with, or it
+/// cannot be read.
+pub async fn compare_now(core: &Rc<ClientCore>) -> Option<Comparison> {
+    let revision = core.revision();
+    let outcome = compare(core).await?;
+    report(core, &outcome);
+    let members = core.with_view(|view| view.members().len());
+    let own = core.shared.member_id;
+    Some(Comparison::of(own, revision, members, outcome))
+}
+
 /// The leader's check at every interval; elsewhere it only waits.
 pub async fn run(core: Rc<ClientCore>) {
     let Some(interval) = core.shared.config.corrupt_check_interval else {
@@ -77,7 +135,7 @@ pub async fn check_at_start(core: &Rc<ClientCore>) {
                 "the state of this member differs from that of the majority at revision {}",
                 core.revision()
             ),
-            "keep the data directory for examination, remove this member and add it anew",
+            "start it without the check and re-sync it (kvutil data resync --live), or keep the data directory for examination, remove this member and add it anew",
         );
     }
 }
@@ -286,6 +344,28 @@ mod tests {
             judged(&[(1, good), (2, bad), (3, None)]),
             (1, vec![0], vec![3]),
             "one against one of three"
+        );
+    }
+
+    #[test]
+    fn a_member_passes_only_with_a_majority() {
+        let (good, bad) = (hash(5, 1), hash(5, 2));
+        let verdict = |answers: &[(u64, Option<Hash>)]| {
+            let outcome = judge(answers[0].1.expect("own"), answers);
+            Comparison::of(1, 9, answers.len(), outcome).verdict
+        };
+        assert_eq!(verdict(&[(1, good), (2, good), (3, None)]), Verdict::Same);
+        assert_eq!(verdict(&[(1, good), (2, good), (3, bad)]), Verdict::Same);
+        assert_eq!(verdict(&[(1, bad), (2, good), (3, good)]), Verdict::Differs);
+        assert_eq!(verdict(&[(1, good), (2, bad), (3, None)]), Verdict::Differs);
+        assert_eq!(
+            verdict(&[(1, good), (2, None), (3, None)]),
+            Verdict::Unverified
+        );
+        assert_eq!(
+            verdict(&[(1, good), (2, hash(6, 1)), (3, None)]),
+            Verdict::Unverified,
+            "another compaction says nothing"
         );
     }
 

@@ -43,6 +43,7 @@ mod process;
 mod quota;
 mod ranges;
 mod reserve;
+mod resync;
 mod shared;
 mod slots;
 mod slow_disk;

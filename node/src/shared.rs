@@ -1,4 +1,4 @@
-//! What every thread of the process may look at: identity, configuration, numbers. Nothing here is locked.
+//! What every thread of the process may look at: identity, configuration, numbers. Nothing here is locked for longer than a look.
 
 use std::path::PathBuf;
 use std::sync::OnceLock;
@@ -15,6 +15,7 @@ use crate::metrics::Metrics;
 use crate::ranges::InFlight;
 use crate::reload::{Hooks, Outcome, Reload};
 use crate::reserve::Reserve;
+use crate::resync::Resync;
 use crate::tls::Tls;
 
 /// The etcd API level this server answers as; clients parse it.
@@ -48,6 +49,8 @@ pub struct Shared {
     pub ranges: InFlight,
     pub vitals: Vitals,
     pub departure: Departure,
+    /// How far a re-sync of this member is.
+    pub resync: Resync,
     /// What a reload changes.
     pub live: Live,
     /// Who takes part in reloads.
@@ -144,6 +147,7 @@ impl Shared {
             reserve,
             vitals: Vitals::default(),
             departure: Departure::default(),
+            resync: Resync::default(),
             started: Instant::now(),
             started_unix: SystemTime::now()
                 .duration_since(UNIX_EPOCH)

@@ -187,6 +187,14 @@ impl Log {
         }
     }
 
+    /// The entries above `after`, up to `to`; `None` if not all of them are here, or `to` lies below `after`.
+    pub(crate) fn between(&self, after: u64, to: u64) -> Option<Vec<Entry>> {
+        let from = self.position(after.checked_add(1)?)?;
+        let end = self.position(to.checked_add(1)?)?;
+        (from <= end && end <= self.entries.len())
+            .then(|| self.entries.range(from..end).cloned().collect())
+    }
+
     pub(crate) fn offer(&mut self, offer: SnapshotOffer) {
         self.offer = Some(offer);
     }
@@ -361,6 +369,21 @@ mod tests {
         assert_eq!(below, Err(StorageError::Compacted.into()));
         let above = log.entries(5, 9, None, GetEntriesContext::empty(false));
         assert_eq!(above, Err(StorageError::Unavailable.into()));
+    }
+
+    #[test]
+    fn a_stretch_of_entries_comes_whole_or_not_at_all() {
+        let log = log((4, 2), &[2, 3, 3], 4);
+        let between = |after, to| {
+            let entries = log.between(after, to)?;
+            Some(entries.iter().map(|entry| entry.index).collect::<Vec<_>>())
+        };
+        assert_eq!(between(4, 7), Some(vec![5, 6, 7]));
+        assert_eq!(between(5, 6), Some(vec![6]));
+        assert_eq!(between(7, 7), Some(vec![]));
+        assert_eq!(between(3, 7), None, "4 is gone");
+        assert_eq!(between(4, 8), None, "8 is not there yet");
+        assert_eq!(between(6, 5), None, "the state is ahead");
     }
 
     #[test]

@@ -11,7 +11,7 @@
 
 use std::collections::VecDeque;
 
-use kvnode_wal::{HardState, Membership};
+use kvnode_wal::{Entry, HardState, Membership};
 use raft::{RawNode, StateRole, eraftpb};
 
 use crate::conf_change::ConfChange;
@@ -274,6 +274,12 @@ impl Replica {
     /// Nobody else votes: this member decides alone.
     pub fn is_alone(&self) -> bool {
         self.alone()
+    }
+
+    /// The entries behind `after` that were handed out as committed, for a state as of `after` that is to be brought to where
+    /// the store is. `None` if memory has dropped some of them, or nothing behind `after` was handed out yet.
+    pub fn handed_out(&self, after: u64) -> Option<Vec<Entry>> {
+        self.raw.store().between(after, self.given)
     }
 
     /// Drops log entries up to `index` from memory, at most those applied. The tail also shrinks by

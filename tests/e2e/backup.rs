@@ -2,13 +2,14 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use kvnode_api as api;
 use kvnode_tests::certs::{Authority, Files, Wish, flag, pair_flags};
 use kvnode_tests::pool::run_within;
-use kvnode_tests::program::{self, Ran};
+use kvnode_tests::program::{self, Guard, Ran};
+use kvnode_tests::server::free_port;
 use kvnode_tests::{Client, Cluster, Options, Server, build};
 
 const LIMIT: Duration = Duration::from_secs(120);
@@ -240,4 +241,114 @@ fn certificates_and_a_user_are_shown_where_the_cluster_wants_them() {
     assert!(!file.exists() && !file.with_extension("kvs.part").exists());
     run(&with(&["--user", "root"]), Some("pw")).ok();
     kvutil(&["snapshot", "verify", file.to_str().expect("a plain path")]).ok();
+}
+
+/// A server of etcd's own, on loopback; `None` where none is installed.
+fn etcd(home: &std::path::Path) -> Option<(Guard, String)> {
+    let installed = Command::new("etcd").arg("--version").output();
+    if !installed.is_ok_and(|output| output.status.success()) {
+        program::skip("etcd", "it is not installed");
+        return None;
+    }
+    let (client, peer) = (
+        format!("http://127.0.0.1:{}", free_port()),
+        format!("http://127.0.0.1:{}", free_port()),
+    );
+    let log = std::fs::File::create(home.join("etcd.log")).expect("a file");
+    let mut command = Command::new("etcd");
+    command
+        .arg("--data-dir")
+        .arg(home.join("etcd"))
+        .args([
+            "--listen-client-urls",
+            &client,
+            "--advertise-client-urls",
+            &client,
+        ])
+        .args([
+            "--listen-peer-urls",
+            &peer,
+            "--initial-advertise-peer-urls",
+            &peer,
+        ])
+        .arg(format!("--initial-cluster=default={peer}"))
+        .stdout(Stdio::null())
+        .stderr(log);
+    let server = Guard(command.spawn().expect("etcd starts"));
+    let begun = std::time::Instant::now();
+    loop {
+        let mut health = Command::new(build::tool("kvctl"));
+        health.args(["--endpoints", &client, "endpoint", "health"]);
+        if program::run(health, "", LIMIT).success() {
+            return Some((server, client));
+        }
+        assert!(begun.elapsed() < LIMIT, "etcd does not answer");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+/// etcd streams its database, not ours: kvctl keeps it as etcdctl does, checked by the digest behind it, and kvutil says of it, in
+/// whatever form it meets it, what it is and what to do.
+#[test]
+fn a_snapshot_of_etcds_own_server_is_kept_by_kvctl_and_named_by_kvutil() {
+    let home = tempfile::tempdir().expect("a directory");
+    let Some((_server, endpoint)) = etcd(home.path()) else {
+        return;
+    };
+    let kvctl = |words: &[&str]| {
+        let mut command = Command::new(build::tool("kvctl"));
+        command.args(["--endpoints", &endpoint]).args(words);
+        program::run(command, "", LIMIT)
+    };
+    for number in 0..20 {
+        kvctl(&["put", &format!("k{number}"), "v"]).ok();
+    }
+    let file = home.path().join("etcd.db");
+    let path = file.to_str().expect("a plain path");
+    let saved = kvctl(&["snapshot", "save", path]);
+    assert!(saved.stderr.contains(", sha256 "), "{saved:?}");
+    assert!(saved.ok().starts_with("Snapshot saved at "));
+    let bytes = std::fs::read(&file).expect("the file");
+    assert_eq!(bytes.len() % 512, 32, "a database and its digest");
+    assert_eq!(bytes[16..20], 0xED0C_DAED_u32.to_le_bytes());
+
+    let to = home.path().join("restored");
+    let to = to.to_str().expect("a plain path");
+    let out = home.path().join("out.kvs");
+    let out = out.to_str().expect("a plain path");
+    for words in [
+        &["snapshot", "status", path][..],
+        &["snapshot", "verify", path],
+        &["snapshot", "list", path],
+        &["snapshot", "get", path, "k1"],
+        &["snapshot", "convert", path, out],
+        &[
+            "snapshot",
+            "restore",
+            path,
+            "--single",
+            "n",
+            "--data-dir",
+            to,
+        ],
+        &["hashkv", path],
+        &["kv", "count", path],
+    ] {
+        let ran = kvutil(words);
+        ran.fails(8, "is a database of etcd (bbolt)");
+        ran.fails(8, "next:  etcdutl snapshot restore ");
+        ran.fails(8, "kvctl make-mirror");
+    }
+    let ran = kvutil(&["snapshot", "save", out, "--endpoints", &endpoint]);
+    ran.fails(8, "sends no .kvs snapshot");
+    ran.fails(
+        8,
+        &format!("next:  kvctl --endpoints {endpoint} snapshot save FILE"),
+    );
+    let left: Vec<_> = std::fs::read_dir(home.path())
+        .expect("readable")
+        .map(|entry| entry.expect("an entry").file_name())
+        .filter(|name| name.to_string_lossy().contains("out.kvs") || name == "restored")
+        .collect();
+    assert!(left.is_empty(), "{left:?}");
 }

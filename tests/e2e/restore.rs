@@ -84,6 +84,15 @@ fn a_restored_node_serves_what_was_saved_and_its_watchers_list_again() {
         assert_eq!(hash(&client).await, before);
         assert_eq!(value(&client, "k07").await, "v47");
 
+        // What the node itself gave while it ran makes the same.
+        let to = server.home().join("from-live");
+        let words = ["snapshot", "restore", text(&live), "--single", "test"];
+        let more = ["--data-dir", text(&to), "--revision-bump", "0"];
+        kvutil(&[&words[..], &more].concat());
+        let from_live = Server::start(Options::default().data_dir(to));
+        let client = Client::connect(from_live.address()).await;
+        assert_eq!(hash(&client).await, before);
+
         let bumped = restore("bumped", "auto");
         let client = Client::connect(bumped.address()).await;
         assert_eq!(client.revision().await, before.1 + 1_000_000_000);

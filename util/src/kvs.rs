@@ -252,7 +252,7 @@ pub fn open_file(path: &Path) -> Result<File> {
 }
 
 /// Why a file that is no `.kvs` cannot be read, if it is a database of etcd: its first page has bbolt's mark behind 16 bytes.
-fn etcds_own(path: &Path, file: &File) -> Option<Failure> {
+pub fn etcds_own(path: &Path, file: &File) -> Option<Failure> {
     use std::os::unix::fs::FileExt as _;
     let mut page = [0; 20];
     file.read_exact_at(&mut page, 0).ok()?;

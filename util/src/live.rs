@@ -1,5 +1,5 @@
-//! The running node's own door: HTTP/1.1 over the socket in its data directory, which only its user may open. The one request is
-//! `POST /admin/snapshot`; its answer is the `.kvs` stream that Maintenance.Snapshot sends.
+//! The running node's own door: HTTP/1.1 over the socket in its data directory, which only its user may open. `POST /admin/snapshot`
+//! is answered with the `.kvs` stream that Maintenance.Snapshot sends, `/admin/resync` with JSON.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -17,7 +17,6 @@ const HEAD_BYTES_MAX: u64 = 64 << 10;
 
 /// Asks the node that runs on `data_dir` for a snapshot.
 pub fn snapshot(data_dir: &Path) -> Result<impl Read + use<>> {
-    let path = data_dir.join(ADMIN_SOCKET);
     let failed = |e: io::Error| {
         let next = format!("kvutil snapshot save OUT --data-dir {}", data_dir.display());
         let hint = match e.kind() {
@@ -26,35 +25,53 @@ pub fn snapshot(data_dir: &Path) -> Result<impl Read + use<>> {
             }
             _ => "the node did not answer as expected; its log says why",
         };
-        Failure::new(
-            Code::Failed,
-            format!("cannot ask the node at {}: {e}", path.display()),
-            next,
-        )
-        .hint(hint)
+        unanswered(data_dir, &e, next).hint(hint)
     };
-    let stream = UnixStream::connect(&path).map_err(failed)?;
-    stream
-        .set_read_timeout(Some(PAUSE_MAX))
-        .and_then(|()| stream.set_write_timeout(Some(PAUSE_MAX)))
-        .map_err(failed)?;
-    (&stream)
-        .write_all(
-            b"POST /admin/snapshot HTTP/1.1\r\nHost: kvnode\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
-        )
-        .map_err(failed)?;
-    let mut answer = Answer::read(BufReader::with_capacity(256 << 10, stream)).map_err(failed)?;
+    let mut answer = ask(data_dir, "POST", "/admin/snapshot").map_err(failed)?;
     if answer.status == 200 {
         return Ok(answer.body);
     }
-    let mut text = String::new();
-    let _ = (&mut answer.body)
-        .take(HEAD_BYTES_MAX)
-        .read_to_string(&mut text);
+    let text = answer.text();
     let (status, text) = (answer.status, text.trim());
     Err(failed(io::Error::other(format!(
         "it answered {status}: {text}"
     ))))
+}
+
+/// Asks the node that runs on `data_dir` for something that is answered in JSON, and returns the status as well.
+pub fn json(data_dir: &Path, method: &str, path: &str) -> Result<(u16, serde_json::Value)> {
+    let failed = |e: io::Error| {
+        let next = format!("kvutil data lock --data-dir {}", data_dir.display());
+        let hint = match e.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
+                "no node runs there, or it has no admin socket: start it first"
+            }
+            _ => "the node did not answer as expected; its log says why",
+        };
+        unanswered(data_dir, &e, next).hint(hint)
+    };
+    let mut answer = ask(data_dir, method, path).map_err(failed)?;
+    let text = answer.text();
+    let value = serde_json::from_str(&text)
+        .map_err(|e| failed(malformed(&format!("it answered {}: {e}", answer.status))))?;
+    Ok((answer.status, value))
+}
+
+fn unanswered(data_dir: &Path, error: &io::Error, next: String) -> Failure {
+    let path = data_dir.join(ADMIN_SOCKET);
+    let what = format!("cannot ask the node at {}: {error}", path.display());
+    Failure::new(Code::Failed, what, next)
+}
+
+fn ask(data_dir: &Path, method: &str, path: &str) -> io::Result<Answer<BufReader<UnixStream>>> {
+    let stream = UnixStream::connect(data_dir.join(ADMIN_SOCKET))?;
+    stream.set_read_timeout(Some(PAUSE_MAX))?;
+    stream.set_write_timeout(Some(PAUSE_MAX))?;
+    let request = format!(
+        "{method} {path} HTTP/1.1\r\nHost: kvnode\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+    );
+    (&stream).write_all(request.as_bytes())?;
+    Answer::read(BufReader::with_capacity(256 << 10, stream))
 }
 
 struct Answer<R> {
@@ -63,6 +80,15 @@ struct Answer<R> {
 }
 
 impl<R: BufRead> Answer<R> {
+    /// What is left of the body, as far as a text goes.
+    fn text(&mut self) -> String {
+        let mut text = String::new();
+        let _ = (&mut self.body)
+            .take(HEAD_BYTES_MAX)
+            .read_to_string(&mut text);
+        text
+    }
+
     fn read(mut from: R) -> io::Result<Self> {
         let mut left = HEAD_BYTES_MAX;
         let mut line = |from: &mut R| -> io::Result<String> {
@@ -173,8 +199,8 @@ fn next_chunk(from: &mut impl BufRead, first: bool) -> io::Result<u64> {
     Ok(length)
 }
 
-fn malformed(what: &'static str) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, what)
+fn malformed(what: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, what.to_owned())
 }
 
 #[cfg(test)]

@@ -23,6 +23,7 @@ use kvnode_wal::{Entry, EntryKind, Identity, dir};
 
 use crate::decode::conf_change_context;
 use crate::failure::{Code, Failure, Result};
+use crate::kvs::etcds_own;
 use crate::shell::{Scratch, Shell};
 
 /// Entries applied at a time.
@@ -188,11 +189,13 @@ impl Source {
             .read(&mut front)
             .map_err(|e| Failure::io("read", path, &e))?;
         if front[..front_read] != kvnode_snapshot::MAGIC {
-            return Err(Failure::new(
-                Code::Version,
-                format!("{shown} is neither a data directory nor a .kvs file"),
-                format!("file {shown}"),
-            ));
+            return Err(etcds_own(path, &file).unwrap_or_else(|| {
+                Failure::new(
+                    Code::Version,
+                    format!("{shown} is neither a data directory nor a .kvs file"),
+                    format!("file {shown}"),
+                )
+            }));
         }
         let file = File::open(path).map_err(|e| Failure::io("open", path, &e))?;
         let mut snapshot =

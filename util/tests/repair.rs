@@ -87,7 +87,14 @@ fn a_sample_of_places_is_planned_repaired_and_undone_byte_for_byte() {
                         continue;
                     };
                     assert!(stderr(&refused).contains(&token), "{}", stderr(&refused));
-                    let forced = home.run(&["wal", "repair", "--force", &token]);
+                    let planned = home.run(&["wal", "repair", "--force", &token]);
+                    assert_eq!(code(&planned), 3, "{at}: {}", stderr(&planned));
+                    assert!(
+                        image(&home.data, &WITHOUT) == damaged,
+                        "a plan with a token changed something"
+                    );
+                    let words = ["wal", "repair", "--force", &token, "--apply"];
+                    let forced = home.run(&words);
                     assert_eq!(code(&forced), 0, "{at}: {}", stderr(&forced));
                 }
                 other => panic!("{at}: exit code {other}"),
@@ -119,12 +126,33 @@ fn a_hole_is_filled_from_a_copy_and_loses_nothing() {
     let copied = home.run(&["data", "clone", copy.to_str().expect("plain")]);
     assert_eq!(code(&copied), 0, "{}", stderr(&copied));
     home.flip(0, 40 * 4096 + 100);
-    let filled = home.run(&[
+    let words = [
         "wal",
         "repair",
         "--from-data-dir",
         copy.to_str().expect("plain"),
-    ]);
+    ];
+    // Without --apply the copy is looked at, and nothing is changed.
+    let damaged = image(&home.data, &WITHOUT);
+    let planned = home.run(&words);
+    assert_eq!(code(&planned), 4, "{}", stderr(&planned));
+    let said = stdout(&planned);
+    assert!(
+        said.contains("would be: filled entries") && said.contains("nothing was changed"),
+        "{said}"
+    );
+    let next = stderr(&planned).lines().last().expect("a line").to_owned();
+    assert!(
+        next.starts_with("next:") && next.ends_with("--apply") && next.contains(words[3]),
+        "{next}"
+    );
+    let nowhere = home.run(&["wal", "repair", "--from-data-dir", "/nowhere"]);
+    assert_eq!(code(&nowhere), 1, "{}", stderr(&nowhere));
+    assert!(
+        image(&home.data, &WITHOUT) == damaged,
+        "a plan changed something"
+    );
+    let filled = home.run(&[&words[..], &["--apply"]].concat());
     assert_eq!(code(&filled), 0, "{}", stderr(&filled));
     let all: Vec<u64> = (1..=100).collect();
     assert_eq!(indexes(&home), all);
@@ -140,7 +168,15 @@ fn a_member_of_a_larger_cluster_that_gave_entries_up_is_refused_until_that_is_un
     home.flip(0, 40 * 4096 + 100);
     let plan = json(&home.run(&["wal", "repair", "-w", "json"]));
     let token = plan["token"].as_str().expect("a token").to_owned();
-    let forced = home.run(&["wal", "repair", "--force", &token, "-w", "json"]);
+    let words = ["wal", "repair", "--force", &token, "-w", "json"];
+    // The plan says what it would cost, and marks nothing.
+    let planned = json(&home.run(&words));
+    assert_eq!(
+        (&planned["identity_spent"], &planned["applied"]),
+        (&true.into(), &false.into())
+    );
+    assert!(!home.data.join("SPENT").exists());
+    let forced = home.run(&[&words[..], &["--apply"]].concat());
     assert_eq!(json(&forced)["identity_spent"], true);
     let open = kvnode_store::datadir::DataDir::open(&home.data, None, &support::program());
     assert!(matches!(
@@ -160,7 +196,8 @@ fn undo_is_refused_once_the_log_has_gone_on_unless_that_is_named() {
     home.flip(0, 40 * 4096 + 100);
     let plan = json(&home.run(&["wal", "repair", "-w", "json"]));
     let token = plan["token"].as_str().expect("a token").to_owned();
-    assert_eq!(code(&home.run(&["wal", "repair", "--force", &token])), 0);
+    let words = ["wal", "repair", "--force", &token, "--apply"];
+    assert_eq!(code(&home.run(&words)), 0);
     // A node starts: it opens a new segment.
     fs::write(
         home.data.join("wal/0000000000000009-0000000000000028.wal"),

@@ -18,7 +18,7 @@ mod trimmed;
 use std::fmt;
 use std::path::Path;
 
-pub use build::{Built, Choice, Request, build};
+pub use build::{Built, Choice, Request, build, foresee};
 
 use crate::damage::{Class, Damage, Finding, Proof, Rule};
 use crate::dir::DirDisk;

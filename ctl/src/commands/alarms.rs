@@ -59,7 +59,7 @@ async fn advice(client: &Client, answer: &AlarmResponse) -> Vec<String> {
     };
     if is(AlarmType::Corrupt) {
         lines.push(
-            "next:  kvctl endpoint hashkv --cluster   # which member differs from the others"
+            "next:  kvctl endpoint hashkv --cluster   # which member differs; there: kvutil data resync --live --data-dir DIR"
                 .to_owned(),
         );
     }

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use super::{json_answer, refuse};
 use crate::cores::client::ClientCore;
 use crate::http::HttpResponse;
+use crate::shared::Shared;
 use crate::version;
 
 pub async fn answer(core: &Rc<ClientCore>) -> HttpResponse {
@@ -30,14 +31,6 @@ fn status(
     let shared = &core.shared;
     let vitals = &shared.vitals;
     let leader = vitals.leader.load(Relaxed);
-    let role = match (
-        vitals.is_leader.load(Relaxed),
-        vitals.is_learner.load(Relaxed),
-    ) {
-        (true, _) => "leader",
-        (false, true) => "learner",
-        (false, false) => "follower",
-    };
     let lock = match lock {
         Ok(Some(Some(holder))) => json!({
             "pid": holder.pid,
@@ -74,7 +67,7 @@ fn status(
         "member": {
             "id": hex(shared.member_id),
             "name": shared.config.name,
-            "role": role,
+            "role": role(shared),
             "serving": vitals.serving.load(Relaxed),
         },
         "cluster": {
@@ -100,7 +93,19 @@ fn status(
     })
 }
 
+pub(super) fn role(shared: &Shared) -> &'static str {
+    let vitals = &shared.vitals;
+    match (
+        vitals.is_leader.load(Relaxed),
+        vitals.is_learner.load(Relaxed),
+    ) {
+        (true, _) => "leader",
+        (false, true) => "learner",
+        (false, false) => "follower",
+    }
+}
+
 /// Ids as etcd's tools print them.
-fn hex(id: u64) -> String {
+pub(super) fn hex(id: u64) -> String {
     format!("{id:x}")
 }

@@ -24,7 +24,7 @@ use crate::exit;
 use crate::mailbox::{Receiver, Sender};
 use crate::shared::Shared;
 use crate::slots::Ticket;
-use crate::snapshots::{InstallJob, Installer};
+use crate::snapshots::{InstallJob, Installer, ReplaceError, ReplaceJob};
 
 /// Entries and payload bytes of one engine batch at the most: the answers of one batch leave while the next is applied, so
 /// that the two sides work side by side instead of in turns; and it bounds the memory and the time until the first
@@ -183,6 +183,11 @@ impl Apply {
                     // What came before it goes into the old state, for the sake of those who wait for answers.
                     self.apply(std::mem::take(&mut entries));
                     self.install(job);
+                    (self.compacting, self.warming) = (true, true);
+                }
+                ApplyJob::Replace(job) => {
+                    self.apply(std::mem::take(&mut entries));
+                    self.replace(*job);
                     (self.compacting, self.warming) = (true, true);
                 }
                 ApplyJob::Quota(quota_bytes) => {
@@ -375,6 +380,47 @@ impl Apply {
         );
         if !self.store.view().has_fences() {
             self.build_fences();
+        }
+    }
+
+    /// Lets the staged state take the place of a wrong one of the same index.
+    fn replace(&mut self, job: ReplaceJob) {
+        let started = Instant::now();
+        let (index, _) = self.store.applied();
+        match self.installer.replace(&mut self.store, job) {
+            Ok(kept) => {
+                let view = self.store.view();
+                log::warn!(
+                    "re-synced: another state of index {index}, revision {}, took over in {:?}; the one before is kept in {}",
+                    view.revision(),
+                    started.elapsed(),
+                    kept.display()
+                );
+                let compacted = view.compacted_physically();
+                let vitals = &self.shared.vitals;
+                vitals.compacted.store(compacted, Ordering::Release);
+                self.sample();
+                self.shared.resync.took_over(&kept);
+                for core in self.cores.iter() {
+                    let view = view.clone();
+                    post(core, CoreMessage::Installed { index, view });
+                }
+                post(&self.replica, ReplicaMessage::Replaced(Ok(view)));
+                if !self.store.view().has_fences() {
+                    self.build_fences();
+                }
+            }
+            Err(ReplaceError::Unchanged(error)) => {
+                post(
+                    &self.replica,
+                    ReplicaMessage::Replaced(Err(error.to_string())),
+                );
+            }
+            Err(ReplaceError::Fatal(error)) => exit::fatal(
+                exit::Code::Safety,
+                format_args!("putting another state in the place of this member's: {error}"),
+                "start this member again: it has the old state or the new one, whole",
+            ),
         }
     }
 

@@ -216,7 +216,7 @@ impl ClientCore {
             } => {
                 let core = Rc::clone(self);
                 rt::spawn_local(async move {
-                    let Some(body) = crate::asked::answer(&core, kind, body).await else {
+                    let Some(body) = crate::asked::answer(&core, from, kind, body).await else {
                         return;
                     };
                     let to = from;
@@ -614,6 +614,39 @@ impl ClientCore {
         pending.await
     }
 
+    /// Asks the replica core to send the state to a member that asked for it.
+    pub async fn send_state(&self, to: u64, serial: u64) -> Result<(), Status> {
+        let pending = self.open(&self.orders)?;
+        let ticket = pending.ticket();
+        post(
+            &self.replica,
+            ReplicaMessage::SendState { ticket, to, serial },
+        );
+        pending.await
+    }
+
+    /// Tells the replica core what is expected from `from`; see `ReplicaMessage::ExpectState`.
+    pub fn expect_state(&self, from: u64, serial: u64) {
+        let index_min = self.applied_index.get();
+        post(
+            &self.replica,
+            ReplicaMessage::ExpectState {
+                from,
+                serial,
+                index_min,
+            },
+        );
+    }
+
+    pub fn expect_no_state(&self) {
+        post(&self.replica, ReplicaMessage::ExpectNoState);
+    }
+
+    /// Up to where the state this core sees has executed the log.
+    pub fn applied_index(&self) -> u64 {
+        self.applied_index.get()
+    }
+
     /// Asks another member (see `asked.rs`); `None` if it cannot be reached or does not answer within `patience`.
     pub async fn ask_member(
         &self,
@@ -647,6 +680,6 @@ impl ClientCore {
 }
 
 /// A lone member has nobody it could differ from: there the alarm is an operator's, and stops writes only.
-fn is_fenced(view: &View, member_id: u64) -> bool {
+pub fn is_fenced(view: &View, member_id: u64) -> bool {
     view.alarms().has(AlarmType::Corrupt, member_id) && view.members().len() > 1
 }

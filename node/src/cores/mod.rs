@@ -26,7 +26,7 @@ use crate::auth::tokens::Change as TokenChange;
 use crate::mailbox::Sender;
 use crate::pool::Answer;
 use crate::slots::Ticket;
-use crate::snapshots::InstallJob;
+use crate::snapshots::{InstallJob, ReplaceJob};
 use kvnode_store::lease_clock::{Remaining, Renewal};
 
 /// The state machine as this node runs it.
@@ -147,6 +147,22 @@ pub enum ReplicaMessage {
         ticket: u64,
         body: Bytes,
     },
+    /// A re-sync is about to ask `from` for its state, which will come under this number and is good if it is of this index at least.
+    ExpectState {
+        from: u64,
+        serial: u64,
+        index_min: u64,
+    },
+    /// It will not come, or not any more.
+    ExpectNoState,
+    /// Another member asks for the state of this one, which leads.
+    SendState {
+        ticket: Ticket,
+        to: u64,
+        serial: u64,
+    },
+    /// The apply thread has put another state in the place of the store's, at the same index; or why not.
+    Replaced(Result<View, String>),
 }
 
 /// To the lease clock.
@@ -175,6 +191,8 @@ pub enum ApplyJob {
     Fences(Box<BuiltFences>),
     /// The staged state takes over; entries after it follow it.
     Install(InstallJob),
+    /// The staged state takes the place of a wrong one.
+    Replace(Box<ReplaceJob>),
     /// Another quota than at the start; `None` is none.
     Quota(Option<u64>),
     Stop,

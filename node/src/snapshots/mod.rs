@@ -8,6 +8,10 @@
 //!           -> the apply thread lets the staged state take over (`install.rs`) -> client cores are told
 //! ```
 //!
+//! A member that is re-synced (`crate::resync`) gets the state in the same way, but raft hears nothing of it on either side: the
+//! receiver has asked for it under a number ([`Snapshots::expect`]), and what is staged waits in [`Receiving::Ready`] until the log's
+//! entries can bring it to the receiver's own index.
+//!
 //! Invariants:
 //! - raft hears of a snapshot only when the whole state is checked and durable beside the live one.
 //! - One state is staged at a time, and nothing touches it between raft's announcement and the take-over.
@@ -32,9 +36,13 @@ use kvnode_store::engine::fjall::Options as EngineOptions;
 use kvnode_wal::Membership;
 
 use crate::cores::View;
+use crate::cores::client::is_fenced;
 use crate::peers::{SnapshotEvent, SnapshotId, SnapshotSource};
 use crate::shared::Shared;
-pub use install::{Error as InstallError, InstallJob, Installer, PersisterSlot, finish_install};
+pub use install::{
+    Error as InstallError, InstallJob, Installer, PersisterSlot, ReplaceError, ReplaceJob,
+    finish_install,
+};
 use source::StateSource;
 pub use source::pack;
 use staging::{Staged, Staging};
@@ -58,6 +66,8 @@ pub enum Todo {
     },
     /// The state is staged: raft may step its announcement. Then [`Snapshots::stepped`].
     Step(Box<Message>),
+    /// A state that was asked for is staged: [`Snapshots::ready`] says which.
+    Replace,
 }
 
 /// A transfer to be started.
@@ -74,10 +84,29 @@ pub struct Snapshots {
     /// Offered to raft, not announced yet.
     offered: Option<Offered>,
     /// On their way.
-    sending: Vec<(u64, SnapshotId)>,
+    sending: Vec<Sending>,
     /// Members that could not be sent one lately, and until when none is offered to them.
     failed: Vec<(u64, u64)>,
     receiving: Receiving,
+    expected: Option<Expected>,
+    /// It was said that a state which is wrong is not passed on.
+    told_fenced: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Sending {
+    to: u64,
+    id: SnapshotId,
+    /// raft announced it, and is to hear how it ends.
+    raft: bool,
+}
+
+/// A state asked for, by a number of the asker's.
+#[derive(Clone, Copy)]
+struct Expected {
+    from: u64,
+    serial: u64,
+    index_min: u64,
 }
 
 struct Offered {
@@ -96,6 +125,10 @@ enum Receiving {
     Marking(SnapshotId, u64),
     /// The apply thread switches over.
     Installing(SnapshotId),
+    /// A state asked for is staged.
+    Ready(SnapshotId),
+    /// The apply thread brings it up and switches over.
+    Replacing(SnapshotId),
 }
 
 impl Snapshots {
@@ -108,6 +141,8 @@ impl Snapshots {
             sending: Vec::new(),
             failed: Vec::new(),
             receiving: Receiving::Nothing,
+            expected: None,
+            told_fenced: false,
         }
     }
 
@@ -119,6 +154,17 @@ impl Snapshots {
         view: &View,
         membership: &Membership,
     ) -> Option<SnapshotOffer> {
+        let fenced = is_fenced(view, self.shared.member_id);
+        if fenced && !std::mem::replace(&mut self.told_fenced, fenced) {
+            log::error!(
+                "member {:x} needs a snapshot, and this leader's state differs from the majority's: it gets one from the next leader",
+                wanted.to
+            );
+        }
+        if fenced {
+            return None;
+        }
+        self.told_fenced = false;
         let now_ms = self.shared.now_ms();
         self.failed.retain(|(_, until_ms)| *until_ms > now_ms);
         let failed = self.failed.iter().any(|(member, _)| *member == wanted.to);
@@ -126,13 +172,7 @@ impl Snapshots {
             return None;
         }
         let (index, term) = (view.applied_index(), view.applied_term());
-        let named = [
-            &membership.voters,
-            &membership.learners,
-            &membership.voters_outgoing,
-        ]
-        .iter()
-        .any(|list| list.contains(&wanted.to));
+        let named = names(membership, wanted.to);
         if !named || index < wanted.index_min || membership.index > index || term == 0 {
             return None;
         }
@@ -175,7 +215,11 @@ impl Snapshots {
         };
         let Offered { id, view, .. } = self.offered.take().filter(fits)?;
         let info = self.info(&view);
-        self.sending.push((announcement.to, id));
+        self.sending.push(Sending {
+            to: announcement.to,
+            id,
+            raft: true,
+        });
         log::info!(
             "sending {id}, revision {}, to member {:x}",
             info.revision,
@@ -188,9 +232,137 @@ impl Snapshots {
         })
     }
 
-    /// Log entries above this index are needed by a member that a snapshot is on its way to.
+    /// A member asks for the state as it is, under a number of its own. raft has no part in it.
+    ///
+    /// # Errors
+    /// Why it is not sent, for whoever asked.
+    pub fn send_asked(
+        &mut self,
+        to: u64,
+        serial: u64,
+        view: &View,
+        membership: &Membership,
+    ) -> Result<Outgoing, String> {
+        let (index, term) = (view.applied_index(), view.applied_term());
+        if is_fenced(view, self.shared.member_id) {
+            return Err("its own state differs from the majority's".into());
+        }
+        if !names(membership, to) || membership.index > index || term == 0 {
+            return Err("it does not know the asker as a member yet".into());
+        }
+        let busy = self.sending.iter().any(|sending| sending.to == to);
+        if busy || self.sending.len() >= SENDING_MAX {
+            return Err("it is sending other snapshots".into());
+        }
+        let id = SnapshotId {
+            index,
+            term,
+            serial,
+        };
+        let announcement = Message {
+            kind: Kind::Snapshot,
+            from: self.shared.member_id,
+            to,
+            term,
+            log_term: term,
+            index,
+            commit: 0,
+            commit_term: 0,
+            hint: 0,
+            rejected: false,
+            by_transfer: false,
+            context: bytes::Bytes::new(),
+            membership: Some(membership.clone()),
+            entries: Vec::new(),
+        };
+        let info = self.info(view);
+        self.sending.push(Sending {
+            to,
+            id,
+            raft: false,
+        });
+        log::info!("sending {id}, which member {to:x} asked for");
+        Ok(Outgoing {
+            to,
+            id,
+            source: Box::new(StateSource::new(&announcement, view.clone(), info)),
+        })
+    }
+
+    /// The next state from `from` under this number was asked for.
+    ///
+    /// # Errors
+    /// Another one is on its way.
+    pub fn expect(&mut self, from: u64, serial: u64, index_min: u64) -> Result<(), String> {
+        if !matches!(self.receiving, Receiving::Nothing) {
+            return Err("it is receiving a snapshot already".into());
+        }
+        self.expected = Some(Expected {
+            from,
+            serial,
+            index_min,
+        });
+        Ok(())
+    }
+
+    /// What was asked for is not wanted any more; what of it has come goes, unless it is taking over already.
+    pub fn expect_nothing(&mut self) {
+        if self.expected.take().is_none() {
+            return;
+        }
+        match &self.receiving {
+            // Its sink fails.
+            Receiving::Staging(_, staged) => staged.cancel(),
+            Receiving::Ready(_) => {}
+            _ => return,
+        }
+        self.receiving = Receiving::Nothing;
+        self.staging.discard();
+    }
+
+    /// A state that was asked for and is staged.
+    pub fn ready(&self) -> Option<SnapshotId> {
+        match self.receiving {
+            Receiving::Ready(id) => Some(id),
+            _ => None,
+        }
+    }
+
+    /// The apply thread was told of it.
+    pub fn replacing(&mut self) {
+        if let Receiving::Ready(id) = self.receiving {
+            self.receiving = Receiving::Replacing(id);
+        }
+    }
+
+    /// The apply thread is done with it.
+    pub fn replaced(&mut self, taken: bool) {
+        self.expected = None;
+        if matches!(self.receiving, Receiving::Replacing(_)) {
+            self.receiving = Receiving::Nothing;
+            if !taken {
+                self.staging.discard();
+            }
+        }
+    }
+
+    fn is_expected(&self, from: u64, id: SnapshotId) -> bool {
+        let by = |expected: &Expected| (expected.from, expected.serial) == (from, id.serial);
+        self.expected.as_ref().is_some_and(by)
+    }
+
+    /// What a re-sync waits for will not come.
+    fn lost(&mut self, why: &str) {
+        self.expected = None;
+        self.shared.resync.fail(why);
+    }
+
+    /// Log entries above this index are needed: by a member that a snapshot is on its way to, or for a state this one has asked
+    /// for.
     pub fn keep_after(&self) -> Option<u64> {
-        self.sending.iter().map(|(_, id)| id.index).min()
+        let sending = self.sending.iter().map(|sending| sending.id.index).min();
+        let expected = self.expected.map(|expected| expected.index_min);
+        sending.into_iter().chain(expected).min()
     }
 
     /// News of the transport. `applied` is this member's.
@@ -209,6 +381,11 @@ impl Snapshots {
                 if matches!(&self.receiving, Receiving::Staging(of, _) if *of == id) {
                     self.receiving = Receiving::Nothing;
                 }
+                if self.is_expected(from, id) {
+                    self.lost(&format!(
+                        "the state of member {from:x} did not arrive: {why}"
+                    ));
+                }
                 Todo::Nothing
             }
             SnapshotEvent::Sent { to, id } => {
@@ -223,7 +400,12 @@ impl Snapshots {
     }
 
     fn ended(&mut self, peer: u64, id: SnapshotId, delivered: bool) -> Todo {
-        self.sending.retain(|sending| *sending != (peer, id));
+        let ended = |sending: &Sending| (sending.to, sending.id) == (peer, id);
+        let asked = self.sending.iter().any(|one| ended(one) && !one.raft);
+        self.sending.retain(|sending| !ended(sending));
+        if asked {
+            return Todo::Nothing;
+        }
         if !delivered {
             let until_ms = self.shared.now_ms() + FAILED_PAUSE_MS;
             self.failed.push((peer, until_ms));
@@ -237,16 +419,32 @@ impl Snapshots {
         id: SnapshotId,
         applied: u64,
     ) -> Result<Box<staging::Sink>, String> {
-        if id.index <= applied {
-            return Err(format!("it has applied {applied} already"));
+        let expected = self.expected.filter(|_| self.is_expected(from, id));
+        match expected {
+            Some(Expected { index_min, .. }) if id.index < index_min => {
+                let why = format!("it is of index {}, asked for was {index_min}", id.index);
+                self.lost(&why);
+                return Err(why);
+            }
+            None if id.index <= applied => {
+                return Err(format!("it has applied {applied} already"));
+            }
+            _ => {}
         }
         match &self.receiving {
             Receiving::Nothing => {}
             // The sender began anew, or another leader did: what was begun before will not be finished.
             Receiving::Staging(_, staged) => staged.cancel(),
-            Receiving::Told(of) | Receiving::Marking(of, _) | Receiving::Installing(of) => {
-                return Err(format!("it is taking over {of}"));
-            }
+            Receiving::Told(of)
+            | Receiving::Marking(of, _)
+            | Receiving::Installing(of)
+            | Receiving::Ready(of)
+            | Receiving::Replacing(of) => return Err(format!("it is taking over {of}")),
+        }
+        if expected.is_some() {
+            self.shared.resync.receiving(id.index);
+        } else if self.expected.is_some() {
+            self.lost("another snapshot came, because this member is behind the log");
         }
         log::info!("receiving {id} from member {from:x}");
         let (sink, staged) = self
@@ -260,6 +458,13 @@ impl Snapshots {
     fn received(&mut self, from: u64, id: SnapshotId) -> Todo {
         match std::mem::replace(&mut self.receiving, Receiving::Nothing) {
             Receiving::Staging(of, staged) if of == id => match staged.announcement() {
+                Some(_) if self.is_expected(from, id) => {
+                    log::info!(
+                        "{id} from member {from:x}, which was asked for, is checked and staged"
+                    );
+                    self.receiving = Receiving::Ready(id);
+                    Todo::Replace
+                }
                 Some(message) => {
                     log::info!("{id} from member {from:x} is checked and staged");
                     self.receiving = Receiving::Told(id);
@@ -329,6 +534,17 @@ impl Snapshots {
     fn info(&self, view: &View) -> Info {
         describe(&self.shared, view)
     }
+}
+
+/// Whether a member takes part, so that a state with this membership is of use to it.
+fn names(membership: &Membership, member: u64) -> bool {
+    [
+        &membership.voters,
+        &membership.learners,
+        &membership.voters_outgoing,
+    ]
+    .iter()
+    .any(|list| list.contains(&member))
 }
 
 /// What a snapshot of `view` says of itself.

@@ -1,5 +1,7 @@
 //! A state travels whole or not at all, and takes over whole or not at all.
 
+mod replace;
+
 use std::ffi::OsString;
 use std::io;
 use std::path::Path;

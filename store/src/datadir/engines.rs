@@ -9,6 +9,7 @@
 //! kv-<n>                generation n > 0: took over from n - 1 while the member ran
 //! kv.staged             complete and durable, not in use
 //! kv.staged.creating    being built
+//! kv.keep               names a generation that is not removed but put aside, and where
 //! ```
 //!
 //! The highest generation present is the live one; lower ones are what readers may still hold, and
@@ -27,11 +28,18 @@
 //! | its removal | `kv-<n + 1>` alone | renamed to `kv`; new state |
 //!
 //! A mark above the live engine's index without a fitting `kv.staged` is no crash of ours: refused.
+//!
+//! A member whose state was found to be wrong gets another one of the *same* index ([`Engines::keep_live`]). That needs no mark:
+//! log and index stay what they are, so old and new state are both good for a start, and the rename alone decides. What
+//! it replaces goes to the quarantine, at the latest with the next start.
 
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::replace::{make_aside, write_synced};
 use super::{Error, KV_DIR, sync_directory};
 
 /// A state that waits for its time.
@@ -39,6 +47,8 @@ pub const STAGED_DIR: &str = "kv.staged";
 /// The same while it is being built; see `engine/fjall/directory.rs`.
 const BUILDING_DIR: &str = "kv.staged.creating";
 const GENERATION_PREFIX: &str = "kv-";
+/// What is to become of a generation that is about to be replaced: `<generation's directory> <where to>`, and their check.
+const KEEP_FILE: &str = "kv.keep";
 
 /// The engine directories of one data directory. Knows their names only; whoever calls holds the
 /// data directory's lock and sees to it that no two calls run at a time.
@@ -125,28 +135,119 @@ impl Engines {
         Ok(path)
     }
 
-    /// Removes the directory of a generation below the live one, which nobody reads any more.
+    /// Before a [`take_over`](Self::take_over): the live engine's directory is not to be removed when another has taken over
+    /// and nobody reads it any more, but to be put aside. Durable. Returns where it will be, in `quarantine/`; `note` says there
+    /// what it is.
+    ///
+    /// # Errors
+    /// The file system's. Nothing is to be kept then.
+    pub fn keep_live(&self, operation: &str, now_ms: u64, note: &str) -> Result<PathBuf, Error> {
+        let live = self.live()?.path;
+        let home = make_aside(&self.root, operation, now_ms, note)?;
+        let text = format!("{} {}", name_of(&live), name_of(&home));
+        let check = xxh3_64(text.as_bytes());
+        write_synced(
+            &self.root.join(KEEP_FILE),
+            &format!("{text} {check:016x}\n"),
+        )?;
+        sync_directory(&self.root)?;
+        Ok(home.join(KV_DIR))
+    }
+
+    /// Takes [`keep_live`](Self::keep_live) back: nothing has taken over.
+    ///
+    /// # Errors
+    /// The file system's.
+    pub fn keep_nothing(&self) -> Result<(), Error> {
+        let Some((_, place)) = self.keep()? else {
+            return self.end_keep();
+        };
+        self.end_keep()?;
+        // There is nothing in it but the note.
+        match place.parent() {
+            Some(home) if !place.exists() => remove_directory(home),
+            _ => Ok(()),
+        }
+    }
+
+    /// Which directory is to be put aside, and where. A file that does not check was never followed by a take-over.
+    fn keep(&self) -> Result<Option<(PathBuf, PathBuf)>, Error> {
+        let path = self.root.join(KEEP_FILE);
+        let text = match fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(Error::io("read", path, e)),
+        };
+        let whole = text
+            .trim_end()
+            .rsplit_once(' ')
+            .filter(|(words, check)| *check == format!("{:016x}", xxh3_64(words.as_bytes())));
+        let named = whole.and_then(|(words, _)| words.split_once(' '));
+        Ok(named.map(|(directory, home)| {
+            let quarantine = self.root.join(super::QUARANTINE_DIR);
+            (
+                self.root.join(directory),
+                quarantine.join(home).join(KV_DIR),
+            )
+        }))
+    }
+
+    fn end_keep(&self) -> Result<(), Error> {
+        let path = self.root.join(KEEP_FILE);
+        match fs::remove_file(&path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+            removed => {
+                removed.map_err(|e| Error::io("remove", &path, e))?;
+                sync_directory(&self.root)
+            }
+        }
+    }
+
+    /// An older generation goes: to where it is to be kept, or for good. Returns where it is kept.
+    fn put_away(&self, older: &Path) -> Result<Option<PathBuf>, Error> {
+        match self.keep()? {
+            Some((kept, place)) if kept == older && !place.exists() => {
+                fs::rename(older, &place).map_err(|e| Error::io("rename", older, e))?;
+                if let Some(home) = place.parent() {
+                    sync_directory(home)?;
+                }
+                sync_directory(&self.root)?;
+                self.end_keep()?;
+                Ok(Some(place))
+            }
+            _ => {
+                remove_directory(older)?;
+                Ok(None)
+            }
+        }
+    }
+
+    /// Removes the directory of a generation below the live one, which nobody reads any more, or puts it aside if it is to be
+    /// kept; then it returns where it is.
     ///
     /// # Errors
     /// The file system's. `path` is left alone, without an error, if it is not of a lower generation.
-    pub fn remove_older(&self, path: &Path) -> Result<(), Error> {
+    pub fn remove_older(&self, path: &Path) -> Result<Option<PathBuf>, Error> {
+        let mut kept = None;
         if self.live()?.older.iter().any(|older| older == path) {
-            remove_directory(path)?;
+            kept = self.put_away(path)?;
             sync_directory(&self.root)?;
         }
-        Ok(())
+        Ok(kept)
     }
 
-    /// At a start, with no engine open: removes lower generations and half-built ones and gives the
-    /// live one its plain name. Leaves alone what is staged.
+    /// At a start, with no engine open: removes lower generations (or puts them aside, see
+    /// [`keep_live`](Self::keep_live)) and half-built ones and gives the live one its plain name. Leaves alone what is staged.
     ///
     /// # Errors
     /// The file system's.
     pub fn settle(&self) -> Result<PathBuf, Error> {
         let live = self.live()?;
         for older in &live.older {
-            remove_directory(older)?;
+            self.put_away(older)?;
         }
+        // Left if nothing had taken over; the live one must not be put aside by a later take-over.
+        self.keep_nothing()?;
         remove_directory(&self.root.join(BUILDING_DIR))?;
         let plain = self.root.join(KV_DIR);
         if live.generation > 0 {
@@ -161,7 +262,12 @@ impl Engines {
 
 /// Whether an entry of a data directory is one of these.
 pub(super) fn is_engine(name: &str) -> bool {
-    name == STAGED_DIR || name == BUILDING_DIR || generation_of(name).is_some()
+    name == STAGED_DIR || name == BUILDING_DIR || name == KEEP_FILE || generation_of(name).is_some()
+}
+
+fn name_of(path: &Path) -> String {
+    let name = path.file_name().map(|name| name.to_string_lossy());
+    name.unwrap_or_default().into_owned()
 }
 
 fn generation_of(name: &str) -> Option<u64> {
@@ -282,5 +388,71 @@ mod tests {
         make(root.path(), "kv.staged.creating");
         engines.discard_staged().unwrap();
         assert_eq!(names(root.path()), [""; 0]);
+    }
+
+    /// Where the state of the plain name went, by what it says.
+    fn aside(root: &Path) -> Vec<String> {
+        let kept = crate::datadir::replace::list(root).unwrap();
+        let told = kept.iter().map(|kept| {
+            assert_eq!(kept.state, crate::datadir::replace::State::Aside);
+            content(&kept.path.join("kv"))
+        });
+        told.collect()
+    }
+
+    #[test]
+    fn a_generation_to_be_kept_is_put_aside_and_no_other_one() {
+        let root = tempfile::tempdir().unwrap();
+        let engines = Engines::new(root.path());
+        make(root.path(), "kv");
+        make(root.path(), "kv.staged");
+        let place = engines
+            .keep_live("resync", 1_767_225_600_000, "why")
+            .unwrap();
+        assert!(place.ends_with("quarantine/20260101T000000Z-resync/kv"));
+        engines.take_over().unwrap();
+        let old = root.path().join("kv");
+        assert_eq!(engines.remove_older(&old).unwrap(), Some(place.clone()));
+        assert_eq!(names(root.path()), ["kv-1", "quarantine"]);
+        assert_eq!(aside(root.path()), ["kv"]);
+        // What takes over next replaces in the usual way.
+        make(root.path(), "kv.staged");
+        engines.take_over().unwrap();
+        let old = root.path().join("kv-1");
+        assert_eq!(engines.remove_older(&old).unwrap(), None);
+        assert_eq!(names(root.path()), ["kv-2", "quarantine"]);
+        // A tool's look after interrupted replacements leaves it alone.
+        let settled = crate::datadir::replace::settle(root.path(), root.path());
+        assert!(settled.unwrap().is_empty());
+        assert_eq!(content(&place), "kv");
+    }
+
+    #[test]
+    fn a_kill_around_a_take_over_that_keeps_the_old_one_loses_neither() {
+        for taken_over in [false, true] {
+            for torn in [false, true] {
+                let root = tempfile::tempdir().unwrap();
+                let engines = Engines::new(root.path());
+                make(root.path(), "kv");
+                make(root.path(), "kv.staged");
+                engines.keep_live("resync", 0, "why").unwrap();
+                if torn && !taken_over {
+                    // The take-over comes after the file is synced, so only before it can the file be cut short.
+                    fs::write(root.path().join(KEEP_FILE), "kv 1970").unwrap();
+                }
+                if taken_over {
+                    engines.take_over().unwrap();
+                }
+                for _ in 0..2 {
+                    let live = engines.settle().unwrap();
+                    let wanted = if taken_over { "kv.staged" } else { "kv" };
+                    assert_eq!(content(&live), wanted);
+                    assert!(!root.path().join(KEEP_FILE).exists());
+                }
+                if taken_over {
+                    assert_eq!(aside(root.path()), ["kv"]);
+                }
+            }
+        }
     }
 }

@@ -6,6 +6,7 @@
 //!            DONE                       written after: what the live tree was like then
 //!            UNDONE                     written after it was taken back
 //!            <tree>/                    first the new tree, then, after the exchange, the old one
+//!            KEPT                       instead of all these files: what a running node has put aside (`engines.rs`)
 //! ```
 //!
 //! Invariants:
@@ -31,6 +32,7 @@ use super::{Error, QUARANTINE_DIR, SPENT_FILE, make_directory, sync_directory};
 const INTENT: &str = "INTENT";
 const DONE: &str = "DONE";
 const UNDONE: &str = "UNDONE";
+const KEPT: &str = "KEPT";
 const OLD_SUFFIX: &str = ".old";
 
 /// A replacement being prepared. Dropped without [`Replacement::commit`] it is removed.
@@ -53,6 +55,8 @@ pub enum State {
     Done,
     /// Taken back: the old tree is live again.
     Undone,
+    /// Put aside by a running node for whoever examines it. Nothing takes it back: the log has gone on without it.
+    Aside,
 }
 
 /// A replacement as found.
@@ -81,31 +85,13 @@ impl Replacement {
     /// # Errors
     /// The file system's.
     pub fn begin(parent: &Path, operation: &str, now_ms: u64) -> Result<Self, Error> {
-        let quarantine = parent.join(QUARANTINE_DIR);
-        make_directory(&quarantine)?;
-        let stamp = stamp(now_ms);
-        for number in 0u32.. {
-            let suffix = if number == 0 {
-                String::new()
-            } else {
-                format!(".{number}")
-            };
-            let home = quarantine.join(format!("{stamp}{suffix}-{operation}"));
-            match fs::create_dir(&home) {
-                Ok(()) => {
-                    return Ok(Self {
-                        home,
-                        operation: operation.to_owned(),
-                        now_ms,
-                        committed: false,
-                        spent: None,
-                    });
-                }
-                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
-                Err(e) => return Err(Error::io("create", home, e)),
-            }
-        }
-        unreachable!("some number is free")
+        Ok(Self {
+            home: make_home(parent, operation, now_ms)?,
+            operation: operation.to_owned(),
+            now_ms,
+            committed: false,
+            spent: None,
+        })
     }
 
     /// Where the new tree is to be built; does not exist yet.
@@ -189,6 +175,47 @@ impl Drop for Replacement {
             let _ = fs::remove_dir_all(&self.home);
         }
     }
+}
+
+/// A directory of its own in `parent/quarantine`.
+fn make_home(parent: &Path, operation: &str, now_ms: u64) -> Result<PathBuf, Error> {
+    let quarantine = parent.join(QUARANTINE_DIR);
+    make_directory(&quarantine)?;
+    let stamp = stamp(now_ms);
+    for number in 0u32.. {
+        let suffix = if number == 0 {
+            String::new()
+        } else {
+            format!(".{number}")
+        };
+        let home = quarantine.join(format!("{stamp}{suffix}-{operation}"));
+        match fs::create_dir(&home) {
+            Ok(()) => return Ok(home),
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(e) => return Err(Error::io("create", home, e)),
+        }
+    }
+    unreachable!("some number is free")
+}
+
+/// Makes a directory in `parent/quarantine` for a tree that is put aside, durably; `note` says what it is.
+///
+/// # Errors
+/// The file system's.
+pub(super) fn make_aside(
+    parent: &Path,
+    operation: &str,
+    now_ms: u64,
+    note: &str,
+) -> Result<PathBuf, Error> {
+    let home = make_home(parent, operation, now_ms)?;
+    let text = format!("created {now_ms}\nnote {}\n", note.replace('\n', " "));
+    write_synced(&home.join(KEPT), &text)?;
+    sync_directory(&home)?;
+    if let Some(quarantine) = home.parent() {
+        sync_directory(quarantine)?;
+    }
+    Ok(home)
 }
 
 /// Everything kept in `parent/quarantine`, oldest first. Changes nothing.
@@ -344,12 +371,30 @@ fn read(home: &Path) -> Result<Option<Kept>, Error> {
     else {
         return Ok(None);
     };
-    let path = home.join(INTENT);
-    let text = match fs::read_to_string(&path) {
-        Ok(text) => text,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => String::new(),
-        Err(e) => return Err(Error::io("read", path, e)),
+    let read = |name: &str| match fs::read_to_string(home.join(name)) {
+        Ok(text) => Ok(Some(text)),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(Error::io("read", home.join(name), e)),
     };
+    if let Some(text) = read(KEPT)? {
+        let field = |name: &str| {
+            let mut lines = text.lines();
+            lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))
+        };
+        return Ok(Some(Kept {
+            path: home.to_owned(),
+            operation: operation.to_owned(),
+            state: State::Aside,
+            created_ms: field("created").and_then(|ms| ms.parse().ok()).unwrap_or(0),
+            note: field("note").unwrap_or_default().to_owned(),
+            bytes: tree_bytes(home).0,
+            fingerprint: None,
+            id,
+            tree: String::new(),
+            live: PathBuf::new(),
+        }));
+    }
+    let text = read(INTENT)?.unwrap_or_default();
     let whole = text.rsplit_once("check ").is_some_and(|(body, check)| {
         check.trim_end() == format!("{:016x}", xxh3_64(body.as_bytes()))
     });
@@ -477,7 +522,7 @@ fn inode(path: &Path) -> Result<Option<u64>, Error> {
     }
 }
 
-fn write_synced(path: &Path, text: &str) -> Result<(), Error> {
+pub(super) fn write_synced(path: &Path, text: &str) -> Result<(), Error> {
     let written = File::create(path).and_then(|mut file| {
         file.write_all(text.as_bytes())?;
         file.sync_all()

@@ -77,17 +77,7 @@ pub struct Built {
 /// [`Error::NoSpace`]; [`Error::Damage`] in the copy that is to fill a hole.
 pub fn build(dir: &Path, to: &Path, plan: &Plan, request: &Request) -> Result<Built, Error> {
     let mut disk = DirDisk::new(dir, SyncMethod::None);
-    let examined = examine(&mut disk, &request.identity, request.floors)?;
-    if examined.plan != *plan {
-        return Err(Error::PlanStale {
-            path: dir.to_path_buf(),
-        });
-    }
-    if plan.is_empty() {
-        return Err(Error::Unrepairable {
-            why: "nothing is wrong with the log".into(),
-        });
-    }
+    let examined = examined(&mut disk, dir, plan, request)?;
     let course = choose(&examined, request)?;
     let note: String = course
         .done
@@ -126,6 +116,42 @@ pub fn build(dir: &Path, to: &Path, plan: &Plan, request: &Request) -> Result<Bu
         lost: course.lost,
         spent: course.spent,
     })
+}
+
+/// What [`build`] would come to, as far as can be said without building: the copy that is to fill a hole is read. Changes nothing.
+///
+/// # Errors
+/// As [`build`].
+pub fn foresee(dir: &Path, plan: &Plan, request: &Request) -> Result<Built, Error> {
+    let mut disk = DirDisk::new(dir, SyncMethod::None);
+    let course = choose(&examined(&mut disk, dir, plan, request)?, request)?;
+    Ok(Built {
+        last_index: course.last,
+        done: course.done,
+        lost: course.lost,
+        spent: course.spent,
+    })
+}
+
+/// The log as it is, if the plan is of it and there is something to do.
+fn examined(
+    disk: &mut DirDisk,
+    dir: &Path,
+    plan: &Plan,
+    request: &Request,
+) -> Result<Examined, Error> {
+    let examined = examine(disk, &request.identity, request.floors)?;
+    if examined.plan != *plan {
+        return Err(Error::PlanStale {
+            path: dir.to_path_buf(),
+        });
+    }
+    if plan.is_empty() {
+        return Err(Error::Unrepairable {
+            why: "nothing is wrong with the log".into(),
+        });
+    }
+    Ok(examined)
 }
 
 /// What the new log starts with.

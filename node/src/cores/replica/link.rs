@@ -23,6 +23,8 @@ pub mod ask {
     pub const LEASE: u8 = 1;
     /// Of the hash of a member's state.
     pub const HASH: u8 = 2;
+    /// For the state of the leader, to be sent as a snapshot.
+    pub const STATE: u8 = 3;
 }
 
 /// The core that answers what other members ask.

@@ -189,6 +189,7 @@ impl ReplicaCore {
                 if members_changed {
                     self.tell_membership();
                 }
+                self.look_at_ready();
             }
             ReplicaMessage::Lease { ticket, ask } => self.ask_lease(ticket, ask),
             ReplicaMessage::Durable(index) => self.durable(index),
@@ -201,6 +202,16 @@ impl ReplicaCore {
                 body,
             } => self.ask(ticket, to, kind, body),
             ReplicaMessage::Answer { to, ticket, body } => self.answer(to, ticket, body),
+            ReplicaMessage::ExpectState {
+                from,
+                serial,
+                index_min,
+            } => self.expect_state(from, serial, index_min),
+            ReplicaMessage::ExpectNoState => self.snapshots.expect_nothing(),
+            ReplicaMessage::SendState { ticket, to, serial } => {
+                self.send_state(ticket, to, serial);
+            }
+            ReplicaMessage::Replaced(result) => self.replaced(result),
         }
     }
 

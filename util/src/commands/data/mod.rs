@@ -8,6 +8,7 @@ mod gc;
 mod info;
 mod lock;
 pub mod migrate;
+mod resync;
 mod undo;
 
 use std::path::PathBuf;
@@ -51,6 +52,7 @@ pub enum Command {
     Gc(gc::Args),
     Lock(lock::Args),
     Migrate(migrate::Args),
+    Resync(resync::Args),
 }
 
 pub fn run(command: &Command, shell: &Shell) -> Result<Outcome> {
@@ -64,5 +66,6 @@ pub fn run(command: &Command, shell: &Shell) -> Result<Outcome> {
         Command::Gc(args) => gc::run(args, shell),
         Command::Lock(args) => lock::run(args, shell),
         Command::Migrate(args) => migrate::run(args, shell),
+        Command::Resync(args) => resync::run(args, shell),
     }
 }

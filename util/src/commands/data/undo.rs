@@ -144,6 +144,7 @@ pub fn rows(all: &[Kept]) -> Vec<Row> {
             State::Unfinished => "unfinished",
             State::Done => "done",
             State::Undone => "undone",
+            State::Aside => "aside",
         },
         bytes: kept.bytes,
         note: kept.note.clone(),

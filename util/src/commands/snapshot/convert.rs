@@ -14,7 +14,7 @@ use serde::Serialize;
 use super::Packing;
 use super::save::{self, Failed, Saved, Verify};
 use crate::failure::{Failure, Outcome, Result};
-use crate::kvs::{as_records, open_file, unreadable};
+use crate::kvs::{as_records, etcds_own, open_file, unreadable};
 use crate::output::human;
 use crate::part::Part;
 use crate::shell::Shell;
@@ -98,6 +98,9 @@ pub fn run(args: &Args, shell: &Shell) -> Result<Outcome> {
     let skip =
         |failure: Failure| failure.then(format!("kvutil snapshot convert {file} {out} --skip-bad"));
     let input = open_file(&args.file)?;
+    if let Some(failure) = etcds_own(&args.file, &input) {
+        return Err(failure);
+    }
     let mut missing = Missing::default();
     let mut snapshot = match Snapshot::open(BufReader::new(&input)) {
         Ok(snapshot) => snapshot,

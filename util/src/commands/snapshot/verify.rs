@@ -13,7 +13,7 @@ use serde::Serialize;
 use super::Threads;
 use super::diff;
 use crate::failure::{Outcome, Result};
-use crate::kvs::{Checked, Kvs, as_records, open_file, short, unreadable};
+use crate::kvs::{Checked, Kvs, as_records, etcds_own, open_file, short, unreadable};
 use crate::output::human;
 use crate::shell::Shell;
 
@@ -82,6 +82,9 @@ struct Damage {
 pub fn run(args: &Args, shell: &Shell) -> Result<Outcome> {
     let threads = args.threads.count();
     let file = open_file(&args.file)?;
+    if let Some(failure) = etcds_own(&args.file, &file) {
+        return Err(failure);
+    }
     let kvs = match kvnode_snapshot::Snapshot::open(BufReader::new(&file)) {
         Ok(_) => Kvs::open(&args.file)?,
         Err(Error::Damaged { place, damage }) => {

@@ -1,4 +1,4 @@
-//! `kvutil wal repair`: shows what would be done; with `--apply` builds the mended log beside, verifies it, exchanges
+//! `kvutil wal repair`: shows what would be done, also of a choice that is named; with `--apply` builds the mended log beside, verifies it, exchanges
 //! the two, and keeps the old one in the quarantine.
 
 use std::path::PathBuf;
@@ -19,9 +19,9 @@ use crate::swap::Swap;
 /// Mend a damaged log; without --apply only tell how
 ///
 /// What is taken out goes to quarantine/ in the data directory, and `kvutil data undo` puts it back. Entries that may
-/// have been acknowledged are given up only with the token that the plan prints. Example: kvutil wal repair
-/// --data-dir /var/lib/kvnode --apply. Exit codes: 0 done or nothing to do, 3 a plan that needs a choice, 4 a plan
-/// that loses nothing, 7 refused.
+/// have been acknowledged are given up only with the token that the plan prints. A choice, --from-data-dir or --force, without
+/// --apply is looked at and changes nothing either. Example: kvutil wal repair --data-dir /var/lib/kvnode --apply. Exit codes: 0
+/// done or nothing to do, 3 a plan that needs a choice or loses entries, 4 a plan that loses nothing, 7 refused.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
@@ -29,10 +29,10 @@ pub struct Args {
     /// Carry the plan out
     #[arg(long)]
     apply: bool,
-    /// Give up what this token names; the plan prints it
+    /// With --apply: give up what this token names; the plan prints it
     #[arg(long, value_name = "TOKEN")]
     force: Option<String>,
-    /// Fill missing entries from the log of another member's data directory, or of an older copy
+    /// With --apply: fill missing entries from the log of another member's data directory, or of an older copy
     #[arg(long, value_name = "DIR", conflicts_with = "force")]
     from_data_dir: Option<PathBuf>,
 }
@@ -48,6 +48,8 @@ struct Repaired {
     /// What `--force=` must be given, if a choice costs entries.
     token: Option<String>,
     applied: bool,
+    /// What a choice would come to that was named without `--apply`.
+    would: Vec<String>,
     done: Vec<String>,
     last_index: Option<u64>,
     /// Under quarantine/.
@@ -59,7 +61,7 @@ struct Repaired {
 pub fn run(args: &Args, shell: &Shell) -> Result<Outcome> {
     let data_dir = &args.log.data_dir;
     let shown = data_dir.display();
-    let acts = args.apply || args.force.is_some() || args.from_data_dir.is_some();
+    let acts = args.apply;
     // Planning needs no more than to know that nobody writes; carrying out keeps everybody away.
     let (identity, wal, live, _keep): (_, _, _, Box<dyn std::any::Any>) = if acts {
         let data = shell.open_to_write(data_dir, args.log.wal_dir.as_deref())?;
@@ -102,6 +104,7 @@ pub fn run(args: &Args, shell: &Shell) -> Result<Outcome> {
         choices: said(&plan.choices),
         token: plan.token().map(str::to_owned),
         applied: false,
+        would: Vec::new(),
         done: Vec::new(),
         last_index: None,
         quarantine: None,
@@ -126,8 +129,11 @@ pub fn run(args: &Args, shell: &Shell) -> Result<Outcome> {
             _ => format!("kvutil wal repair --data-dir {shown} --apply"),
         });
     }
-    if !plan.is_empty() && acts {
-        let choice = match (&args.force, &args.from_data_dir) {
+    let request = Request {
+        identity,
+        floors,
+        applied_term,
+        choice: match (&args.force, &args.from_data_dir) {
             (Some(token), _) => Choice::Drop(token.clone()),
             (None, Some(from)) => {
                 let inside = from.join("wal");
@@ -138,36 +144,52 @@ pub fn run(args: &Args, shell: &Shell) -> Result<Outcome> {
                 })
             }
             (None, None) => Choice::Lossless,
+        },
+        now_ms: process::now_ms(),
+        seed: process::random(),
+        sync: SyncMethod::Fdatasync,
+    };
+    let refused = |error: kvnode_wal::Error| {
+        let next = match &error {
+            kvnode_wal::Error::NeedsChoice { token: Some(token) } => {
+                format!("kvutil wal repair --data-dir {shown} --force={token}")
+            }
+            _ => format!("kvutil wal repair --data-dir {shown}"),
         };
+        let text = error.to_string();
+        match error {
+            kvnode_wal::Error::NeedsChoice { .. }
+            | kvnode_wal::Error::Token { .. }
+            | kvnode_wal::Error::Unrepairable { .. }
+            | kvnode_wal::Error::PlanStale { .. } => Failure::new(Code::Refused, text, next),
+            other => Failure::from(other),
+        }
+    };
+    let chosen = !matches!(request.choice, Choice::Lossless);
+    if !plan.is_empty() && !acts && chosen {
+        let foreseen = repair::foresee(&wal, &plan, &request).map_err(refused)?;
+        outcome = match foreseen.lost {
+            None => Outcome::Repairable,
+            Some(_) => Outcome::Damage,
+        };
+        repaired.would = foreseen.done;
+        repaired.last_index = Some(foreseen.last_index);
+        repaired.identity_spent = foreseen.spent;
+        let choice = match (&args.force, &args.from_data_dir) {
+            (Some(token), _) => format!(" --force={token}"),
+            (None, Some(from)) => format!(" --from-data-dir {}", from.display()),
+            (None, None) => String::new(),
+        };
+        repaired.next = Some(format!(
+            "kvutil wal repair --data-dir {shown}{choice} --apply"
+        ));
+    }
+    if !plan.is_empty() && acts {
         let parent = wal.parent().unwrap_or(&wal).to_path_buf();
         let used = dir_bytes(&wal);
         shell.need_space(&parent, used, &format!("df -h {}", parent.display()))?;
         let mut swap = Swap::begin(&parent, "wal-repair", process::now_ms())?;
-        let request = Request {
-            identity,
-            floors,
-            applied_term,
-            choice,
-            now_ms: process::now_ms(),
-            seed: process::random(),
-            sync: SyncMethod::Fdatasync,
-        };
-        let built = repair::build(&wal, &swap.tree("wal"), &plan, &request).map_err(|error| {
-            let next = match &error {
-                kvnode_wal::Error::NeedsChoice { token: Some(token) } => {
-                    format!("kvutil wal repair --data-dir {shown} --force={token}")
-                }
-                _ => format!("kvutil wal repair --data-dir {shown}"),
-            };
-            let text = error.to_string();
-            match error {
-                kvnode_wal::Error::NeedsChoice { .. }
-                | kvnode_wal::Error::Token { .. }
-                | kvnode_wal::Error::Unrepairable { .. }
-                | kvnode_wal::Error::PlanStale { .. } => Failure::new(Code::Refused, text, next),
-                other => Failure::from(other),
-            }
-        })?;
+        let built = repair::build(&wal, &swap.tree("wal"), &plan, &request).map_err(refused)?;
         if built.spent {
             // Before the exchange: a crash in between leaves a member that refuses, not one that lies.
             // Interrupted there, it is known by its replacement that nothing was exchanged, and it is void.
@@ -221,6 +243,17 @@ fn text(repaired: &Repaired) -> String {
     }
     for (number, choice) in repaired.choices.iter().enumerate() {
         text.push_str(&format!("\n  choice {}: {choice}", number + 1));
+    }
+    for line in &repaired.would {
+        text.push_str(&format!("\n  would be: {line}"));
+    }
+    if let Some(last) = repaired.last_index {
+        text.push_str(&format!("\n  result:   {last} would be the last entry"));
+    }
+    if repaired.identity_spent {
+        text.push_str(
+            "\n  this member would have to leave the cluster and join it again as a new one",
+        );
     }
     text.push_str(
         if repaired.steps.is_empty() && repaired.choices.is_empty() {
