@@ -237,6 +237,12 @@ pub trait Engine: Send + 'static {
     /// engine in memory means nothing stored.
     fn disk_bytes(&self) -> u64;
 
+    /// Changes when files may have been replaced by others: then a view made anew lets go of the replaced ones, which
+    /// stay on disk as long as an older view is held.
+    fn replacements(&self) -> u64 {
+        0
+    }
+
     /// Clean stop: makes everything durable and lets go of
     /// the directory. Views still held elsewhere keep an engine's files locked; drop them first.
     fn close(self) -> Result<(), EngineError>;

@@ -312,6 +312,15 @@ impl<E: Engine> Store<E> {
         self.publish()
     }
 
+    /// Another view of the same state, which lets go of files that were replaced: see [`Engine::replacements`].
+    ///
+    /// # Errors
+    /// The engine cannot be read.
+    pub fn refresh(&mut self) -> Result<(), Error> {
+        self.reader = self.engine.view();
+        self.publish()
+    }
+
     /// For what else the owner does with it: its persister, its size on disk.
     pub fn engine(&self) -> &E {
         &self.engine

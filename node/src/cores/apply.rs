@@ -58,6 +58,7 @@ pub fn spawn(
         told: VecDeque::new(),
         compacting: true,
         warming: true,
+        replacements: 0,
     };
     if !apply.store.view().has_fences() {
         apply.build_fences();
@@ -164,6 +165,8 @@ struct Apply {
     compacting: bool,
     /// There may be keys to read into memory.
     warming: bool,
+    /// As the engine counted when the views in use were made, or later.
+    replacements: u64,
 }
 
 impl Apply {
@@ -211,6 +214,29 @@ impl Apply {
         self.compacting = self.compact_some();
         self.warming = self.warming && self.warm_some();
         self.sample();
+        self.let_go();
+    }
+
+    /// Sees to it that nobody keeps files that were replaced by others only because nothing was applied since.
+    fn let_go(&mut self) {
+        let replacements = self.store.engine().replacements();
+        if replacements == std::mem::replace(&mut self.replacements, replacements) {
+            return;
+        }
+        match self.store.refresh() {
+            Ok(()) => {
+                self.publish();
+                let (index, _) = self.store.applied();
+                let told = ReplicaMessage::Applied {
+                    index,
+                    view: self.store.view(),
+                    leases: Vec::new(),
+                    own: Vec::new(),
+                };
+                post(&self.replica, told);
+            }
+            Err(error) => log::warn!("looking at the store anew: {error}"),
+        }
     }
 
     fn apply(&mut self, entries: Vec<Entry>) {

@@ -22,6 +22,7 @@
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
@@ -125,6 +126,10 @@ struct Inner {
     memory: Memory,
     /// For flushes on the caller's thread, where there are no workers: nobody flushes or compacts then.
     by_hand: Option<Mutex<Flush>>,
+    /// Tables may have been replaced since fjall last looked for those to delete.
+    unreleased: AtomicBool,
+    /// Rewrites of all of a space so far.
+    rewrites: AtomicU64,
     directory: PathBuf,
 }
 
@@ -202,6 +207,9 @@ impl FjallEngine {
             spaces,
             memory: Memory::new(memtable_bytes),
             by_hand: flush.take_if(|_| by_hand).map(Mutex::new),
+            // What an earlier life left to compact may be compacted now.
+            unreleased: AtomicBool::new(true),
+            rewrites: AtomicU64::new(0),
             directory: directory.to_owned(),
         });
         let flusher = flush
@@ -347,6 +355,11 @@ impl Engine for FjallEngine {
         tables + journals.map(occupied).sum::<u64>() + self.inner.memory.bytes() as u64
     }
 
+    fn replacements(&self) -> u64 {
+        let rewrites = self.inner.rewrites.load(Ordering::Relaxed);
+        self.inner.database.compactions_completed() as u64 + rewrites
+    }
+
     fn close(self) -> Result<(), EngineError> {
         self.inner.flush_all()
     }
@@ -477,7 +490,10 @@ impl Persister for FjallPersister {
             .spaces
             .state
             .major_compact()
-            .map_err(|e| broken("compact", &self.directory, e))
+            .map_err(|e| broken("compact", &self.directory, e))?;
+        inner.rewrites.fetch_add(1, Ordering::Relaxed);
+        inner.unreleased.store(true, Ordering::Relaxed);
+        Ok(())
     }
 }
 

@@ -4,6 +4,7 @@
 
 mod damage;
 mod kill;
+mod release;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

@@ -5,11 +5,13 @@
 //! tables also say how far history belongs to them ([`FLUSHED_KEY`]), and an open removes what is beyond; the owner's
 //! log brings it again.
 //!
-//! fjall's own memtables and journal carry only what an open writes: that record in a store that has none, and removals.
+//! fjall's own memtables and journal carry only what an open writes (that record in a store that has none, and removals),
+//! and the same record again when the flusher has had nothing to do for a while: see [`Flush::release`].
 
 use std::ops::Bound;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -17,11 +19,14 @@ use ::fjall::{AbstractTree, PersistMode};
 
 use super::super::run::Record;
 use super::super::{EngineError, Space};
-use super::memtable::Memtable;
+use super::memtable::{Memtable, Next};
 use super::{FLUSHED_KEY, Inner, broken};
 
 /// Sorted runs of tables in a space at which flushes wait for a compaction: more make reads slow.
 const TABLE_RUNS_MAX: usize = 20;
+/// How long nothing is flushed before replaced tables are looked for: by then whoever keeps a view of what there was has
+/// seen [`crate::engine::Engine::replacements`].
+const RELEASE_PAUSE: Duration = Duration::from_secs(4);
 const COMPACTION_POLL: Duration = Duration::from_millis(5);
 /// Records removed at once by an open.
 const REMOVALS_MAX: usize = 10_000;
@@ -35,8 +40,13 @@ impl Flusher {
         let directory = inner.directory.clone();
         let run = move || {
             let memory = &inner.memory;
-            while let Some(memtable) = memory.next_to_flush() {
-                match flush.run(&inner, &memtable) {
+            loop {
+                let done = match memory.next_to_flush(RELEASE_PAUSE) {
+                    Next::Flush(memtable) => flush.run(&inner, &memtable),
+                    Next::Nothing => flush.release(&inner).map(|()| true),
+                    Next::End => return,
+                };
+                match done {
                     Ok(true) => {}
                     Ok(false) => return,
                     Err(error) => {
@@ -83,7 +93,28 @@ impl Flush {
                 .map_err(|e| broken("drop tables in", &inner.directory, e.into()))?;
         }
         inner.memory.flushed(started.elapsed());
+        inner.unreleased.store(true, Ordering::Relaxed);
         Ok(true)
+    }
+
+    /// Lets fjall delete the tables that the last compactions have replaced. It looks for what nobody reads any more when
+    /// a compaction ends, with an eye on the views there were when that one began, and when one of its memtables is flushed:
+    /// so what the last compactions replace, which may be as much as all there is, would stay until the next ones. Once
+    /// things have quieted down one of its memtables is flushed here, with the record that says how far history goes;
+    /// only this thread writes that one.
+    fn release(&self, inner: &Inner) -> Result<(), EngineError> {
+        if inner.database.active_compactions() > 0
+            || !inner.unreleased.swap(false, Ordering::Relaxed)
+        {
+            return Ok(());
+        }
+        let failed = |e| broken("write", &inner.directory, e);
+        let state = &inner.spaces.state;
+        state
+            .insert(FLUSHED_KEY, &self.flushed_to[..])
+            .map_err(failed)?;
+        state.rotate_memtable().map_err(failed)?;
+        Ok(())
     }
 
     pub(super) fn history(

@@ -141,6 +141,14 @@ struct State {
     flush_times: Vec<Duration>,
 }
 
+/// What the flusher is to do.
+pub(super) enum Next {
+    /// This one, the oldest that waits.
+    Flush(Arc<Memtable>),
+    Nothing,
+    End,
+}
+
 /// Why a wait ended early.
 pub(super) enum Interrupted {
     /// The engine is closed or given up.
@@ -259,17 +267,22 @@ impl Memory {
         Ok(())
     }
 
-    /// For the flusher: the oldest memtable that waits. `None`: it is to end.
-    pub fn next_to_flush(&self) -> Option<Arc<Memtable>> {
+    /// For the flusher: what is to be done next. Waits for it, for `patience` at the longest.
+    pub fn next_to_flush(&self, patience: Duration) -> Next {
         let mut state = self.lock();
         loop {
             if state.stopping || state.failed.is_some() {
-                return None;
+                return Next::End;
             }
             if let Some(oldest) = state.sealed.front() {
-                return Some(Arc::clone(oldest));
+                return Next::Flush(Arc::clone(oldest));
             }
-            state = self.wait(state);
+            let waited = self.changed.wait_timeout(state, patience);
+            let (held, time) = waited.unwrap_or_else(PoisonError::into_inner);
+            if time.timed_out() {
+                return Next::Nothing;
+            }
+            state = held;
         }
     }
 
@@ -362,6 +375,8 @@ fn records_in(batch: &Batch, space: Space) -> Vec<Record<'_>> {
 mod tests {
     use super::*;
 
+    const LONG: Duration = Duration::from_secs(60);
+
     fn put(key: u32, bytes: usize) -> Batch {
         let mut batch = Batch::new();
         batch.put(Space::State, key.to_be_bytes().to_vec(), vec![0; bytes]);
@@ -395,7 +410,7 @@ mod tests {
         std::thread::scope(|scope| {
             let waiting = scope.spawn(|| memory.commit(&put(7, 10)).is_ok());
             while memory.sealed() == SEALED_MAX {
-                assert!(memory.next_to_flush().is_some());
+                assert!(matches!(memory.next_to_flush(LONG), Next::Flush(_)));
                 memory.flushed(Duration::ZERO);
             }
             assert!(waiting.join().unwrap());
@@ -406,7 +421,7 @@ mod tests {
         let told = |refused| matches!(refused, Err(Interrupted::Failed(Some(_))));
         assert!(told(memory.commit(&put(8, 10))), "the first is told why");
         assert!(!told(memory.commit(&put(8, 10))));
-        assert!(memory.next_to_flush().is_none());
+        assert!(matches!(memory.next_to_flush(LONG), Next::End));
     }
 
     #[test]
