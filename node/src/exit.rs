@@ -3,7 +3,7 @@
 use std::fmt::Display;
 use std::io::Write as _;
 
-/// Exit codes of `kvnode`. Units that restart the service should not do so for 2, 3, 5 and 8.
+/// Exit codes of `kvnode`. Units that restart the service should not do so for 2, 3, 5, 8 and 78.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Code {
     /// Could not do it.

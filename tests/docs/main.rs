@@ -13,6 +13,7 @@
 //! - A command whose shown output has `error:`, `Error:` or `next:` has to fail, any other to succeed.
 //! - A block of `sh` is run as it stands and has to succeed; its output is not compared.
 //! - `<!-- needs: PROGRAM -->` leaves the page out where that is not installed (and fails where `KVNODE_TEST_REQUIRE` names it).
+//! - `<!-- run where: PROGRAM... -->` above a block of `sh` leaves it alone out in that way; a path names a file instead.
 //! - `<!-- not run: REASON -->` above a block leaves it out, and so does `<!-- run by: FILE NAME -->`: the test, or the line of a
 //!   script, that runs it elsewhere. `<!-- quietly run: COMMAND -->` on a line of its own runs what a reader would not type.
 //!

@@ -14,7 +14,12 @@ pub enum Step {
         output: Vec<String>,
     },
     /// A block of `sh`, or a `quietly run` remark.
-    Done { line: usize, command: String },
+    Done {
+        line: usize,
+        /// Programs and files without which it is left out.
+        needs: Vec<String>,
+        command: String,
+    },
     /// A block that is not run here, and why.
     NotRun { line: usize, why: Excuse },
 }
@@ -33,7 +38,7 @@ pub struct Page {
     pub steps: Vec<Step>,
     /// Programs that are not ours, without which the page cannot be run.
     pub needs: Vec<String>,
-    /// Complaints: blocks without a language, reasons that are empty.
+    /// Complaints: commands in blocks of other languages, remarks in the wrong place.
     pub unmarked: Vec<String>,
 }
 
@@ -41,6 +46,22 @@ const NOT_RUN: &str = "<!-- not run: ";
 const RUN_BY: &str = "<!-- run by: ";
 const QUIETLY: &str = "<!-- quietly run: ";
 const NEEDS: &str = "<!-- needs: ";
+const WHERE: &str = "<!-- run where: ";
+/// What a line of a block begins with that is a command, whatever the block calls itself.
+const PROGRAMS: [&str; 12] = [
+    "cargo",
+    "curl",
+    "docker",
+    "etcd",
+    "etcdctl",
+    "jq",
+    "kubectl",
+    "kvctl",
+    "kvnode",
+    "kvutil",
+    "podman",
+    "systemctl",
+];
 
 impl Page {
     pub fn read(path: &Path) -> Page {
@@ -57,6 +78,7 @@ impl Page {
         };
         let mut lines = text.lines().enumerate().map(|(at, line)| (at + 1, line));
         let mut excuse = None;
+        let mut block_needs = Vec::new();
         while let Some((number, line)) = lines.next() {
             let trimmed = line.trim_start();
             let indent = line.len() - trimmed.len();
@@ -72,19 +94,24 @@ impl Page {
                 let command = command.to_owned();
                 page.steps.push(Step::Done {
                     line: number,
+                    needs: Vec::new(),
                     command,
                 });
             } else if let Some(program) = remark(trimmed, NEEDS) {
                 page.needs.push(program.to_owned());
+            } else if let Some(needs) = remark(trimmed, WHERE) {
+                block_needs = needs.split_whitespace().map(str::to_owned).collect();
             } else if let Some(language) = trimmed.strip_prefix("```") {
                 let block: Vec<(usize, &str)> = lines
                     .by_ref()
                     .map(|(at, line)| (at, line.get(indent..).unwrap_or("")))
                     .take_while(|(_, line)| !line.starts_with("```"))
                     .collect();
-                page.block(number, language, &block, excuse.take());
+                let needs = std::mem::take(&mut block_needs);
+                page.block(number, language, &block, excuse.take(), needs);
             } else if !trimmed.is_empty() {
                 excuse = None;
+                block_needs.clear();
             }
         }
         page
@@ -102,7 +129,14 @@ impl Page {
         language: &str,
         block: &[(usize, &str)],
         excuse: Option<Excuse>,
+        needs: Vec<String>,
     ) {
+        let path = self.path.display();
+        if !needs.is_empty() && (language != "sh" || excuse.is_some()) {
+            self.unmarked.push(format!(
+                "{path}:{number}: `run where` is for blocks of `sh` that are run"
+            ));
+        }
         match language {
             _ if excuse.is_some() => self
                 .steps
@@ -112,13 +146,16 @@ impl Page {
                 let lines: Vec<&str> = block.iter().map(|(_, line)| *line).collect();
                 self.steps.push(Step::Done {
                     line: number,
+                    needs,
                     command: lines.join("\n"),
                 });
             }
             _ => {
-                let prompt = block.iter().find(|(_, line)| prompt(line).is_some());
-                if let Some((line, _)) = prompt {
-                    let path = self.path.display();
+                let command = |line: &str| {
+                    let first = line.split_whitespace().next();
+                    prompt(line).is_some() || first.is_some_and(|word| PROGRAMS.contains(&word))
+                };
+                if let Some((line, _)) = block.iter().find(|(_, line)| command(line)) {
                     self.unmarked.push(format!(
                         "{path}:{line}: a command outside of a block of `console` or `sh`"
                     ));
@@ -182,7 +219,8 @@ fn prompt(line: &str) -> Option<(Option<&str>, &str)> {
 fn a_page_is_its_commands_and_what_they_print() {
     let text = "<!-- needs: etcd -->\n\n```console\n$ one \\\n> two\nout\n\nmore\nn1$ three\n```\n\n- x\n\n  ```sh\n  four\n    five\n  ```\n\
                 <!-- not run: it takes a day -->\n```sh\nsix\n```\n```\n$ seven\n```\n<!-- quietly run: eight -->\n\
-                <!-- run by: tests/a.rs nine -->\n```sh\nten\n```\n";
+                <!-- run by: tests/a.rs nine -->\n```sh\nten\n```\n<!-- run where: jq /a/file -->\n```sh\neleven\n```\n\
+                ```sh\ntwelve\n```\n```text\nwal podman\n```\n```text\npodman thirteen\n```\n<!-- run where: jq -->\n```console\n$ fourteen\n```\n";
     let page = Page::parse(Path::new("p.md"), text);
     let compared = |line, host: Option<&str>, command: &str, output: &[&str]| Step::Compared {
         line,
@@ -190,8 +228,9 @@ fn a_page_is_its_commands_and_what_they_print() {
         command: command.to_owned(),
         output: output.iter().map(|line| (*line).to_owned()).collect(),
     };
-    let done = |line, command: &str| Step::Done {
+    let done = |line, needs: &[&str], command: &str| Step::Done {
         line,
+        needs: needs.iter().map(|need| (*need).to_owned()).collect(),
         command: command.to_owned(),
     };
     assert_eq!(
@@ -199,12 +238,12 @@ fn a_page_is_its_commands_and_what_they_print() {
         [
             compared(4, None, "one \\\ntwo", &["out", "", "more"]),
             compared(9, Some("n1"), "three", &[]),
-            done(14, "four\n  five"),
+            done(14, &[], "four\n  five"),
             Step::NotRun {
                 line: 19,
                 why: Excuse::Reason("it takes a day".to_owned()),
             },
-            done(25, "eight"),
+            done(25, &[], "eight"),
             Step::NotRun {
                 line: 27,
                 why: Excuse::RunBy {
@@ -212,10 +251,17 @@ fn a_page_is_its_commands_and_what_they_print() {
                     name: "nine".to_owned(),
                 },
             },
+            done(31, &["jq", "/a/file"], "eleven"),
+            done(34, &[], "twelve"),
+            compared(45, None, "fourteen", &[]),
         ]
     );
     assert_eq!(
         page.unmarked,
-        ["p.md:23: a command outside of a block of `console` or `sh`"]
+        [
+            "p.md:23: a command outside of a block of `console` or `sh`",
+            "p.md:41: a command outside of a block of `console` or `sh`",
+            "p.md:44: `run where` is for blocks of `sh` that are run",
+        ]
     );
 }

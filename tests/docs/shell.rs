@@ -7,6 +7,7 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use kvnode_tests::build;
+use kvnode_tests::program::skip;
 
 use crate::compare::fits;
 use crate::page::{Page, Step};
@@ -27,7 +28,15 @@ pub fn run(root: &Path, stage: &Path, page: &Page) -> Option<String> {
     for step in &page.steps {
         let (line, complaint) = match step {
             Step::NotRun { .. } => continue,
-            Step::Done { line, command } => {
+            Step::Done {
+                line,
+                needs,
+                command,
+            } => {
+                if let Some(missing) = needs.iter().find(|need| !installed(root, need)) {
+                    skip(missing, &format!("{path}:{line} is not run"));
+                    continue;
+                }
                 let (code, printed) = shell.script(command);
                 let failed = code != 0;
                 (
@@ -88,7 +97,7 @@ fn path(root: &Path) -> String {
     )
 }
 
-/// Whether a page can use this program.
+/// Whether a page can use this program, or file.
 pub fn installed(root: &Path, program: &str) -> bool {
     path(root)
         .split(':')

@@ -7,4 +7,5 @@ mod crates;
 mod dependencies;
 mod leftovers;
 mod looks;
+mod packaging;
 mod tree;

@@ -2,6 +2,7 @@
 
 mod files;
 mod manual;
+mod packaged;
 mod rules;
 mod security;
 mod sources;
