@@ -106,6 +106,7 @@ pub const CRATES: &[Crate] = &[
             "clap_complete",
             "clap_mangen",
             "indicatif",
+            "mimalloc",
             "rustix",
             "serde",
             "serde_json",
