@@ -55,6 +55,24 @@ async fn hash(client: &Client, revision: i64) -> Option<(u32, i64)> {
     Some((answer.hash, answer.compact_revision))
 }
 
+fn serializable(key: &str) -> api::RangeRequest {
+    api::RangeRequest {
+        serializable: true,
+        ..get(key)
+    }
+}
+
+/// A client of the member, as soon as that refuses the read.
+async fn once_fenced(cluster: &Cluster, number: usize, read: &api::RangeRequest) -> Client {
+    let client = cluster.client(number).await;
+    cluster
+        .until("it is fenced", async || {
+            (client.range(read.clone()).await == Err(refusal::corrupt())).then_some(())
+        })
+        .await;
+    client
+}
+
 #[test]
 fn a_member_whose_store_was_changed_is_found_and_fenced_and_a_new_one_takes_its_place() {
     let options = Options::default().arg("--corrupt-check-time=500ms");
@@ -108,16 +126,8 @@ fn a_member_whose_store_was_changed_is_found_and_fenced_and_a_new_one_takes_its_
         assert_eq!(checks(&cluster, "verified"), verified);
 
         // It serves nothing; the others serve reads, and take no writes while the alarm stands.
-        let fenced = cluster.client(bad).await;
-        let old = api::RangeRequest {
-            serializable: true,
-            ..get("k07")
-        };
-        cluster
-            .until("it knows", async || {
-                (fenced.range(old.clone()).await == Err(refusal::corrupt())).then_some(())
-            })
-            .await;
+        let old = serializable("k07");
+        let fenced = once_fenced(&cluster, bad, &old).await;
         refused(fenced.range(get("k07")).await, refusal::corrupt());
         refused(fenced.put(put("k07", "x")).await, refusal::corrupt());
         let right = writer.read("k07").await.expect("it is there");
@@ -240,16 +250,8 @@ fn a_fenced_member_is_re_synced_on_request_and_its_old_state_is_kept() {
 
         tamper(&data, "k07");
         cluster.restart(bad);
-        let fenced = cluster.client(bad).await;
-        let old = api::RangeRequest {
-            serializable: true,
-            ..get("k07")
-        };
-        cluster
-            .until("it is fenced", async || {
-                (fenced.range(old.clone()).await == Err(refusal::corrupt())).then_some(())
-            })
-            .await;
+        let old = serializable("k07");
+        let fenced = once_fenced(&cluster, bad, &old).await;
 
         // Leading, it is refused as any leader is, and gives its state to nobody.
         let id = cluster.status(bad).await.expect("status");

@@ -212,11 +212,7 @@ fn the_compose_file_runs_the_image_with_settings_that_are_taken() {
         }
         let config = taken(name, &[], &env);
         assert_eq!(config.name, name);
-        let founders: BTreeSet<&str> = config
-            .initial_cluster
-            .iter()
-            .map(|founder| founder.name.as_str())
-            .collect();
+        let founders = founders(&config);
         assert_eq!(founders, names, "{name}");
         // Services find each other by their names.
         for founder in &config.initial_cluster {
@@ -272,6 +268,11 @@ fn the_compose_file_runs_the_image_with_settings_that_are_taken() {
     assert_eq!(declared, volumes);
 }
 
+fn founders(config: &Config) -> BTreeSet<&str> {
+    let founders = config.initial_cluster.iter();
+    founders.map(|founder| founder.name.as_str()).collect()
+}
+
 #[test]
 fn the_procfile_starts_members_with_settings_that_are_taken() {
     let mut names = BTreeSet::new();
@@ -280,11 +281,7 @@ fn the_procfile_starts_members_with_settings_that_are_taken() {
         let args: Vec<&str> = command.split_whitespace().collect();
         let config = taken(name, &args, &BTreeMap::new());
         assert_eq!(config.name, name);
-        let founders: BTreeSet<&str> = config
-            .initial_cluster
-            .iter()
-            .map(|founder| founder.name.as_str())
-            .collect();
+        let founders = founders(&config);
         assert!(
             founders.contains(name) && founders.len() == 3,
             "{founders:?}"
