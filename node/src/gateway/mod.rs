@@ -18,8 +18,11 @@ mod unary;
 mod websocket;
 
 use std::cell::Cell;
+use std::future::Future;
+use std::pin::Pin;
 use std::rc::Rc;
-use std::time::Instant;
+use std::task::Context;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
@@ -35,6 +38,7 @@ use crate::grpc::NodeService;
 use crate::health;
 use crate::http::{self as port, Call, HttpRequest, HttpResponse, ResponseBody};
 use crate::metrics::Limit;
+use crate::rt;
 
 /// Bytes of request texts that have arrived in part, over all connections of an executor. Beyond it: "too many requests".
 const ARRIVING_BYTES_MAX: usize = 64 << 20;
@@ -207,6 +211,36 @@ fn as_answered(mut response: HttpResponse) -> HttpResponse {
     let value = HeaderValue::from_static("application/grpc");
     response.headers_mut().insert(NAME, value);
     response
+}
+
+/// How long what has begun to arrive may take until it is whole.
+struct Due {
+    timeout: Duration,
+    /// Armed while it is waited for.
+    at: Option<rt::Sleep>,
+}
+
+impl Due {
+    fn new(timeout: Duration) -> Due {
+        Due { timeout, at: None }
+    }
+
+    /// It has begun, now or before.
+    fn begin(&mut self) {
+        let timeout = self.timeout;
+        self.at.get_or_insert_with(|| rt::sleep(timeout));
+    }
+
+    /// It is whole, or nothing has begun.
+    fn end(&mut self) {
+        self.at = None;
+    }
+
+    /// Whether it should be whole by now; if not, the task is woken when it should.
+    fn poll_passed(&mut self, cx: &mut Context<'_>) -> bool {
+        let at = self.at.as_mut();
+        at.is_some_and(|at| Pin::new(at).poll(cx).is_ready())
+    }
 }
 
 /// Bytes of one request that count against [`ARRIVING_BYTES_MAX`].

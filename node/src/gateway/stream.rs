@@ -21,7 +21,7 @@ use kvnode_api::json::{Route, Splitter, failure, stream_failure};
 use kvnode_api::service::Kind;
 use kvnode_api::status::{Code, Status};
 
-use super::{Arriving, as_answered, http_status, message_bytes_max, read, unreadable, write};
+use super::{Arriving, Due, as_answered, http_status, message_bytes_max, read, unreadable, write};
 use crate::cores::client::ClientCore;
 use crate::grpc::NodeService;
 use crate::http::{
@@ -121,8 +121,7 @@ impl Lines {
             message_bytes_max: message_bytes_max(&core),
             arriving: Arriving::new(&service),
             starved: Rc::clone(&starved),
-            timeout,
-            due: None,
+            due: Due::new(timeout),
             ended: false,
             // No text at all is one empty object, where one is wanted.
             owed: kind != Kind::BidiStream,
@@ -324,16 +323,15 @@ impl Texts {
         if self.splitter.buffered() == 0 {
             return false;
         }
-        let timeout = self.timeout;
-        let due = self.due.get_or_insert_with(|| rt::sleep(timeout));
-        Pin::new(due).poll(cx).is_ready()
+        self.due.begin();
+        self.due.poll_passed(cx)
     }
 
     fn too_slow(&self) -> Status {
         self.arriving.service.core().refused(Limit::SlowBody);
         let text = format!(
             "kvnode: the request did not arrive within {:?}",
-            self.timeout
+            self.due.timeout
         );
         Status::new(Code::DeadlineExceeded, text)
     }
@@ -347,9 +345,8 @@ struct Texts {
     message_bytes_max: usize,
     arriving: Arriving,
     starved: Rc<Cell<bool>>,
-    timeout: Duration,
-    /// When the object that has begun has to be whole; armed while it is waited for.
-    due: Option<rt::Sleep>,
+    /// When the object that has begun has to be whole.
+    due: Due,
     ended: bool,
     owed: bool,
 }
@@ -361,7 +358,7 @@ impl Messages for Texts {
             let text = self.splitter.next_value();
             if let Some(text) = text.map_err(|error| self.refused(&error))? {
                 self.owed = false;
-                self.due = None;
+                self.due.end();
                 return Poll::Ready(read(self.shape, &text, self.message_bytes_max).map(Some));
             }
             self.arriving.hold(self.splitter.buffered())?;

@@ -5,8 +5,7 @@
 
 mod frame;
 
-use std::future::{Future, poll_fn};
-use std::pin::Pin;
+use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -21,8 +20,8 @@ use http::{Method, StatusCode};
 use kvnode_api::json::{self, Route};
 use sha1::{Digest, Sha1};
 
-use super::Arriving;
 use super::stream::{Inbox, Lines, Pieces};
+use super::{Arriving, Due};
 use crate::grpc::NodeService;
 use crate::http::{Call, HttpRequest, HttpResponse, ResponseBody, Socket};
 use crate::metrics::Limit;
@@ -205,7 +204,7 @@ fn take(
         match decoder.next() {
             Ok(None) => return part.hold(decoder.held()).err(),
             Ok(Some(Incoming::Text(text))) => {
-                part.due = None;
+                part.due.end();
                 inbox.push(text);
             }
             Ok(Some(Incoming::Ping(data))) => frame::pong(&data, unsent),
@@ -224,16 +223,14 @@ fn take(
 /// A message that has arrived in part: its bytes count with those of all requests, and it has so much time.
 struct Part {
     arriving: Arriving,
-    timeout: Duration,
-    due: Option<rt::Sleep>,
+    due: Due,
 }
 
 impl Part {
     fn new(service: &Rc<NodeService>, timeout: Duration) -> Part {
         Part {
             arriving: Arriving::new(service),
-            timeout,
-            due: None,
+            due: Due::new(timeout),
         }
     }
 
@@ -245,19 +242,16 @@ impl Part {
     fn hold(&mut self, bytes: usize) -> Result<(), u16> {
         self.arriving.hold(bytes).map_err(|_| code::TRY_LATER)?;
         if bytes == 0 {
-            self.due = None;
-        } else if self.due.is_none() {
-            self.due = Some(rt::sleep(self.timeout));
+            self.due.end();
+        } else {
+            self.due.begin();
         }
         Ok(())
     }
 
     /// Whether the rest of it should be here by now; if not, the task is woken when it should.
     fn poll_late(&mut self, cx: &mut Context<'_>) -> bool {
-        let Some(due) = &mut self.due else {
-            return false;
-        };
-        let late = Pin::new(due).poll(cx).is_ready();
+        let late = self.due.poll_passed(cx);
         if late {
             self.refused(Limit::SlowBody);
         }
