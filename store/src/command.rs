@@ -190,6 +190,23 @@ impl Command {
         out.extend_from_slice(&header.user[..usize::from(user_bytes)]);
     }
 
+    /// The key of a put, if it is one and its key comes first, as all known encoders write it: good for a guess only.
+    pub(crate) fn put_key(payload: &[u8]) -> Option<&[u8]> {
+        let fixed = payload.first_chunk::<HEADER_BYTES>()?;
+        if (fixed[0], fixed[1]) != (VERSION, Kind::Put as u8) {
+            return None;
+        }
+        let user_bytes = usize::from(u16::from_be_bytes([fixed[42], fixed[43]]));
+        // Field 1, bytes; lengths below 128 are one byte, those below 16 384 two.
+        match payload.get(HEADER_BYTES + user_bytes..)? {
+            [0x0a, length @ ..0x80, rest @ ..] => rest.get(..usize::from(*length)),
+            [0x0a, low, high @ ..0x80, rest @ ..] => {
+                rest.get(..usize::from(*high) << 7 | usize::from(low & 0x7f))
+            }
+            _ => None,
+        }
+    }
+
     /// Errors: [`CommandError`]; never panics, whatever the bytes.
     pub fn decode(payload: Bytes) -> Result<Self, CommandError> {
         let version = *payload.first().ok_or(CommandError::Short { found: 0 })?;
@@ -332,6 +349,31 @@ mod tests {
         assert_eq!(kinds.len(), 26);
         for kind in kinds {
             assert_eq!(Kind::from_byte(kind as u8), Some(kind));
+        }
+    }
+
+    #[test]
+    fn the_key_of_a_put_is_found_without_decoding_it() {
+        use kvnode_api::Message as _;
+        let header = Header {
+            user: Bytes::from_static(b"me"),
+            ..Header::default()
+        };
+        for key_bytes in [0, 1, 127, 128, 300, 16_383] {
+            let put = kvnode_api::PutRequest {
+                key: vec![7; key_bytes].into(),
+                value: Bytes::from_static(b"v"),
+                ..Default::default()
+            };
+            let payload = Command::encode(Kind::Put, &header, &put.encode_to_vec());
+            let expected = (key_bytes > 0).then_some(&put.key[..]);
+            assert_eq!(Command::put_key(&payload), expected);
+            let other = Command::encode(Kind::Txn, &header, &put.encode_to_vec());
+            assert_eq!(Command::put_key(&other), None);
+            for cut in 0..payload.len().min(400) {
+                let found = Command::put_key(&payload[..cut]);
+                assert!(found.is_none() || found == expected);
+            }
         }
     }
 }

@@ -22,7 +22,7 @@ use bytes::Bytes;
 use crate::alarm::Alarms;
 use crate::auth::{Auth, TokenChange};
 use crate::change::Change;
-use crate::command::RequestId;
+use crate::command::{Command, RequestId};
 use crate::compact;
 use crate::count::{BuiltFences, FenceBuilder, Keeper};
 use crate::engine::{Engine, Reader, Space};
@@ -212,6 +212,9 @@ impl<E: Engine> Store<E> {
     /// Errors: the engine's, damaged records, a hole. See the module text for what then.
     pub fn apply(&mut self, entries: &[Committed]) -> Result<Step<E::View>, Error> {
         let mut replies = Vec::with_capacity(entries.len());
+        let keys = entries.iter();
+        let keys = keys.filter_map(|entry| Command::put_key(&entry.command));
+        std::hint::black_box(self.heads.warm(keys));
         for entry in entries {
             if entry.index <= self.meta.applied_index {
                 continue;

@@ -129,6 +129,18 @@ impl Run {
     }
 }
 
+/// The first 8 bytes as a number.
+fn digest(bytes: &[u8]) -> u64 {
+    match bytes.first_chunk() {
+        Some(bytes) => u64::from_be_bytes(*bytes),
+        None => {
+            let mut padded = [0; 8];
+            padded[..bytes.len()].copy_from_slice(bytes);
+            u64::from_be_bytes(padded)
+        }
+    }
+}
+
 fn length((key, value): Record<'_>) -> usize {
     key.len() + value.map_or(0, <[u8]>::len)
 }
@@ -161,6 +173,10 @@ struct Cursor<'a> {
     front: usize,
     back: usize,
     key: &'a [u8],
+    /// The bytes of `key` behind `shared`, as one number that compares as they do; what is behind the key's end is 0.
+    digest: u64,
+    /// So many bytes are the same in all keys of all cursors that are read together.
+    shared: usize,
 }
 
 impl<'a> Cursor<'a> {
@@ -170,8 +186,27 @@ impl<'a> Cursor<'a> {
             front,
             back,
             key: &[],
+            digest: 0,
+            shared: 0,
         };
         cursor.look(reverse).then_some(cursor)
+    }
+
+    /// Keys that are read together share so many bytes.
+    fn set_shared(&mut self, shared: usize) {
+        self.shared = shared;
+        self.digest = digest(&self.key[shared..]);
+    }
+
+    /// The first and the last key that are left.
+    fn ends(&self) -> [&'a [u8]; 2] {
+        [self.run.key(self.front), self.run.key(self.back - 1)]
+    }
+
+    /// As comparing the keys, mostly without looking at them.
+    fn compare(&self, other: &Self) -> Ordering {
+        let by_digest = self.digest.cmp(&other.digest);
+        by_digest.then_with(|| self.key.cmp(other.key))
     }
 
     fn next(&self, reverse: bool) -> usize {
@@ -183,6 +218,7 @@ impl<'a> Cursor<'a> {
         let left = self.front < self.back;
         if left {
             self.key = self.run.key(self.next(reverse));
+            self.digest = digest(&self.key[self.shared..]);
         }
         left
     }
@@ -205,13 +241,24 @@ impl<'a> Layers<'a> {
         to: Option<&[u8]>,
         reverse: bool,
     ) -> Self {
-        let cursors = newest_first
+        let mut cursors: Vec<_> = newest_first
             .filter_map(|run| {
                 let front = run.position(from);
                 let back = to.map_or(run.places.len(), |to| run.position(to));
                 Cursor::new(run, front, back, reverse)
             })
             .collect();
+        // What the outermost keys share, all between them share, too.
+        let mut ends = cursors.iter().flat_map(Cursor::ends);
+        if let Some(first) = ends.next() {
+            let shared = ends.fold(first.len(), |shared, end| {
+                let same = first.iter().zip(end).take(shared);
+                same.take_while(|(one, other)| one == other).count()
+            });
+            cursors
+                .iter_mut()
+                .for_each(|cursor| cursor.set_shared(shared));
+        }
         Self { cursors, reverse }
     }
 }
@@ -228,17 +275,19 @@ impl<'a> Iterator for Layers<'a> {
         // The newest of those that are first: a tie leaves it with the one found before.
         let mut first = 0;
         for number in 1..self.cursors.len() {
-            if self.cursors[number].key.cmp(self.cursors[first].key) == wanted {
+            if self.cursors[number].compare(&self.cursors[first]) == wanted {
                 first = number;
             }
         }
         let cursor = self.cursors.get(first)?;
         let record = cursor.run.record(cursor.next(self.reverse));
+        let digest = cursor.digest;
         // Newer ones than the one that was taken do not have the key.
         let mut number = first;
         while number < self.cursors.len() {
             let cursor = &mut self.cursors[number];
-            if cursor.key == record.0 && !cursor.advance(self.reverse) {
+            let same = cursor.digest == digest && cursor.key == record.0;
+            if same && !cursor.advance(self.reverse) {
                 self.cursors.remove(number);
             } else {
                 number += 1;
@@ -257,7 +306,12 @@ mod tests {
     type Map = BTreeMap<Vec<u8>, Option<Vec<u8>>>;
 
     fn records() -> impl Strategy<Value = Vec<(Vec<u8>, Option<Vec<u8>>)>> {
-        let key = prop::collection::vec(0u8..4, 1..4);
+        // Some differ in the middle only, or behind what a digest holds.
+        let key = (prop::collection::vec(0u8..4, 1..4), 0usize..2, 0usize..2);
+        let key = key.prop_map(|(key, before, behind)| {
+            let longer = |times: usize| vec![1; 9 * times];
+            [longer(before), key.clone(), longer(behind), key].concat()
+        });
         let value = prop::option::of(prop::collection::vec(any::<u8>(), 0..6));
         prop::collection::vec((key, value), 0..20)
     }
