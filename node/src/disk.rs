@@ -2,9 +2,11 @@
 //!
 //! While one sync runs the next batch gathers; that is the group commit. A failed write or sync ends the process: what
 //! the page cache shows after a failed sync is not what the disk has, so nothing may be answered from it.
+//!
+//! A write that comes alone the executor may do in this thread's place; see [`LogPlace`].
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -21,6 +23,9 @@ use crate::slow_disk::{self, Watch};
 
 /// Quiet time after which an idle mark is written, so that a later reader can tell the end of the log from damage.
 const IDLE_MARK: Duration = Duration::from_millis(20);
+
+/// Without anything to mark.
+const LONG_SLEEP: Duration = Duration::from_secs(3600);
 
 /// Most entries and payload bytes that are applied on this thread: more, and the next sync would better begin meanwhile.
 const IN_PLACE_ENTRIES_MAX: usize = 2;
@@ -42,6 +47,8 @@ pub enum DiskJob {
     Purge {
         upto: u64,
     },
+    /// Something was written in the thread's place: an idle mark will be due.
+    Look,
     Stop,
 }
 
@@ -53,31 +60,137 @@ pub fn spawn(
     replica: Sender<ReplicaMessage>,
     apply: Sender<ApplyJob>,
     in_place: InPlace,
-) -> std::io::Result<JoinHandle<()>> {
-    std::thread::Builder::new()
+) -> std::io::Result<(JoinHandle<()>, LogPlace)> {
+    let rule = shared.config.slow_disk_warn;
+    let slow = rule.map(|rule| Watch::new(rule, shared.now_ms()));
+    let keeper = Keeper {
+        log,
+        slow,
+        shared,
+        replica,
+        apply,
+        in_place,
+        idle: Idle::default(),
+    };
+    let place = LogPlace(Arc::new(Mutex::new(Some(keeper))));
+    let held = place.clone();
+    let thread = std::thread::Builder::new()
         .name("kv-wal".into())
-        .spawn(move || {
-            let rule = shared.config.slow_disk_warn;
-            let slow = rule.map(|rule| Watch::new(rule, shared.now_ms()));
-            DiskThread {
-                log,
-                slow,
-                shared,
-                replica,
-                apply,
-                in_place,
-            }
-            .run(inbox)
-        })
+        .spawn(move || held.run(inbox))?;
+    Ok((thread, place))
 }
 
-struct DiskThread {
+/// The WAL thread's work, which an executor may do in its place where waking the thread and being woken by it would take as
+/// long as the disk does. Empty once the log is closed.
+#[derive(Clone)]
+pub struct LogPlace(Arc<Mutex<Option<Keeper>>>);
+
+/// What came of a write in the thread's place.
+pub struct WrittenHere {
+    /// How long the caller was held up.
+    pub took: Duration,
+    /// The thread is to be told with a [`DiskJob::Look`].
+    pub look: bool,
+}
+
+impl LogPlace {
+    /// Writes, syncs and applies here and now what may go the short way, if nobody is at the log and its segment has room:
+    /// so the only thing waited for is the disk. The caller knows that no write is on its way to the thread.
+    ///
+    /// # Errors
+    /// The write, for the thread.
+    #[expect(
+        clippy::result_large_err,
+        reason = "what was not done is handed back as it came"
+    )]
+    pub fn write(&self, write: Write) -> Result<WrittenHere, Write> {
+        let Ok(mut held) = self.0.try_lock() else {
+            return Err(write);
+        };
+        let Some(keeper) = held.as_mut() else {
+            return Err(write);
+        };
+        if !keeper.log.has_room(&write.entries) {
+            return Err(write);
+        }
+        let started = Instant::now();
+        let mut turn = Turn::default();
+        turn.take(DiskJob::Write {
+            write,
+            direct: true,
+        });
+        keeper.write(turn);
+        Ok(WrittenHere {
+            took: started.elapsed(),
+            look: keeper.idle.written_in_place(),
+        })
+    }
+
+    fn run(self, mut inbox: Receiver<DiskJob>) {
+        let mut jobs = Vec::new();
+        let mut patience = Idle::default().patience();
+        loop {
+            let taken = inbox.take_timeout(&mut jobs, patience);
+            let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let Some(keeper) = held.as_mut() else { return };
+            let stop = match taken {
+                Ok(true) => keeper.work(&mut jobs),
+                Ok(false) => {
+                    keeper.idle();
+                    false
+                }
+                Err(_) => true,
+            };
+            if stop {
+                keeper.close();
+                *held = None;
+                return;
+            }
+            patience = keeper.idle.patience();
+        }
+    }
+}
+
+/// When an idle mark is due. The thread looks every [`IDLE_MARK`] while one is to be written.
+#[derive(Default)]
+struct Idle {
+    /// Something was written behind the newest mark.
+    due: bool,
+    /// ... by somebody else than the thread, since it looked last.
+    touched: bool,
+    /// The thread will look.
+    looking: bool,
+}
+
+impl Idle {
+    /// Whether the thread has to be told.
+    fn written_in_place(&mut self) -> bool {
+        (self.due, self.touched) = (true, true);
+        !std::mem::replace(&mut self.looking, true)
+    }
+
+    /// The thread looks; whether it writes a mark now.
+    fn look(&mut self) -> bool {
+        let quiet = !std::mem::take(&mut self.touched);
+        quiet && std::mem::take(&mut self.due)
+    }
+
+    /// How long the thread sleeps when there are no jobs.
+    fn patience(&mut self) -> Duration {
+        self.looking = self.due;
+        if self.due { IDLE_MARK } else { LONG_SLEEP }
+    }
+}
+
+/// Whoever has it keeps the log: the thread, or who writes in its place.
+struct Keeper {
     log: Log,
     slow: Option<Watch>,
     shared: Arc<Shared>,
     replica: Sender<ReplicaMessage>,
     apply: Sender<ApplyJob>,
     in_place: InPlace,
+    idle: Idle,
 }
 
 /// What all the jobs of one turn come to.
@@ -94,44 +207,34 @@ struct Turn {
     stop: bool,
 }
 
-impl DiskThread {
-    fn run(mut self, mut inbox: Receiver<DiskJob>) {
-        let mut jobs = Vec::new();
-        let mut marked = true;
-        loop {
-            let patience = if marked {
-                Duration::from_secs(3600)
-            } else {
-                IDLE_MARK
-            };
-            match inbox.take_timeout(&mut jobs, patience) {
-                Ok(true) => {}
-                Ok(false) if marked => continue,
-                Ok(false) => {
-                    self.must("idle mark", |log, now_ms| log.mark(now_ms));
-                    marked = true;
-                    continue;
-                }
-                Err(_) => break,
+impl Keeper {
+    /// Does the jobs; true if one of them was to stop.
+    fn work(&mut self, jobs: &mut Vec<DiskJob>) -> bool {
+        let mut turn = Turn::default();
+        for job in jobs.drain(..) {
+            if let DiskJob::Write { write, .. } = &job
+                && let Some(install) = &write.install
+            {
+                // The mark drops entries: what came before it is written before it.
+                self.write(std::mem::take(&mut turn));
+                self.install(install);
             }
-            let mut turn = Turn::default();
-            for job in jobs.drain(..) {
-                if let DiskJob::Write { write, .. } = &job
-                    && let Some(install) = &write.install
-                {
-                    // The mark drops entries: what came before it is written before it.
-                    self.write(std::mem::take(&mut turn));
-                    self.install(install);
-                }
-                turn.take(job);
-            }
-            let stop = turn.stop;
-            marked &= turn.number.is_none();
-            self.write(turn);
-            if stop {
-                break;
-            }
+            turn.take(job);
         }
+        let stop = turn.stop;
+        self.idle.due |= turn.number.is_some();
+        self.write(turn);
+        stop
+    }
+
+    /// What is done while nothing waits.
+    fn idle(&mut self) {
+        if self.idle.look() {
+            self.must("idle mark", |log, now_ms| log.mark(now_ms));
+        }
+    }
+
+    fn close(&mut self) {
         let now_ms = self.shared.unix_ms();
         if let Err(error) = self.log.close(now_ms) {
             exit::fatal(
@@ -321,7 +424,30 @@ impl Turn {
             }
             DiskJob::Membership(membership) => self.membership = Some(membership),
             DiskJob::Purge { upto } => self.purge = self.purge.max(Some(upto)),
+            DiskJob::Look => {}
             DiskJob::Stop => self.stop = true,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_thread_is_told_once_and_marks_after_a_quiet_look() {
+        let mut idle = Idle::default();
+        assert_eq!(idle.patience(), LONG_SLEEP);
+        assert!(idle.written_in_place(), "it sleeps for long");
+        assert!(!idle.written_in_place(), "told already");
+        assert_eq!(idle.patience(), IDLE_MARK);
+        assert!(!idle.look(), "written since");
+        assert!(!idle.written_in_place(), "it looks anyway");
+        assert!(!idle.look());
+        assert_eq!(idle.patience(), IDLE_MARK);
+        assert!(idle.look(), "quiet since the last look");
+        assert_eq!(idle.patience(), LONG_SLEEP, "marked");
+        assert!(!idle.look(), "one mark is enough");
+        assert!(idle.written_in_place());
     }
 }

@@ -438,7 +438,7 @@ impl Node {
             Arc::clone(&cores),
         )
         .map_err(thread)?;
-        let disk = disk::spawn(
+        let (disk, log) = disk::spawn(
             log,
             Arc::clone(&shared),
             disk_inbox,
@@ -450,6 +450,7 @@ impl Node {
 
         let links = Links {
             disk: disk_sender.clone(),
+            log,
             apply: apply_sender.clone(),
             cores: Arc::clone(&cores),
         };

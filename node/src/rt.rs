@@ -25,7 +25,7 @@ use glommio::net::TcpStream;
 use glommio::timer::Timer;
 use glommio::{BuilderErrorKind, GlommioError, LocalExecutorBuilder, Placement};
 
-pub use kicker::{KICK_BUSY, KICK_IDLE, Kicker, mark_busy};
+pub use kicker::{KICK_BUSY, KICK_IDLE, Kicker, mark_busy, turns_count};
 pub use latch::{Shutdown, ShutdownWait};
 
 /// How long a task may run before others of its executor get a turn. Shorter makes the sleep

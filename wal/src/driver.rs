@@ -204,6 +204,12 @@ impl<D: Disk> Driver<D> {
         Ok(done)
     }
 
+    /// Whether an append of these entries would be one write into the segment there is: it opens no other, so it cannot find
+    /// the disk full either.
+    pub fn has_room(&self, entries: &[Entry]) -> bool {
+        self.poisoned.is_none() && self.stuck.is_none() && self.writer.has_room(entries)
+    }
+
     /// Records that the state up to `mark.index` is safe elsewhere (it must be synced already) and
     /// syncs that. A mark of origin `Installed` drops entries from the log.
     ///

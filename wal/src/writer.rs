@@ -31,7 +31,7 @@ use crate::segment::{
     FileName, Identity, OpenedBecause, SegmentHeader, VERSION_MINOR, program_field,
 };
 use crate::state::LogState;
-use crate::{BATCH_RECORDS_MAX, UNSYNCED_BYTES_MAX};
+use crate::{BATCH_HEADER_BYTES, BATCH_RECORDS_MAX, UNSYNCED_BYTES_MAX, round_up};
 
 /// What a new log starts from.
 #[derive(Clone, Debug, Default)]
@@ -559,12 +559,29 @@ impl Writer {
         self.pending.entries > 0 && index <= self.state.last_index()
     }
 
+    /// What a batch of so many bytes needs of a segment, in bytes: two blocks more, so that an idle mark and the mark of a
+    /// clean stop still find room.
+    fn room_for(&self, total: usize) -> u64 {
+        total as u64 + self.options.seal_reserve_bytes() + 2 * u64::from(self.options.block_bytes)
+    }
+
+    /// Whether a batch of what waits and these entries fits the active segment.
+    pub fn has_room(&self, entries: &[Entry]) -> bool {
+        let records = entries
+            .iter()
+            .map(|entry| record::entry_record_bytes(entry.payload.len()));
+        let payload = self.pending.buffer.payload_bytes() + records.sum::<usize>();
+        let total = BATCH_HEADER_BYTES + payload + HARD_STATE_RECORD_BYTES;
+        let total = round_up(total, self.options.block_bytes as usize);
+        self.offset + self.room_for(total) <= self.active.header.bytes
+    }
+
     /// Issues the batch, whose records are complete, into this segment or a new one.
     fn issue_pending(&mut self, sync: bool, now_ms: u64) {
         let block = self.options.block_bytes as usize;
-        let total = self.pending.buffer.total_bytes(block) as u64;
-        // Two blocks more: an idle mark and the mark of a clean stop still find room.
-        let room = total + self.options.seal_reserve_bytes() + 2 * block as u64;
+        let total = self.pending.buffer.total_bytes(block);
+        let room = self.room_for(total);
+        let total = total as u64;
         if self.offset + room > self.active.header.bytes {
             if self.ready.is_empty() {
                 let number = self

@@ -1,6 +1,6 @@
 //! The thread that keeps executors from sleeping on runnable tasks.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,10 +18,17 @@ pub const KICK_IDLE: Duration = Duration::from_millis(100);
 
 thread_local! {
     static HINT: RefCell<Option<Hint>> = const { RefCell::new(None) };
+    static TURNS: Cell<u64> = const { Cell::new(0) };
+}
+
+/// Turns of connections on this executor so far, as far as they were said with [`mark_busy`].
+pub fn turns_count() -> u64 {
+    TURNS.get()
 }
 
 /// Says that this executor has work under way. Cheap; call it wherever requests are handled.
 pub fn mark_busy() {
+    TURNS.set(TURNS.get() + 1);
     HINT.with_borrow(|hint| {
         if let Some(hint) = hint {
             hint.busy.store(true, Ordering::Relaxed);

@@ -35,6 +35,11 @@ impl Leadership {
         self.writes.push_back((number, now_ms));
     }
 
+    /// How many writes were handed out and are not known to be on disk.
+    pub(super) fn writes_count(&self) -> usize {
+        self.writes.len()
+    }
+
     pub(super) fn written(&mut self, number: u64) {
         while self.writes.front().is_some_and(|&(at, _)| at <= number) {
             self.writes.pop_front();

@@ -5,11 +5,12 @@
 //! client cores. Which message may leave before which write is raft's wrapper's decision; here everything it says is
 //! passed on at once, so a leader's appends travel while its own sync runs.
 //!
-//! One mechanism per file: `direct` (the short way of a lone voter's entries), `proposals` (what waits for a leader or its word), `leases` (the leader's clock), `link` (the other
+//! One mechanism per file: `direct` (the short way of a lone voter's entries), `here` (a lone write, done by this executor), `proposals` (what waits for a leader or its word), `leases` (the leader's clock), `link` (the other
 //! members), `members` (who belongs to the cluster), `leadership` (who leads, stalls, hand-over), `retention` (how much log is kept), `snapshots` (members too
 //! far behind for the log).
 
 mod direct;
+mod here;
 mod leadership;
 mod leases;
 mod link;
@@ -33,7 +34,7 @@ use kvnode_replica::{Output, Refused, Replica};
 use kvnode_store::command::{Command, Header, Kind, RequestId};
 
 use super::{ApplyJob, CoreMessage, Mailboxes, ReplicaMessage, View, post};
-use crate::disk::DiskJob;
+use crate::disk::{DiskJob, LogPlace};
 use crate::exit;
 use crate::mailbox::{Receiver, Sender};
 use crate::rt;
@@ -49,6 +50,7 @@ const OWN_READS: usize = 0xff;
 /// Where the core's outputs go.
 pub struct Links {
     pub disk: Sender<DiskJob>,
+    pub log: LogPlace,
     pub apply: Sender<ApplyJob>,
     pub cores: Mailboxes,
 }
@@ -61,6 +63,7 @@ pub struct ReplicaCore {
     /// The state as last applied: what a new leader learns its leases from.
     view: View,
     direct: direct::Direct,
+    here: here::Here,
     proposals: proposals::Proposals,
     changes: members::Changes,
     leases: leases::Leases,
@@ -81,6 +84,7 @@ impl ReplicaCore {
         let retention = retention::Retention::new(replica.status().first_index - 1);
         Rc::new(RefCell::new(ReplicaCore {
             direct: direct::Direct::new(view.applied_index()),
+            here: here::Here::default(),
             proposals: proposals::Proposals::default(),
             changes: members::Changes::default(),
             leases: leases::Leases::default(),
@@ -231,7 +235,9 @@ impl ReplicaCore {
                 self.leadership.writing(write.number, self.shared.now_ms());
                 self.snapshot_writing(&write);
                 let direct = self.goes_direct(&write);
-                post(&self.links.disk, DiskJob::Write { write, direct });
+                if let Some(write) = self.write_here(write, direct) {
+                    post(&self.links.disk, DiskJob::Write { write, direct });
+                }
             }
             self.send_messages();
             if let Some(last) = self.output.committed.last() {
