@@ -35,6 +35,10 @@ const LINE_BYTES: usize = 64;
 /// Of a value; the processor fetches the rest of a long one by itself.
 const WARM_LINES_MAX: usize = 8;
 
+/// What a cache knows a key by.
+#[derive(Clone, Copy, Debug)]
+pub struct Hash(u64);
+
 /// Where an entry may be; never wrong for long, and checked when it is used.
 #[derive(Clone, Copy, Debug)]
 pub struct Place(u32);
@@ -130,9 +134,13 @@ impl ValueCache {
         }
     }
 
-    /// Where the newest version of `key` probably is: by the hash alone, so that its memory need not be looked at yet.
-    pub fn place(&self, key: &[u8]) -> Option<Place> {
-        let hash = self.hasher.hash_one(key);
+    /// What this cache knows a key by.
+    pub fn hash(&self, key: &[u8]) -> Hash {
+        Hash(self.hasher.hash_one(key))
+    }
+
+    /// Where the newest version of a key probably is: by the hash alone, so that its memory need not be looked at yet.
+    pub fn place(&self, Hash(hash): Hash) -> Option<Place> {
         let slots = &self.slots;
         self.places
             .find(hash, |place| {
@@ -429,11 +437,12 @@ mod tests {
     #[test]
     fn a_place_leads_to_its_key_as_long_as_that_is_there_and_never_to_another() {
         let mut cache = ValueCache::new(1 << 20);
-        assert!(cache.place(b"a").is_none());
+        let hash = cache.hash(b"a");
+        assert!(cache.place(hash).is_none());
         cache.expect(b"a", 7);
-        assert!(cache.place(b"a").is_none(), "its value is not known yet");
+        assert!(cache.place(hash).is_none(), "its value is not known yet");
         cache.fill(&kv("a", b"1".to_vec(), 2), 7);
-        let place = cache.place(b"a").unwrap();
+        let place = cache.place(hash).unwrap();
         cache.warm([place].into_iter());
         assert_eq!(cache.get_at(place, b"a").unwrap().value(), b"1");
         assert!(cache.get_at(place, b"b").is_none());

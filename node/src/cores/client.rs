@@ -24,7 +24,7 @@ use kvnode_store::command::{Command, Header, Kind, RequestId};
 use super::replica::ReplicaCore;
 use super::{Applied, CoreMessage, LeaseAnswer, LeaseAsk, ReplicaMessage, View, post};
 use crate::auth::{self, Asker, Authority, Provider};
-use crate::cache::{Place, ValueCache};
+use crate::cache::{Hash, Place, ValueCache};
 use crate::mailbox::{Receiver, Sender};
 use crate::metrics::{Limit, Queue};
 use crate::pool::{Answer, Pool};
@@ -54,6 +54,8 @@ const RING_UNWATCHED_BYTES: usize = 64 << 10;
 const BUFFER_BYTES: usize = 64 << 10;
 
 type Barrier = Result<(), Status>;
+/// A write on its way. Dropped, its result goes nowhere.
+pub type Proposal = Pending<Result<Response, Status>>;
 
 /// What a client core is made of.
 pub struct Start {
@@ -66,6 +68,14 @@ pub struct Start {
     pub hashers: Pool,
     pub provider: Provider,
     pub view: View,
+}
+
+/// A key to get, and where it is in the value cache as far as that is known.
+#[derive(Debug)]
+pub struct Wanted {
+    pub key: Bytes,
+    pub hash: Hash,
+    pub place: Option<Place>,
 }
 
 pub struct ClientCore {
@@ -90,6 +100,8 @@ pub struct ClientCore {
     applied_index: Cell<u64>,
     fenced: Cell<bool>,
     cache: RefCell<ValueCache>,
+    /// Empty, but for its memory.
+    warming: RefCell<Vec<Place>>,
     ring: RefCell<RecentChanges>,
     buffer: RefCell<BytesMut>,
     /// Tickets waiting for the next applied batch.
@@ -134,6 +146,7 @@ impl ClientCore {
             fenced: Cell::new(is_fenced(&view, shared.member_id)),
             view: RefCell::new(view),
             cache: RefCell::new(ValueCache::new(CACHE_BYTES)),
+            warming: RefCell::default(),
             ring: RefCell::new(RecentChanges::new(RING_BYTES, revision)),
             buffer: RefCell::new(BytesMut::with_capacity(BUFFER_BYTES)),
             apply_waiters: RefCell::default(),
@@ -421,9 +434,14 @@ impl ClientCore {
         self.cache.borrow_mut().get(key).map(found)
     }
 
+    /// What the value cache knows a key by.
+    pub fn hash(&self, key: &[u8]) -> Hash {
+        self.cache.borrow().hash(key)
+    }
+
     /// Where the value cache probably has a key.
-    pub fn place(&self, key: &[u8]) -> Option<Place> {
-        self.cache.borrow().place(key)
+    pub fn place(&self, hash: Hash) -> Option<Place> {
+        self.cache.borrow().place(hash)
     }
 
     /// As [`ClientCore::cached`], with a place for a hint.
@@ -436,9 +454,16 @@ impl ClientCore {
         self.cache.borrow_mut().get_at(place, key).map(found)
     }
 
-    /// Gets of what is at these places follow at once.
-    pub fn warm(&self, places: impl Iterator<Item = Place>) {
-        std::hint::black_box(self.cache.borrow().warm(places));
+    /// Gets of these follow at once: finds their places in the cache and looks at what is there, each in a tight loop, for
+    /// which the processor fetches several lines of memory at once.
+    pub fn warm<'a>(&self, wanted: impl Iterator<Item = &'a mut Wanted>) {
+        let cache = self.cache.borrow();
+        let mut places = self.warming.borrow_mut();
+        for wanted in wanted {
+            wanted.place = wanted.place.or_else(|| cache.place(wanted.hash));
+            places.extend(wanted.place);
+        }
+        std::hint::black_box(cache.warm(places.drain(..)));
     }
 
     /// A key that is not cached is about to be read from the newest view.
@@ -469,6 +494,19 @@ impl ClientCore {
         kind: Kind,
         message: &[u8],
     ) -> Result<Response, Status> {
+        self.begin_proposal(asker, kind, message)?.await
+    }
+
+    /// Proposes a write, whose result comes later.
+    ///
+    /// # Errors
+    /// It was not proposed.
+    pub fn begin_proposal(
+        &self,
+        asker: &Asker,
+        kind: Kind,
+        message: &[u8],
+    ) -> Result<Proposal, Status> {
         self.admit(message.len())?;
         let pending = self.open(&self.proposals)?;
         let request = RequestId {
@@ -490,7 +528,7 @@ impl ClientCore {
                 payload,
             },
         );
-        pending.await
+        Ok(pending)
     }
 
     fn admit(&self, message_bytes: usize) -> Result<(), Status> {

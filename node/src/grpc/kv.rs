@@ -20,7 +20,7 @@ use super::auth::permit;
 use crate::auth::Asker;
 use crate::cache::{Cached, Place};
 use crate::cores::View;
-use crate::cores::client::ClientCore;
+use crate::cores::client::{ClientCore, Proposal};
 use crate::http::{Reply, RequestStream, ResponseSink};
 use crate::metrics::Limit;
 use crate::ranges;
@@ -119,7 +119,42 @@ pub async fn put(core: &Rc<ClientCore>, asker: &Asker, message: Bytes) -> Reply 
     let request: PutRequest = frame::decode(message.clone())?;
     check_quota(core, quota::put_cost(&request)).await?;
     check::put(&request)?;
-    match core.propose_as(asker, Kind::Put, &message).await? {
+    written(core, core.propose_as(asker, Kind::Put, &message).await?)
+}
+
+/// Proposes a put or a transaction that writes, if there is nothing to wait for before that and nothing wrong with it;
+/// `None` leaves it to [`put`] and [`txn`].
+pub fn begin_write(
+    core: &ClientCore,
+    asker: &Asker,
+    method: Method,
+    message: &Bytes,
+) -> Option<Result<Proposal, Status>> {
+    let kind = match method {
+        Method::Put => {
+            let request = PutRequest::decode(message.clone()).ok()?;
+            let plain =
+                is_admitted(core, quota::put_cost(&request)) && check::put(&request).is_ok();
+            plain.then_some(Kind::Put)?
+        }
+        Method::Txn => {
+            let request = TxnRequest::decode(message.clone()).ok()?;
+            let plain = is_admitted(core, quota::txn_cost(&request))
+                && check::txn(&request, core.shared.config.limits.txn_ops_max).is_ok()
+                && !check::txn_is_read_only(&request);
+            plain.then_some(Kind::Txn)?
+        }
+        _ => return None,
+    };
+    if kind == Kind::Txn {
+        core.shared.metrics.store.txns.add(1);
+    }
+    Some(core.begin_proposal(asker, kind, message))
+}
+
+/// The answer to a put or a transaction that was applied.
+pub fn written(core: &ClientCore, response: Response) -> Reply {
+    match response {
         Response::Put(response) => {
             let header = core.header(revision_of(&response.header));
             core.encode(|buffer| {
@@ -129,6 +164,10 @@ pub async fn put(core: &Rc<ClientCore>, asker: &Asker, message: Bytes) -> Reply 
                     buffer,
                 )
             })
+        }
+        Response::Txn(mut response) => {
+            response.header = Some(core.header(revision_of(&response.header)));
+            core.encode(|buffer| frame::encode_into(&response, buffer))
         }
         _ => Err(wrong_result()),
     }
@@ -176,13 +215,7 @@ pub async fn txn(core: &Rc<ClientCore>, asker: &Asker, message: Bytes) -> Reply 
             })
             .await?;
     }
-    match core.propose_as(asker, Kind::Txn, &message).await? {
-        Response::Txn(mut response) => {
-            response.header = Some(core.header(revision_of(&response.header)));
-            core.encode(|buffer| frame::encode_into(&response, buffer))
-        }
-        _ => Err(wrong_result()),
-    }
+    written(core, core.propose_as(asker, Kind::Txn, &message).await?)
 }
 
 /// A transaction that asks and does nothing needs no right.
@@ -340,6 +373,13 @@ impl Slices {
         }
         Ok(response)
     }
+}
+
+/// Whether quota and disk have room for a write of this cost.
+fn is_admitted(core: &ClientCore, cost: u64) -> bool {
+    let low = &core.shared.vitals.disk_low;
+    let has_room = cost == 0 || !low.load(std::sync::atomic::Ordering::Relaxed);
+    has_room && !core.with_view(|view| view.quota_exceeded(cost))
 }
 
 /// Refuses what would go over the quota, and raises this member's alarm if it is not on yet.

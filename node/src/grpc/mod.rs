@@ -16,8 +16,10 @@ pub mod snapshot;
 mod watch;
 
 use std::future::Future;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
+use std::task::{Context, Poll};
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -29,8 +31,7 @@ use caller::{Caller, WAITING_MAX, WAITING_PER_CONNECTION_MAX, disguise};
 use places::{Places, Streams};
 
 use crate::auth::Asker;
-use crate::cache::Place;
-use crate::cores::client::ClientCore;
+use crate::cores::client::{ClientCore, Proposal, Wanted};
 use crate::gateway::{self, Gateway};
 use crate::http::{
     Call, Confirmed, Glance, HttpRequest, HttpResponse, Reply, RequestStream, ResponseBody,
@@ -102,6 +103,11 @@ impl NodeService {
 
     /// Counts that a unary call began. A client that leaves, or whose deadline passes, drops what this returns.
     fn begin(&self, call: &Call) -> Begun {
+        self.begin_at(call, Some(Instant::now()))
+    }
+
+    /// As [`NodeService::begin`]; without a time, how long it takes is not looked at.
+    fn begin_at(&self, call: &Call, started: Option<Instant>) -> Begun {
         let here = self.core.shared.metrics.calls.here();
         let counts = here.method(call.method);
         here.client(call.method, call.get(CLIENT_VERSION));
@@ -109,20 +115,23 @@ impl NodeService {
         counts.received.add(1);
         Begun {
             counts,
-            started: Instant::now(),
+            started,
             deadline: call.deadline,
             code: Some(Code::Cancelled),
-            get: None,
+            task: Task::Other,
         }
     }
 
     /// Counts that it ended with this reply.
-    fn end(&self, mut begun: Begun, call: &Call, message: &Bytes, reply: Reply) -> Reply {
+    fn end(&self, begun: &mut Begun, call: &Call, message: &Bytes, reply: Reply) -> Reply {
         begun.code = None;
-        let took = begun.started.elapsed();
-        begun.counts.took(took, reply.is_ok());
         let here = self.core.shared.metrics.calls.here();
         count_end(here, call.method, message.len(), &reply);
+        let Some(started) = begun.started else {
+            return reply;
+        };
+        let took = started.elapsed();
+        begun.counts.took(took, reply.is_ok());
         let limit = self.core.shared.live.warning_unary_request_duration();
         // Who asks for a lock means to wait.
         if took > limit && !is_recipe(call.method) {
@@ -283,45 +292,71 @@ impl Service for NodeService {
     type Begun = Begun;
 
     fn at_once(&self, call: &Call, message: &Bytes) -> Glance<Begun> {
-        if call.method != Method::Range || self.gate(call, message).is_err() {
+        let plain = matches!(call.method, Method::Range | Method::Put | Method::Txn);
+        if !plain || self.gate(call, message).is_err() {
             return Glance::Long;
         }
-        // Who asks matters: the long way finds out.
-        if self.core.with_view(|view| view.auth().is_enabled()) {
-            return Glance::Long;
-        }
-        let Some(get) = kv::plain_get(message) else {
+        // Where it matters who asks, the long way finds out.
+        let Some(nobody) = auth::nobody(&self.core) else {
             return Glance::Long;
         };
-        if !get.serializable && !self.core.is_current() {
-            return match self.core.place(&get.key) {
-                Some(place) => {
-                    let mut begun = self.begin(call);
-                    begun.get = Some((place, get.key));
-                    Glance::Confirm(begun)
+        if call.method != Method::Range {
+            let started = Instant::now();
+            return match kv::begin_write(&self.core, &nobody, call.method, message) {
+                Some(proposal) => {
+                    let mut begun = self.begin_at(call, Some(started));
+                    begun.task = Task::Write(proposal);
+                    Glance::Pending(begun)
                 }
                 None => Glance::Long,
             };
         }
-        let here = self.core.shared.metrics.calls.here();
-        let counts = here.method(Method::Range);
-        let started = counts.is_timed().then(Instant::now);
-        let Some(reply) = kv::cached_get(&self.core, &get.key) else {
+        let Some(get) = kv::plain_get(message) else {
             return Glance::Long;
         };
-        here.client(call.method, call.get(CLIENT_VERSION));
-        counts.started.add(1);
-        counts.received.add(1);
-        if let Some(started) = started {
-            counts.took_unlisted(started.elapsed());
+        let mut wanted = Wanted {
+            hash: self.core.hash(&get.key),
+            key: get.key,
+            place: None,
+        };
+        if get.serializable || self.core.is_current() {
+            let counts = self.core.shared.metrics.calls.here().method(call.method);
+            let mut begun = self.begin_at(call, counts.is_timed().then(Instant::now));
+            begun.task = Task::Get(wanted);
+            return Glance::Ready(begun);
         }
-        count_end(here, call.method, message.len(), &reply);
-        Glance::Answer(reply)
+        wanted.place = self.core.place(wanted.hash);
+        if wanted.place.is_none() {
+            // It has to ask a reader thread, too, and need not wait for the others.
+            return Glance::Long;
+        }
+        let mut begun = self.begin(call);
+        begun.task = Task::Get(wanted);
+        Glance::Confirm(begun)
     }
 
-    fn warm<'a>(&self, begun: impl Iterator<Item = &'a Begun>) {
-        let gets = begun.filter_map(|begun| begun.get.as_ref());
-        self.core.warm(gets.map(|(place, _)| *place));
+    fn warm<'a>(&self, begun: impl Iterator<Item = &'a mut Begun>) {
+        let wanted = begun.filter_map(|begun| match &mut begun.task {
+            Task::Get(wanted) => Some(wanted),
+            _ => None,
+        });
+        self.core.warm(wanted);
+    }
+
+    fn poll_begun(
+        &self,
+        call: &Call,
+        message: &Bytes,
+        begun: &mut Begun,
+        cx: &mut Context<'_>,
+    ) -> Poll<Reply> {
+        let result = match &mut begun.task {
+            Task::Write(Ok(proposal)) => std::task::ready!(Pin::new(proposal).poll(cx)),
+            Task::Write(Err(status)) => Err(status.clone()),
+            Task::Get(_) | Task::Other => return Poll::Pending,
+        };
+        let reply = result.and_then(|response| kv::written(&self.core, response));
+        Poll::Ready(self.end(begun, call, message, reply))
     }
 
     async fn confirm(self: Rc<Self>) -> Result<(), Status> {
@@ -332,23 +367,27 @@ impl Service for NodeService {
         self: Rc<Self>,
         call: Call,
         message: Bytes,
-        begun: Begun,
+        mut begun: Begun,
         result: &Result<(), Status>,
     ) -> Confirmed {
         let reply = match result {
             Err(status) => Some(Err(status.clone())),
             // Meanwhile it may have begun to matter who asks, and the key may have left the cache.
             Ok(()) if self.core.with_view(|view| view.auth().is_enabled()) => None,
-            Ok(()) => begun
-                .get
-                .as_ref()
-                .and_then(|(place, key)| kv::cached_get_at(&self.core, *place, key)),
+            Ok(()) => match &begun.task {
+                Task::Get(Wanted {
+                    key,
+                    place: Some(place),
+                    ..
+                }) => kv::cached_get_at(&self.core, *place, key),
+                _ => None,
+            },
         };
         match reply {
-            Some(reply) => Confirmed::Answer(self.end(begun, &call, &message, reply)),
+            Some(reply) => Confirmed::Answer(self.end(&mut begun, &call, &message, reply)),
             None => Confirmed::Long(Box::pin(async move {
                 let reply = self.dispatch(&call, message.clone()).await;
-                self.end(begun, &call, &message, reply)
+                self.end(&mut begun, &call, &message, reply)
             })),
         }
     }
@@ -359,9 +398,9 @@ impl Service for NodeService {
     )]
     fn unary(self: Rc<Self>, call: Call, message: Bytes) -> impl Future<Output = Reply> {
         async move {
-            let begun = self.begin(&call);
+            let mut begun = self.begin(&call);
             let reply = self.dispatch(&call, message.clone()).await;
-            self.end(begun, &call, &message, reply)
+            self.end(&mut begun, &call, &message, reply)
         }
     }
 
@@ -378,10 +417,10 @@ impl Service for NodeService {
         // A client that leaves drops this future: counted as cancelled, as grpc-go's interceptors do.
         let mut begun = Begun {
             counts,
-            started: Instant::now(),
+            started: Some(Instant::now()),
             deadline: call.deadline,
             code: Some(Code::Cancelled),
-            get: None,
+            task: Task::Other,
         };
         let result = self.dispatch_stream(&call, requests, &mut responses).await;
         let code = result
@@ -437,12 +476,20 @@ fn count_end(here: &CoreCalls, method: Method, received_bytes: usize, reply: &Re
 /// A call under way: counts its end, whichever way it ends.
 pub struct Begun {
     counts: &'static MethodCounts,
-    started: Instant,
+    /// `None`: nobody asks how long it takes.
+    started: Option<Instant>,
     deadline: Option<Instant>,
     /// `None`: counted elsewhere.
     code: Option<Code>,
-    /// The key to get, and where it probably is in the cache.
-    get: Option<(Place, Bytes)>,
+    task: Task,
+}
+
+/// What a call that has begun is about, where the connection asks for its end.
+enum Task {
+    Get(Wanted),
+    /// On its way to the log, or refused.
+    Write(Result<Proposal, Status>),
+    Other,
 }
 
 impl Drop for Begun {
@@ -453,7 +500,9 @@ impl Drop for Begun {
                 code = Code::DeadlineExceeded;
             }
             self.counts.handled(code);
-            self.counts.took(self.started.elapsed(), code == Code::Ok);
+            if let Some(started) = self.started {
+                self.counts.took(started.elapsed(), code == Code::Ok);
+            }
         }
     }
 }

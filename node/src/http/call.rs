@@ -50,18 +50,19 @@ pub(super) enum Work<B> {
         respond: SendResponse<Bytes>,
         held: Held,
     },
-    /// An answer that is there already. It is sent once all requests are accepted: the engine
-    /// writes whatever it has whenever it is asked for the next request.
-    Answer {
-        reply: Reply,
-        respond: SendResponse<Bytes>,
-    },
+    /// To be answered once all requests of the turn are accepted: the engine writes whatever it has whenever it is
+    /// asked for the next request.
+    Ready(Waiting<B>),
     /// To wait with the others of its turn.
     Wait(Waiting<B>),
     /// Those of a turn.
     Together(Vec<Waiting<B>>),
-    /// An answer that the peer's window has not admitted yet.
-    Rest(Rest),
+    /// To wait beside the others of its turn, for a word of its own.
+    Beside(Waiting<B>),
+    /// Those of a turn.
+    SideBySide(Vec<Waiting<B>>),
+    /// What is left of one that could not be answered at once after all.
+    Longer(Pin<Box<dyn Future<Output = ()>>>),
 }
 
 /// Looks at a request: refuses it, answers it if that needs no waiting, or says what is to be done.
@@ -183,22 +184,26 @@ pub(super) fn begin<S: Service>(
             });
         }
     };
-    match service.at_once(&call, &message) {
-        Glance::Answer(reply) => Some(Work::Answer { reply, respond }),
-        Glance::Confirm(begun) => Some(Work::Wait(Waiting {
-            call,
-            source,
-            message,
-            respond,
-            begun,
-        })),
-        Glance::Long => Some(Work::Unary {
-            call,
-            source,
-            message,
-            respond,
-        }),
-    }
+    let (wait, begun): (fn(Waiting<S::Begun>) -> _, _) = match service.at_once(&call, &message) {
+        Glance::Ready(begun) => (Work::Ready, begun),
+        Glance::Confirm(begun) => (Work::Wait, begun),
+        Glance::Pending(begun) => (Work::Beside, begun),
+        Glance::Long => {
+            return Some(Work::Unary {
+                call,
+                source,
+                message,
+                respond,
+            });
+        }
+    };
+    Some(wait(Waiting {
+        call,
+        source,
+        message,
+        respond,
+        begun,
+    }))
 }
 
 /// Does what is left to do for a request. One future for all kinds, so that the connection can keep them in one set.
@@ -256,14 +261,17 @@ pub(super) fn run<S: Service>(
             plain_http(service, &link, request, respond).await;
             drop(held);
         })),
-        Work::Answer { reply, mut respond } => Either::Right(Box::pin(async move {
-            if let Some(rest) = answer(&mut respond, &link, reply) {
-                rest.finish(&link).await;
-            }
-        })),
-        Work::Wait(waiting) => Either::Right(Box::pin(together::run(service, link, vec![waiting]))),
+        Work::Ready(waiting) | Work::Wait(waiting) => {
+            Either::Right(Box::pin(together::run(service, link, vec![waiting])))
+        }
+        Work::Beside(waiting) => {
+            Either::Right(Box::pin(together::run_each(service, link, vec![waiting])))
+        }
+        Work::SideBySide(waiting) => {
+            Either::Right(Box::pin(together::run_each(service, link, waiting)))
+        }
+        Work::Longer(longer) => Either::Right(longer),
         Work::Together(waiting) => Either::Right(Box::pin(together::run(service, link, waiting))),
-        Work::Rest(rest) => Either::Right(Box::pin(async move { rest.finish(&link).await })),
     }
 }
 

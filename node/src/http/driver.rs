@@ -19,17 +19,17 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use h2::server::{Builder, Connection, SendResponse};
+use h2::server::{Builder, Connection};
 use h2::{Ping, PingPong, Reason};
 
 use super::call::{self, Work};
-use super::face::{Reply, Service, TurnedAway};
+use super::face::{Service, TurnedAway};
 use super::frames;
 use super::gate::Gate;
 use super::io::{Io, Wire};
 use super::link::Link;
 use super::refusals::Refused;
-use super::together::Waiting;
+use super::together::{self, Waiting};
 use super::{HEADER_LIST_BYTES_MAX, Options};
 use crate::rt;
 
@@ -136,10 +136,12 @@ struct Driver<S: Service, F, W> {
     connection: Connection<Io, Bytes>,
     calls: FuturesUnordered<F>,
     start: W,
-    /// Answers that came at once, until all requests of the round are accepted.
-    answers: Vec<(Reply, SendResponse<Bytes>)>,
+    /// Calls that can be answered, until all requests of the round are accepted.
+    ready: Vec<Waiting<S::Begun>>,
     /// Calls of the round that wait for the same word.
     together: Vec<Waiting<S::Begun>>,
+    /// Those that wait for a word each.
+    side_by_side: Vec<Waiting<S::Begun>>,
     gate: Arc<Gate>,
     /// Leads through the gate.
     waker: Waker,
@@ -175,8 +177,9 @@ where
             connection,
             calls: FuturesUnordered::new(),
             start,
-            answers: Vec::new(),
+            ready: Vec::new(),
             together: Vec::new(),
+            side_by_side: Vec::new(),
             gate,
             waker,
             wire,
@@ -259,10 +262,9 @@ where
                     self.last_stream = self.last_stream.max(stream);
                     self.wire.accepted(stream);
                     match call::begin(&self.service, &self.link, request, respond) {
-                        Some(Work::Answer { reply, respond }) => {
-                            self.answers.push((reply, respond));
-                        }
+                        Some(Work::Ready(ready)) => self.ready.push(ready),
                         Some(Work::Wait(waiting)) => self.together.push(waiting),
+                        Some(Work::Beside(waiting)) => self.side_by_side.push(waiting),
                         Some(work) => self.calls.push((self.start)(work)),
                         None => {}
                     }
@@ -295,14 +297,20 @@ where
 
     /// Polls the calls until all wait; whether the engine got something to write from anyone.
     fn poll_calls(&mut self, cx: &mut Context<'_>) -> bool {
-        for (reply, mut respond) in self.answers.drain(..) {
-            if let Some(rest) = call::answer(&mut respond, &self.link, reply) {
-                self.calls.push((self.start)(Work::Rest(rest)));
+        self.service
+            .warm(self.ready.iter_mut().map(|ready| &mut ready.begun));
+        for ready in self.ready.drain(..) {
+            if let Some(longer) = together::answer_one(&self.service, &self.link, ready, &Ok(())) {
+                self.calls.push((self.start)(Work::Longer(longer)));
             }
         }
         if !self.together.is_empty() {
             let together = std::mem::take(&mut self.together);
             self.calls.push((self.start)(Work::Together(together)));
+        }
+        if !self.side_by_side.is_empty() {
+            let waiting = std::mem::take(&mut self.side_by_side);
+            self.calls.push((self.start)(Work::SideBySide(waiting)));
         }
         while let Poll::Ready(Some(())) = self.calls.poll_next_unpin(cx) {}
         self.service.flush();

@@ -10,6 +10,7 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::task::{Context, Poll};
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -29,10 +30,12 @@ pub type Reply = Result<Bytes, Status>;
 /// How a unary call can be answered, at first sight.
 #[derive(Debug)]
 pub enum Glance<B> {
-    /// With this, now.
-    Answer(Reply),
+    /// By [`Service::confirmed`], as soon as the others of its turn are there.
+    Ready(B),
     /// By [`Service::confirmed`], once [`Service::confirm`] has ended.
     Confirm(B),
+    /// By [`Service::poll_begun`], when that is ready.
+    Pending(B),
     /// By [`Service::unary`].
     Long,
 }
@@ -60,9 +63,9 @@ pub trait Service: 'static {
     fn confirm(self: Rc<Self>) -> impl Future<Output = Result<(), Status>>;
 
     /// The calls that began like this are about to be answered one after another.
-    fn warm<'a>(&self, _begun: impl Iterator<Item = &'a Self::Begun>) {}
+    fn warm<'a>(&self, _begun: impl Iterator<Item = &'a mut Self::Begun>) {}
 
-    /// Answers a call that waited for `result`.
+    /// Answers a call that waited for `result`; `Ok` for one that was ready.
     fn confirmed(
         self: Rc<Self>,
         call: Call,
@@ -70,6 +73,16 @@ pub trait Service: 'static {
         begun: Self::Begun,
         result: &Result<(), Status>,
     ) -> Confirmed;
+
+    /// The answer of a call that began as [`Glance::Pending`]. One future asks for all calls of a turn, each until it is
+    /// ready.
+    fn poll_begun(
+        &self,
+        call: &Call,
+        message: &Bytes,
+        begun: &mut Self::Begun,
+        cx: &mut Context<'_>,
+    ) -> Poll<Reply>;
 
     /// Answers a unary call. If it is ready when first polled, the answer leaves with the same
     /// write as all others of that turn.

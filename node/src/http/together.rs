@@ -1,7 +1,9 @@
-//! Calls of one connection that wait for the same word, with one future for all that came in a turn.
+//! Calls of one connection that came in a turn, with one future for all of them: it costs as much as all else that is done for
+//! such a call.
 //!
-//! A linearizable read of a key at hand needs nothing but the word that this member's state is the newest. With a future each, most
-//! of what such a read costs would be that future. Each of the calls can still be reset or pass its deadline by itself.
+//! A linearizable read of a key at hand needs nothing but the word that this member's state is the newest: they wait for the same word.
+//! Writes wait for a word each, but what came in a turn is mostly written to the log and applied together.
+//! Each of the calls can still be reset or pass its deadline by itself.
 
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
@@ -31,10 +33,9 @@ pub(super) struct Waiting<B> {
 
 /// Waits for the word and answers them all.
 pub(super) async fn run<S: Service>(service: Rc<S>, link: Rc<Link>, calls: Vec<Waiting<S::Begun>>) {
-    let link = &*link;
     let mut waiting: Vec<_> = calls
         .into_iter()
-        .map(|call| (Deadline::new(link, call.call.deadline), call))
+        .map(|call| (Deadline::new(&link, call.call.deadline), call))
         .collect();
     let result = {
         let mut word = pin!(Rc::clone(&service).confirm());
@@ -48,7 +49,7 @@ pub(super) async fn run<S: Service>(service: Rc<S>, link: Rc<Link>, calls: Vec<W
                 }
                 if deadline.poll_passed(cx) {
                     let status = Status::deadline_exceeded();
-                    refuse(&mut call.respond, link, StatusCode::OK, &status);
+                    refuse(&mut call.respond, &link, StatusCode::OK, &status);
                     return false;
                 }
                 true
@@ -62,29 +63,86 @@ pub(super) async fn run<S: Service>(service: Rc<S>, link: Rc<Link>, calls: Vec<W
     };
     // Nobody is left.
     let Some(result) = result else { return };
-    service.warm(waiting.iter().map(|(_, call)| &call.begun));
-    let mut longer: FuturesUnordered<Pin<Box<dyn Future<Output = ()> + '_>>> =
-        FuturesUnordered::new();
+    service.warm(waiting.iter_mut().map(|(_, call)| &mut call.begun));
+    let mut longer = FuturesUnordered::new();
     for (deadline, call) in waiting {
-        let Waiting {
-            call,
-            source,
-            message,
-            mut respond,
-            begun,
-        } = call;
-        match Rc::clone(&service).confirmed(call, message, begun, &result) {
-            Confirmed::Answer(reply) => {
-                if let Some(rest) = answer(&mut respond, link, reply) {
-                    longer.push(Box::pin(rest.finish(link)));
-                }
-            }
-            Confirmed::Long(reply) => {
-                longer.push(Box::pin(finish(link, deadline, source, respond, reply)));
-            }
-        }
+        drop(deadline);
+        longer.extend(answer_one(&service, &link, call, &result));
     }
     while longer.next().await.is_some() {}
+}
+
+/// Waits for the end of each, and answers it then.
+pub(super) async fn run_each<S: Service>(
+    service: Rc<S>,
+    link: Rc<Link>,
+    calls: Vec<Waiting<S::Begun>>,
+) {
+    let mut waiting: Vec<_> = calls
+        .into_iter()
+        .map(|call| (Deadline::new(&link, call.call.deadline), call))
+        .collect();
+    let mut longer = FuturesUnordered::new();
+    poll_fn(|cx| {
+        waiting.retain_mut(|(deadline, waiting)| {
+            let Waiting {
+                call,
+                message,
+                respond,
+                begun,
+                ..
+            } = waiting;
+            if let Poll::Ready(reply) = service.poll_begun(call, message, begun, cx) {
+                longer.extend(answer(respond, &link, reply).map(|rest| rest.finish(&link)));
+                return false;
+            }
+            if respond.poll_reset(cx).is_ready() {
+                return false;
+            }
+            if deadline.poll_passed(cx) {
+                refuse(respond, &link, StatusCode::OK, &Status::deadline_exceeded());
+                return false;
+            }
+            true
+        });
+        while let Poll::Ready(Some(())) = longer.poll_next_unpin(cx) {}
+        match waiting.is_empty() && longer.is_empty() {
+            true => Poll::Ready(()),
+            false => Poll::Pending,
+        }
+    })
+    .await;
+}
+
+/// Answers a call that waited for `result`. What is left to do comes back.
+pub(super) fn answer_one<S: Service>(
+    service: &Rc<S>,
+    link: &Rc<Link>,
+    waiting: Waiting<S::Begun>,
+    result: &Result<(), Status>,
+) -> Option<Pin<Box<dyn Future<Output = ()>>>> {
+    let Waiting {
+        call,
+        source,
+        message,
+        mut respond,
+        begun,
+    } = waiting;
+    let deadline = call.deadline;
+    match Rc::clone(service).confirmed(call, message, begun, result) {
+        Confirmed::Answer(reply) => {
+            let rest = answer(&mut respond, link, reply)?;
+            let link = Rc::clone(link);
+            Some(Box::pin(async move { rest.finish(&link).await }))
+        }
+        Confirmed::Long(reply) => {
+            let link = Rc::clone(link);
+            Some(Box::pin(async move {
+                let deadline = Deadline::new(&link, deadline);
+                finish(&link, deadline, source, respond, reply).await;
+            }))
+        }
+    }
 }
 
 async fn finish(

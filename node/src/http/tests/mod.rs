@@ -11,6 +11,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -172,14 +173,13 @@ impl Service for Echo {
         self.seen.turned_away.lock().unwrap().push(why);
     }
 
-    type Begun = Guard;
+    type Begun = Option<Guard>;
 
-    fn at_once(&self, call: &Call, message: &Bytes) -> Glance<Guard> {
+    fn at_once(&self, call: &Call, _message: &Bytes) -> Glance<Option<Guard>> {
         match call.method {
-            Method::Range => Glance::Answer(Ok(frame(message))),
-            // As many zero bytes as the message says.
-            Method::LeaseGrant => Glance::Answer(Ok(frame(&vec![0; number(message)]))),
-            Method::LeaseTimeToLive => Glance::Confirm(self.enter()),
+            Method::Range | Method::LeaseGrant => Glance::Ready(None),
+            Method::LeaseTimeToLive => Glance::Confirm(Some(self.enter())),
+            Method::LeaseRevoke => Glance::Pending(Some(self.enter())),
             _ => Glance::Long,
         }
     }
@@ -196,12 +196,16 @@ impl Service for Echo {
     /// An empty message has to wait for more.
     fn confirmed(
         self: Rc<Self>,
-        _call: Call,
+        call: Call,
         message: Bytes,
-        begun: Guard,
+        begun: Option<Guard>,
         _result: &Result<(), Status>,
     ) -> Confirmed {
-        if message.is_empty() {
+        // As many zero bytes as the message says.
+        if call.method == Method::LeaseGrant {
+            return Confirmed::Answer(Ok(frame(&vec![0; number(&message)])));
+        }
+        if message.is_empty() && begun.is_some() {
             return Confirmed::Long(Box::pin(async move {
                 let _begun = begun;
                 rt::yield_now().await;
@@ -209,6 +213,26 @@ impl Service for Echo {
             }));
         }
         Confirmed::Answer(Ok(frame(&message)))
+    }
+
+    /// When the test lets it.
+    fn poll_begun(
+        &self,
+        _call: &Call,
+        message: &Bytes,
+        begun: &mut Option<Guard>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Reply> {
+        if !self.seen.confirmed.load(Ordering::SeqCst) {
+            let waker = cx.waker().clone();
+            rt::spawn_local(async move {
+                rt::sleep(Duration::from_millis(5)).await;
+                waker.wake();
+            });
+            return Poll::Pending;
+        }
+        *begun = None;
+        Poll::Ready(Ok(frame(message)))
     }
 
     async fn unary(self: Rc<Self>, call: Call, message: Bytes) -> Reply {

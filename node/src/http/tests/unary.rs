@@ -8,6 +8,7 @@ const NEVER: &str = "/etcdserverpb.KV/DeleteRange";
 const COMPACT: &str = "/etcdserverpb.KV/Compact";
 const SIZED: &str = "/etcdserverpb.Lease/LeaseGrant";
 const TOGETHER: &str = "/etcdserverpb.Lease/LeaseTimeToLive";
+const SIDE_BY_SIDE: &str = "/etcdserverpb.Lease/LeaseRevoke";
 const METADATA: &str = "/etcdserverpb.Maintenance/Status";
 
 #[test]
@@ -308,6 +309,48 @@ fn calls_that_wait_for_one_word_wait_together_and_end_each_for_itself() {
         );
         // Once the word is there, it is given at once.
         let answer = client.call(TOGETHER, frame(b"x"), &[]).await;
+        assert_eq!(answer.body, frame(b"x"));
+    });
+    eventually("all are dropped", || {
+        seen.dropped.load(Ordering::SeqCst) == seen.entered.load(Ordering::SeqCst)
+    });
+}
+
+#[test]
+fn calls_that_wait_side_by_side_end_each_for_itself() {
+    let server = Server::start(Options::default());
+    let seen = Arc::clone(&server.seen);
+    run(async {
+        let client = Client::connect(server.address).await;
+        let (reset, mut reset_body) = client.open(SIDE_BY_SIDE, &[], false).await;
+        let deadline = [("grpc-timeout", "20m")];
+        let (late, mut late_body) = client.open(SIDE_BY_SIDE, &deadline, false).await;
+        let mut open = Vec::new();
+        for n in 0..50u8 {
+            let (response, mut body) = client.open(SIDE_BY_SIDE, &[], false).await;
+            body.send_data(frame(&[n]), true).unwrap();
+            open.push((n, response));
+        }
+        for body in [&mut reset_body, &mut late_body] {
+            body.send_data(frame(b""), true).unwrap();
+        }
+        assert_eq!(read_all(late).await.status(), "4", "its deadline passes");
+        while seen.entered.load(Ordering::SeqCst) < 52 {
+            client.call(RANGE, frame(b""), &[]).await;
+        }
+        assert_eq!(seen.dropped.load(Ordering::SeqCst), 1);
+        reset_body.send_reset(h2::Reason::CANCEL);
+        drop(reset);
+        while seen.dropped.load(Ordering::SeqCst) == 1 {
+            client.call(RANGE, frame(b""), &[]).await;
+        }
+        assert_eq!(seen.dropped.load(Ordering::SeqCst), 2);
+        seen.confirmed.store(true, Ordering::SeqCst);
+        for (n, response) in open {
+            let answer = read_all(response).await;
+            assert_eq!((answer.status(), answer.body.clone()), ("0", frame(&[n])));
+        }
+        let answer = client.call(SIDE_BY_SIDE, frame(b"x"), &[]).await;
         assert_eq!(answer.body, frame(b"x"));
     });
     eventually("all are dropped", || {
