@@ -62,6 +62,29 @@ fn floors(applied: u64) -> Floors {
 }
 
 #[test]
+fn what_has_room_is_written_into_the_segment_there_is() {
+    let home = home();
+    let mut log = new(&home.wal);
+    let (mut rolls, mut refused) = (0, 0);
+    for index in 1..=60 {
+        // Sizes that come to lie on either side of a block's end.
+        let bytes = 40_000 + (index as usize * 977) % 9_000;
+        let entries = [entry(index, 1, bytes)];
+        let (fits, before) = (log.has_room(&entries), log.segments_count());
+        log.append(&entries, None, true, 1_000).unwrap();
+        let rolled = log.segments_count() > before;
+        assert!(!(fits && rolled), "entry {index} opened a segment");
+        rolls += usize::from(rolled);
+        refused += usize::from(!fits);
+    }
+    assert!(rolls > 1);
+    // The hard state that is allowed for may make the difference of a block at the end of a segment.
+    assert!((rolls..=2 * rolls).contains(&refused), "{refused} of {rolls}");
+    log.close(1_000).unwrap();
+    assert!(!log.has_room(&[]), "it takes nothing any more");
+}
+
+#[test]
 fn a_log_in_a_directory_survives_restarts_rolls_and_purges() {
     let home = home();
     let mut log = new(&home.wal);
