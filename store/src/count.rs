@@ -14,9 +14,10 @@ use crate::change::Change as Written;
 use crate::engine::{Reader, Space};
 use crate::error::{Error, Failure};
 use crate::fences::{Builder, Change, Fences, Interval};
+use crate::heads::ReadHeads;
 use crate::pages::Pages;
 use crate::revision::Revision;
-use crate::schema::{Made, Undo};
+use crate::schema::{Head, Made, PackedHead, Undo, head_bounds, head_user_key};
 use crate::source::{Moment, Source};
 use crate::view::View;
 
@@ -42,6 +43,9 @@ struct Noted {
 pub struct FenceBuilder<V> {
     view: View<V>,
     build: u64,
+    /// For heads that come by; see [`FenceBuilder::build_and_read`].
+    heads: ReadHeads,
+    heads_bytes_max: usize,
 }
 
 /// Fences as of some view, to be handed to [`crate::Store::install_fences`].
@@ -53,10 +57,36 @@ pub struct BuiltFences {
 impl<V: Reader> FenceBuilder<V> {
     /// Scans all keys. Errors: the engine's, damaged records.
     pub fn build(self) -> Result<BuiltFences, Error> {
+        self.build_and_read(|_| ())
+    }
+
+    /// The same; `read` is given the first heads that are met, as many as the store keeps, for
+    /// [`crate::Store::take_read_heads`]. They are all read anyway, and past the engine's cache.
+    pub fn build_and_read(mut self, read: impl FnOnce(ReadHeads)) -> Result<BuiltFences, Error> {
         let mut builder = Builder::new();
-        let everything = KeyRange::all();
-        for found in self.view.source().iter(&everything, Moment::Newest, false) {
-            builder.push(&found?.key);
+        let mut read = Some(read);
+        let (from, to) = head_bounds(&KeyRange::all());
+        let records = self
+            .view
+            .reader()
+            .scan(Space::State, &from, Some(&to), false);
+        for item in records {
+            let (key, record) = item?;
+            if Head::decode(&key, &record)?.live.is_none() {
+                continue;
+            }
+            builder.push(&head_user_key(&key));
+            if read.is_some() {
+                self.heads.push(PackedHead::stored(&key, &record));
+            }
+            if self.heads.bytes() > self.heads_bytes_max
+                && let Some(read) = read.take()
+            {
+                read(std::mem::take(&mut self.heads));
+            }
+        }
+        if let Some(read) = read {
+            read(self.heads);
         }
         Ok(BuiltFences {
             fences: builder.finish(),
@@ -96,7 +126,12 @@ impl Keeper {
     }
 
     /// Starts noting; an earlier build that is still running will not be installed.
-    pub fn builder<V>(&mut self, view: View<V>) -> FenceBuilder<V> {
+    pub fn builder<V>(
+        &mut self,
+        view: View<V>,
+        heads: ReadHeads,
+        heads_bytes_max: usize,
+    ) -> FenceBuilder<V> {
         self.builds += 1;
         self.noted = Some(Noted {
             build: self.builds,
@@ -105,6 +140,8 @@ impl Keeper {
         FenceBuilder {
             view,
             build: self.builds,
+            heads,
+            heads_bytes_max,
         }
     }
 

@@ -222,6 +222,12 @@ pub trait Engine: Send + 'static {
     /// The state after the last commit. Cheap (about 0.1 us).
     fn view(&mut self) -> Self::View;
 
+    /// The same for whoever reads all of [`Space::State`] once, ascending: it leaves what the engine has cached as it is. Scans
+    /// of that space read everything below their start as well.
+    fn view_to_sweep(&mut self) -> Self::View {
+        self.view()
+    }
+
     /// The newest value of `key`, for the owner between its commits; skips making a view.
     fn latest_get(&self, space: Space, key: &[u8]) -> Result<Option<Bytes>, EngineError>;
 

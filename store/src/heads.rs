@@ -9,6 +9,9 @@
 //!
 //! Bound: `bytes_max` of buffers and bookkeeping; when full, the entry that was not replaced for longest goes (CLOCK).
 
+use std::collections::VecDeque;
+use std::sync::Arc;
+
 use ahash::RandomState;
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
@@ -19,11 +22,55 @@ use crate::schema::{Head, PackedHead};
 /// What an entry costs beside its buffer: slot, bucket, the buffer's counts and the allocator's share, rounded up.
 const ENTRY_OVERHEAD_BYTES: usize = 128;
 
+/// Share of the bound that may be filled with heads that were only read: the rest is for those that are written, and memory that a
+/// member which is only read need not take.
+const OFFERED_SHARE: (usize, usize) = (3, 4);
+
 /// A larger head is not kept: it would push thousands of small ones out.
 const HEAD_BYTES_MAX: usize = 64 << 10;
 
 /// So much of a head is fetched ahead; what follows the processor fetches by itself.
 const WARM_BYTES_MAX: usize = 512;
+
+/// Heads that another thread has read, in order of keys, on their way into the cache.
+#[derive(Debug, Default)]
+pub struct ReadHeads {
+    heads: VecDeque<PackedHead>,
+    bytes: usize,
+    /// Of the view they were read from.
+    revision: i64,
+    /// The state that was.
+    state: Arc<()>,
+}
+
+impl ReadHeads {
+    pub(crate) fn of(state: &Arc<()>, revision: i64) -> Self {
+        ReadHeads {
+            revision,
+            state: Arc::clone(state),
+            ..Self::default()
+        }
+    }
+
+    pub(crate) fn push(&mut self, head: PackedHead) {
+        self.bytes += cost(&head);
+        self.heads.push_back(head);
+    }
+
+    /// What they would take in the cache.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Whether they are the newest as of `revision` of this state.
+    pub(crate) fn are_of(&self, state: &Arc<()>, revision: i64) -> bool {
+        Arc::ptr_eq(&self.state, state) && self.revision == revision
+    }
+
+    pub(crate) fn pop(&mut self) -> Option<PackedHead> {
+        self.heads.pop_front()
+    }
+}
 
 #[derive(Debug)]
 pub(crate) struct HeadCache {
@@ -165,13 +212,13 @@ impl HeadCache {
     }
 
     /// Takes in a head that was read, unless a newer one is here already; it is as of the last commit, and no
-    /// tombstone. False if it would push another out.
+    /// tombstone. False if there is no room for what was only read.
     pub fn offer(&mut self, head: PackedHead) -> bool {
         let cost = cost(&head);
         if cost > self.bytes_max.min(HEAD_BYTES_MAX) {
             return self.bytes_max > 0;
         }
-        if self.bytes + cost > self.bytes_max {
+        if self.bytes + cost > self.offered_bytes_max() {
             return false;
         }
         let hash = self.hasher.hash_one(head.user_key());
@@ -185,6 +232,12 @@ impl HeadCache {
             self.committed(head, true);
         }
         true
+    }
+
+    /// Bytes that heads which were only read may take.
+    pub fn offered_bytes_max(&self) -> usize {
+        let (share, whole) = OFFERED_SHARE;
+        self.bytes_max / whole * share
     }
 
     /// Drops entries until the bound holds. Ends: a full turn of the hand takes all second chances back, so the turn
@@ -302,7 +355,7 @@ mod tests {
             if !heads.offer(head(&format!("b-{n}"), n, 100)) {
                 break;
             }
-            assert!(heads.bytes() > before && heads.bytes() <= 100_000);
+            assert!(heads.bytes() > before && heads.bytes() <= 75_000);
         }
         assert_eq!(modified(&heads, "a"), Some(5));
         assert!(modified(&heads, "b-0").is_some());

@@ -62,6 +62,7 @@ pub use change::Change;
 pub use command::{Command, CommandError, Header, Kind, RequestId};
 pub use count::{BuiltFences, FenceBuilder};
 pub use error::Error;
+pub use heads::ReadHeads;
 pub use history::History;
 pub use lease::{LeaseChange, LeaseInfo};
 pub use members::{Members, Rules as MemberRules};

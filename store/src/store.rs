@@ -27,7 +27,7 @@ use crate::compact;
 use crate::count::{BuiltFences, FenceBuilder, Keeper};
 use crate::engine::{Engine, Reader, Space};
 use crate::error::Error;
-use crate::heads::HeadCache;
+use crate::heads::{HeadCache, ReadHeads};
 use crate::lease::{LeaseChange, Leases};
 use crate::members::Members;
 use crate::mvcc::Pending;
@@ -140,6 +140,10 @@ pub struct Store<E: Engine> {
     pub(crate) token_changes: Vec<TokenChange>,
     /// Where the next step of [`Store::warm_some`] begins, an engine's key; `None` once there is nothing more to do.
     unwarmed: Option<Bytes>,
+    /// What goes into memory before that.
+    read_heads: ReadHeads,
+    /// Tells this state from others that may have taken its place.
+    identity: Arc<()>,
     /// How far physical compaction has come in the tombstone index.
     tombstones: Revision,
     fences: Keeper,
@@ -192,6 +196,8 @@ impl<E: Engine> Store<E> {
             lease_changes: Vec::new(),
             token_changes: Vec::new(),
             unwarmed: Some(Bytes::from_static(&[TAG_HEAD])),
+            read_heads: ReadHeads::default(),
+            identity: Arc::default(),
             tombstones: Revision::default(),
             fences,
             view,
@@ -266,12 +272,28 @@ impl<E: Engine> Store<E> {
     /// true if there is more to do. Meant to be called between applies while nothing waits. `warmed` sees the pairs that
     /// came in, each the newest as of now, in a buffer of its own.
     pub fn warm_some(&mut self, mut warmed: impl FnMut(KeyValue)) -> Result<bool, Error> {
+        let mut looked_at = 0;
+        while let Some(packed) = self.read_heads.pop() {
+            // Something was written since, maybe one of these.
+            if !self.read_heads.are_of(&self.identity, self.meta.revision) {
+                self.read_heads = ReadHeads::default();
+                break;
+            }
+            self.unwarmed = Some(behind(&packed));
+            if !self.warm(packed, &mut warmed)? {
+                (self.read_heads, self.unwarmed) = (ReadHeads::default(), None);
+                return Ok(false);
+            }
+            looked_at += 1;
+            if looked_at == STEP_HEADS {
+                return Ok(true);
+            }
+        }
         let Some(from) = self.unwarmed.take() else {
             return Ok(false);
         };
-        let heads = self
-            .reader
-            .scan(Space::State, &from, Some(&[TAG_HEAD + 1]), false);
+        let reader = self.reader.clone();
+        let heads = reader.scan(Space::State, &from, Some(&[TAG_HEAD + 1]), false);
         for (item, looked_at) in heads.zip(0..) {
             let (key, record) = item?;
             if looked_at == STEP_HEADS {
@@ -279,21 +301,47 @@ impl<E: Engine> Store<E> {
                 return Ok(true);
             }
             let packed = PackedHead::stored(&key, &record);
-            let head = packed.head()?;
-            let Some(live) = head.live else { continue };
-            let pair = live.key_value(packed.shared_user_key(), head.modified.main);
-            if !self.heads.offer(packed) {
+            if !self.warm(packed, &mut warmed)? {
                 return Ok(false);
             }
-            warmed(pair);
         }
         Ok(false)
+    }
+
+    /// Takes in a head that is the newest; false if there is no room for more.
+    fn warm(
+        &mut self,
+        packed: PackedHead,
+        warmed: &mut impl FnMut(KeyValue),
+    ) -> Result<bool, Error> {
+        let head = packed.head()?;
+        let Some(live) = head.live else {
+            return Ok(true);
+        };
+        let pair = live.key_value(packed.shared_user_key(), head.modified.main);
+        let taken = self.heads.offer(packed);
+        if taken {
+            warmed(pair);
+        }
+        Ok(taken)
+    }
+
+    /// Takes over what [`FenceBuilder::build_and_read`] has read: [`Store::warm_some`] need not read it again, unless something
+    /// was written since.
+    pub fn take_read_heads(&mut self, read: ReadHeads) {
+        if read.are_of(&self.identity, self.meta.revision) {
+            self.read_heads = read;
+        }
     }
 
     /// Starts building count fences as of now. Run [`FenceBuilder::build`] on another thread, then
     /// bring the result to [`Store::install_fences`]. Not needed for a store opened without keys.
     pub fn fence_builder(&mut self) -> FenceBuilder<E::View> {
-        self.fences.builder(self.view.clone())
+        let reader = self.engine.view_to_sweep();
+        let heads = ReadHeads::of(&self.identity, self.meta.revision);
+        let heads_bytes_max = self.heads.offered_bytes_max();
+        self.fences
+            .builder(self.view.over(reader), heads, heads_bytes_max)
     }
 
     /// Takes fences over; views from now on have them. False if too much has changed meanwhile or
@@ -371,4 +419,9 @@ impl<E: Engine> Store<E> {
         });
         Ok(())
     }
+}
+
+/// Where the engine's keys behind this one begin.
+fn behind(head: &PackedHead) -> Bytes {
+    [&head.key()[..], &[0]].concat().into()
 }

@@ -95,6 +95,32 @@ impl<V: Reader> View<V> {
         }
     }
 
+    /// The same state read by another of the engine's views of it.
+    pub(crate) fn over(&self, reader: V) -> Self {
+        let Shared {
+            meta,
+            alarms,
+            members,
+            auth,
+            leases_count,
+            quota_bytes,
+            fences,
+            pages,
+            ..
+        } = &*self.shared;
+        Self::new(Shared {
+            reader,
+            meta: *meta,
+            alarms: Arc::clone(alarms),
+            members: Arc::clone(members),
+            auth: Arc::clone(auth),
+            leases_count: *leases_count,
+            quota_bytes: *quota_bytes,
+            fences: fences.clone(),
+            pages: Arc::clone(pages),
+        })
+    }
+
     /// The records themselves, for checks and exports.
     pub fn reader(&self) -> &V {
         &self.shared.reader

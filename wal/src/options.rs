@@ -43,7 +43,7 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         Self {
-            segment_bytes: 64 << 20,
+            segment_bytes: 32 << 20,
             block_bytes: 4096,
             batch_bytes_target: 4 << 20,
             entry_bytes_max: ENTRY_BYTES_MAX,

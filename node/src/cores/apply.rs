@@ -57,7 +57,7 @@ pub fn spawn(
         cores,
         told: VecDeque::new(),
         compacting: true,
-        warming: true,
+        warming: false,
         replacements: 0,
     };
     if !apply.store.view().has_fences() {
@@ -163,7 +163,7 @@ struct Apply {
     told: VecDeque<Arc<Vec<Change>>>,
     /// There may be compacted history to remove.
     compacting: bool,
-    /// There may be keys to read into memory.
+    /// There may be keys to read into memory. Begins when the thread that builds count fences has read the first of them.
     warming: bool,
     /// As the engine counted when the views in use were made, or later.
     replacements: u64,
@@ -182,16 +182,20 @@ impl Apply {
                 }
                 ApplyJob::Entries(more) => entries.extend(more),
                 ApplyJob::Fences(built) => self.install_fences(*built),
+                ApplyJob::Heads(read) => {
+                    self.store.take_read_heads(*read);
+                    self.warming = true;
+                }
                 ApplyJob::Install(job) => {
                     // What came before it goes into the old state, for the sake of those who wait for answers.
                     self.apply(std::mem::take(&mut entries));
                     self.install(job);
-                    (self.compacting, self.warming) = (true, true);
+                    self.compacting = true;
                 }
                 ApplyJob::Replace(job) => {
                     self.apply(std::mem::take(&mut entries));
                     self.replace(*job);
-                    (self.compacting, self.warming) = (true, true);
+                    self.compacting = true;
                 }
                 ApplyJob::Quota(quota_bytes) => {
                     self.installer.config.quota_bytes = quota_bytes;
@@ -453,9 +457,13 @@ impl Apply {
     /// Counts come from fences once these are built; until then they scan.
     fn build_fences(&mut self) {
         let (builder, own) = (self.store.fence_builder(), self.own.clone());
+        let read = {
+            let own = own.clone();
+            move |heads| post(&own, ApplyJob::Heads(Box::new(heads)))
+        };
         let spawned = std::thread::Builder::new()
             .name("kv-fences".into())
-            .spawn(move || match builder.build() {
+            .spawn(move || match builder.build_and_read(read) {
                 Ok(built) => post(&own, ApplyJob::Fences(Box::new(built))),
                 Err(error) => log::warn!("count fences were not built, counts scan: {error}"),
             });

@@ -19,7 +19,7 @@ use kvnode_api::KeyValue;
 use kvnode_api::status::Status;
 use kvnode_replica::ConfChange;
 use kvnode_store::engine::fjall::FjallEngine;
-use kvnode_store::{BuiltFences, Change, LeaseChange, Response};
+use kvnode_store::{BuiltFences, Change, LeaseChange, ReadHeads, Response};
 use kvnode_wal::Entry;
 
 use crate::auth::tokens::Change as TokenChange;
@@ -189,6 +189,8 @@ pub enum ApplyJob {
     Entries(Vec<Entry>),
     /// Built beside; see `Store::install_fences`.
     Fences(Box<BuiltFences>),
+    /// Read on the way; see `Store::take_read_heads`.
+    Heads(Box<ReadHeads>),
     /// The staged state takes over; entries after it follow it.
     Install(InstallJob),
     /// The staged state takes the place of a wrong one.

@@ -22,10 +22,11 @@
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
+use ::fjall::compaction::Leveled;
 use ::fjall::config::CompressionPolicy;
 use ::fjall::{AbstractTree, CompressionType, Database, Keyspace, KeyspaceCreateOptions};
 use bytes::Bytes;
@@ -34,6 +35,7 @@ mod directory;
 mod flush;
 mod memtable;
 mod shadow;
+mod sweep;
 mod view;
 
 pub use directory::MARKER_FILE;
@@ -42,6 +44,7 @@ use directory::{broken, check_files, lock, read_marker};
 use flush::{Flush, Flusher};
 use memtable::{Interrupted, Memory};
 pub use shadow::shadow;
+use sweep::Tables;
 pub use view::FjallView;
 
 use super::doctor::{self, Cut};
@@ -49,6 +52,9 @@ use super::{Batch, Engine, EngineError, Persister, Space, check_key};
 
 /// fjall's limit for its journals, and the smallest it takes; ours stay nearly empty.
 const JOURNAL_BYTES_MAX: u64 = 64 << 20;
+/// Flushes after which their tables are merged with the first level. Each such merge writes most of that level, so waiting for more
+/// writes less; and until then each is one more place to look for a key.
+const RUNS_MERGED: u8 = 8;
 /// Free space a rewrite must leave on the device.
 const RESERVE_BYTES: u64 = 256 << 20;
 
@@ -126,8 +132,6 @@ struct Inner {
     memory: Memory,
     /// For flushes on the caller's thread, where there are no workers: nobody flushes or compacts then.
     by_hand: Option<Mutex<Flush>>,
-    /// Tables may have been replaced since fjall last looked for those to delete.
-    unreleased: AtomicBool,
     /// Rewrites of all of a space so far.
     rewrites: AtomicU64,
     directory: PathBuf,
@@ -207,8 +211,6 @@ impl FjallEngine {
             spaces,
             memory: Memory::new(memtable_bytes),
             by_hand: flush.take_if(|_| by_hand).map(Mutex::new),
-            // What an earlier life left to compact may be compacted now.
-            unreleased: AtomicBool::new(true),
             rewrites: AtomicU64::new(0),
             directory: directory.to_owned(),
         });
@@ -258,11 +260,40 @@ impl FjallEngine {
     /// What a flush leaves that is interrupted halfway.
     #[cfg(test)]
     pub(crate) fn flush_history_only(&self) {
-        let flushed_to = Vec::new();
         let inner = &self.inner;
-        inner
-            .memory
-            .flush_by_hand(|memtable| Flush { flushed_to }.history(inner, memtable).unwrap());
+        inner.memory.flush_by_hand(|memtable| {
+            Flush::new(Vec::new(), &inner.spaces)
+                .history(inner, memtable)
+                .unwrap();
+        });
+    }
+
+    /// What the flusher does when it has had nothing to do for a while, in an engine without workers.
+    #[cfg(test)]
+    pub(crate) fn release_by_hand(&self) -> bool {
+        let flush = self.inner.by_hand.as_ref().unwrap();
+        flush.lock().unwrap().release(&self.inner).unwrap()
+    }
+
+    fn view_with(&mut self, swept: impl FnOnce(&Spaces) -> Option<Tables>) -> FjallView {
+        let Inner {
+            database,
+            memory,
+            spaces,
+            directory,
+            ..
+        } = &*self.inner;
+        let look = || (database.snapshot(), swept(spaces));
+        let (recent, (snapshot, swept)) = memory.recent(look);
+        let share = Arc::clone(&self.views);
+        FjallView::new(
+            recent,
+            snapshot,
+            swept,
+            spaces.clone(),
+            directory.clone(),
+            share,
+        )
     }
 
     /// Gives the engine up, because another one takes its place: nothing more is written, flushed or
@@ -304,17 +335,11 @@ impl Engine for FjallEngine {
     }
 
     fn view(&mut self) -> FjallView {
-        let Inner {
-            database, memory, ..
-        } = &*self.inner;
-        let (recent, snapshot) = memory.recent(|| database.snapshot());
-        FjallView::new(
-            recent,
-            snapshot,
-            self.inner.spaces.clone(),
-            self.inner.directory.clone(),
-            Arc::clone(&self.views),
-        )
+        self.view_with(|_| None)
+    }
+
+    fn view_to_sweep(&mut self) -> FjallView {
+        self.view_with(|spaces| Tables::of(&spaces.state))
     }
 
     fn latest_get(&self, space: Space, key: &[u8]) -> Result<Option<Bytes>, EngineError> {
@@ -406,6 +431,16 @@ pub struct FjallPersister {
     directory: PathBuf,
 }
 
+/// Memory is flushed in pieces, which are counted. All that was committed before this was asked is durable once
+/// `done` has come to what `current` was then: no [`Persister::persist`] is needed for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Flushes {
+    /// Number of the piece that takes commits now.
+    pub current: u64,
+    /// Number of the last that was flushed, 0 if none was.
+    pub done: u64,
+}
+
 /// How far background work is behind; for metrics and a watchdog.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Pressure {
@@ -433,6 +468,14 @@ impl FjallPersister {
             journals: inner.database.journal_count(),
             compactions_running: inner.database.active_compactions(),
         })
+    }
+
+    /// How far memory is flushed; see [`Flushes`].
+    ///
+    /// # Errors
+    /// The engine is closed.
+    pub fn flushes(&self) -> Result<Flushes, EngineError> {
+        Ok(self.inner()?.memory.flushes())
     }
 
     /// The engine was closed or retired; every call fails from now on.
@@ -492,7 +535,6 @@ impl Persister for FjallPersister {
             .major_compact()
             .map_err(|e| broken("compact", &self.directory, e))?;
         inner.rewrites.fetch_add(1, Ordering::Relaxed);
-        inner.unreleased.store(true, Ordering::Relaxed);
         Ok(())
     }
 }
@@ -510,19 +552,17 @@ fn open_database(directory: &Path, options: &Options) -> Result<Database, Engine
 
 fn open_spaces(database: &Database, directory: &Path) -> Result<Spaces, EngineError> {
     let failed = |e| broken("open", directory, e);
-    // History only ever grows at its end, so its tables reach the last level without being
-    // rewritten and keep the compression they were flushed with.
-    let hist = || {
+    // By itself fjall compresses from the second level on, which a store reaches at some hundred MiB. History only ever
+    // grows at its end, so its tables reach the last level without being rewritten and stay as they were flushed.
+    let options = || {
         KeyspaceCreateOptions::default()
             .data_block_compression_policy(CompressionPolicy::all(CompressionType::Lz4))
+            .compaction_strategy(Arc::new(Leveled::default().with_l0_threshold(RUNS_MERGED)))
     };
+    let open = |space: Space| database.keyspace(space.name(), options).map_err(failed);
     Ok(Spaces {
-        state: database
-            .keyspace(Space::State.name(), KeyspaceCreateOptions::default)
-            .map_err(failed)?,
-        hist: database
-            .keyspace(Space::Hist.name(), hist)
-            .map_err(failed)?,
+        state: open(Space::State)?,
+        hist: open(Space::Hist)?,
     })
 }
 

@@ -6,6 +6,9 @@
 //!
 //! Packed rather than shared with whoever made the records: a merge is then a copy of a few hundred bytes per
 //! record instead of four counters that other threads hold in their caches, and a run is freed in one piece.
+//!
+//! Most keys that are looked up are in none of dozens of runs, and a search through one misses the processor's cache at
+//! nearly every step. So a run of some length has a [`Filter`], asked before it is searched.
 
 use std::borrow::Borrow;
 use std::cmp::Ordering;
@@ -18,6 +21,7 @@ const REMOVED: u32 = u32::MAX;
 pub(super) struct Run {
     bytes: Vec<u8>,
     places: Vec<Place>,
+    filter: Filter,
 }
 
 /// Where a record is in its run's bytes: the key first, then the value.
@@ -67,6 +71,7 @@ impl Run {
         Self {
             bytes: Vec::with_capacity(bytes),
             places: Vec::with_capacity(records),
+            filter: Filter::for_keys(records),
         }
     }
 
@@ -77,6 +82,7 @@ impl Run {
             value_bytes: value.map_or(REMOVED, |value| value.len() as u32),
             key_bytes: key.len() as u16,
         });
+        self.filter.add(key);
         self.bytes.extend_from_slice(key);
         self.bytes.extend_from_slice(value.unwrap_or_default());
     }
@@ -87,13 +93,15 @@ impl Run {
 
     /// Memory it takes, in bytes.
     pub fn cost(&self) -> usize {
-        self.bytes.capacity() + self.places.capacity() * size_of::<Place>()
+        let places = self.places.capacity() * size_of::<Place>();
+        self.bytes.capacity() + places + self.filter.0.capacity() * size_of::<u64>()
     }
 
-    /// The value of `key`; `Some(None)` if it is removed here, `None` if this run knows nothing of it.
-    pub fn get(&self, key: &[u8]) -> Option<Option<&[u8]>> {
+    /// The value of a key; `Some(None)` if it is removed here, `None` if this run knows nothing of it.
+    pub fn get(&self, sought: Sought<'_>) -> Option<Option<&[u8]>> {
+        let key = sought.key;
         // Runs of history do not overlap: most are passed over here.
-        if self.last_key()? < key {
+        if self.last_key()? < key || !self.filter.may_have(sought) {
             return None;
         }
         let (found, value) = self.record(self.position(key));
@@ -138,6 +146,62 @@ fn digest(bytes: &[u8]) -> u64 {
             padded[..bytes.len()].copy_from_slice(bytes);
             u64::from_be_bytes(padded)
         }
+    }
+}
+
+/// A key that is looked up in several runs, with what their filters need of it.
+#[derive(Clone, Copy)]
+pub(super) struct Sought<'a> {
+    key: &'a [u8],
+    hash: u64,
+}
+
+impl<'a> Sought<'a> {
+    pub fn new(key: &'a [u8]) -> Self {
+        let hash = xxhash_rust::xxh3::xxh3_64(key);
+        Self { key, hash }
+    }
+}
+
+/// A Bloom filter in which each key has its bits in one word, so that asking it costs one look at memory. Of keys
+/// that are not there it lets about one in a hundred pass. Empty, it lets all pass.
+#[derive(Default)]
+struct Filter(Vec<u64>);
+
+/// Shorter runs have none.
+const FILTERED_KEYS_MIN: usize = 16;
+const KEYS_PER_WORD: usize = 4;
+/// Of a key, in its word.
+const FILTER_BITS: u32 = 5;
+
+impl Filter {
+    fn for_keys(keys: usize) -> Self {
+        match keys {
+            0..FILTERED_KEYS_MIN => Self::default(),
+            _ => Self(vec![0; keys.div_ceil(KEYS_PER_WORD)]),
+        }
+    }
+
+    fn add(&mut self, key: &[u8]) {
+        if self.0.is_empty() {
+            return;
+        }
+        let (word, bits) = self.place(Sought::new(key));
+        if let Some(word) = self.0.get_mut(word) {
+            *word |= bits;
+        }
+    }
+
+    fn may_have(&self, sought: Sought<'_>) -> bool {
+        let (word, bits) = self.place(sought);
+        self.0.get(word).is_none_or(|word| word & bits == bits)
+    }
+
+    /// The key's word, from the upper half of the hash, and its bits there, from the lower.
+    fn place(&self, Sought { hash, .. }: Sought<'_>) -> (usize, u64) {
+        let word = (u128::from(hash) * self.0.len() as u128) >> 64;
+        let bits = (0..FILTER_BITS).fold(0, |bits, n| bits | 1 << (hash >> (6 * n) & 63));
+        (word as usize, bits)
     }
 }
 
@@ -356,11 +420,30 @@ mod tests {
             prop_assert_eq!(owned(records_of(&[&merged])), owned(map.iter().map(|(k, v)| (k, v.as_ref()))));
             for key in map.keys().chain([&vec![9], &vec![]]) {
                 let expected = map.get(key).map(|value| value.as_deref());
-                prop_assert_eq!(newest_first().find_map(|run| run.get(key)), expected);
-                prop_assert_eq!(merged.get(key), expected);
+                let sought = Sought::new(key);
+                prop_assert_eq!(newest_first().find_map(|run| run.get(sought)), expected);
+                prop_assert_eq!(merged.get(sought), expected);
             }
             prop_assert_eq!(merged.last_key(), map.keys().next_back().map(|key| &key[..]));
             prop_assert_eq!(merged.is_empty(), map.is_empty());
+        }
+    }
+    #[test]
+    fn a_filter_has_every_key_of_its_run_and_few_others() {
+        for count in [1, 15, 16, 17, 1000, 40_000u32] {
+            let keys = (0..2 * count).map(|n| format!("/some/keys/{n:08}"));
+            let keys = keys.map(String::into_bytes).collect::<Vec<_>>();
+            let (held, others) = keys.split_at(count as usize);
+            let run = Run::of(held.iter().map(|key| (&key[..], Some(&key[..]))).collect());
+            for key in held {
+                assert_eq!(run.get(Sought::new(key)), Some(Some(&key[..])));
+            }
+            let passed = |key: &&Vec<u8>| run.filter.may_have(Sought::new(key));
+            let passed = others.iter().filter(passed).count();
+            assert!(
+                count < 1000 || passed * 50 < others.len(),
+                "{passed} of {count}"
+            );
         }
     }
 }

@@ -169,7 +169,10 @@ fn run<H: Home>(home: &H, mut engine: H::Engine, steps: &[Step]) {
                     }
                 }
             }
-            Step::View => views.push((engine.view(), model.clone())),
+            Step::View => {
+                views.push((engine.view(), model.clone()));
+                views.push((engine.view_to_sweep(), model.clone()));
+            }
             Step::Stop { clean } => {
                 views
                     .iter()
@@ -200,6 +203,7 @@ fn run<H: Home>(home: &H, mut engine: H::Engine, steps: &[Step]) {
         .iter()
         .for_each(|(view, model)| assert_same(view, model));
     assert_same(&engine.view(), &model);
+    assert_same(&engine.view_to_sweep(), &model);
 }
 
 proptest! {
@@ -491,4 +495,32 @@ fn a_moved_directory_opens() {
     write_history(&mut engine, 500..1_000);
     engine.close().unwrap();
     assert!(!from.exists());
+}
+
+/// Only then do the tests above say anything about sweeps.
+#[test]
+fn a_sweep_reads_tables_by_itself_unless_some_records_are_elsewhere() {
+    let dir = tempfile::tempdir().unwrap();
+    let home = dir.path().join("kv");
+    let mut engine = FjallEngine::create(&home, &tiny()).unwrap();
+    let mut batch = Batch::new();
+    for n in 0..500u16 {
+        batch.put(Space::State, n.to_be_bytes().to_vec(), vec![1; 100]);
+    }
+    engine.commit(batch).unwrap();
+    engine.persister().persist().unwrap();
+    let view = engine.view_to_sweep();
+    assert!(view.is_swept() && !engine.view().is_swept());
+    assert_eq!(everything(&view), everything(&engine.view()));
+
+    let mut batch = Batch::new();
+    batch.put(Space::State, &b"from a journal"[..], &b"1"[..]);
+    engine.commit_journaled(&batch);
+    let view = engine.view_to_sweep();
+    assert!(!view.is_swept());
+    assert_eq!(
+        view.get(Space::State, b"from a journal").unwrap().unwrap(),
+        "1"
+    );
+    assert_eq!(everything(&view)[0].len(), 501);
 }

@@ -281,3 +281,45 @@ fn an_export_carries_each_value_once_whatever_its_store_writes_into_history() {
     };
     assert_eq!(history(&back).changes, history(&fat).changes);
 }
+
+#[test]
+fn heads_read_beside_come_in_as_they_are_when_they_do() {
+    // Never written to, written to before the first step, and between two.
+    for written_at in [None, Some(0), Some(1)] {
+        let disk = MemoryDisk::default();
+        let mut machine = open(&disk);
+        for n in 0..2500 {
+            machine.put(&format!("k{n:04}"), "old");
+        }
+        machine.delete("k0100", "k0200");
+        drop(machine);
+        let mut machine = open(&disk);
+        let builder = machine.store.fence_builder();
+        let mut read = None;
+        builder.build_and_read(|heads| read = Some(heads)).unwrap();
+        machine.store.take_read_heads(read.expect("they were met"));
+
+        let mut warmed = Vec::new();
+        for step in 0.. {
+            if written_at == Some(step) {
+                for n in [0, 50, 999, 1500, 2499] {
+                    machine.put(&format!("k{n:04}"), "new");
+                }
+                machine.delete("k1200", "k1300");
+            }
+            let mut pairs = Vec::new();
+            let more = machine.store.warm_some(|pair| pairs.push(pair)).unwrap();
+            for pair in &pairs {
+                let key = std::str::from_utf8(&pair.key).unwrap();
+                assert_eq!(machine.get(key).as_ref(), Some(pair));
+            }
+            warmed.extend(pairs.into_iter().map(|pair| pair.key));
+            if !more {
+                break;
+            }
+        }
+        assert!(warmed.is_sorted_by(|one, other| one < other), "each once");
+        let expected = if written_at.is_some() { 2300 } else { 2400 };
+        assert_eq!(warmed.len(), expected, "written at {written_at:?}");
+    }
+}

@@ -79,7 +79,10 @@ fn what_has_room_is_written_into_the_segment_there_is() {
     }
     assert!(rolls > 1);
     // The hard state that is allowed for may make the difference of a block at the end of a segment.
-    assert!((rolls..=2 * rolls).contains(&refused), "{refused} of {rolls}");
+    assert!(
+        (rolls..=2 * rolls).contains(&refused),
+        "{refused} of {rolls}"
+    );
     log.close(1_000).unwrap();
     assert!(!log.has_room(&[]), "it takes nothing any more");
 }

@@ -409,7 +409,7 @@ pub const GROUPS: &[Group] = &[
         flag("admin-socket", Path, "", Used,
             "Unix socket for local administration (status, settings, snapshot, reload), for the server's user only. Default: admin.sock in the data directory; none turns it off."),
         flag("cores", Text, "auto", Used, "Executors to run: a number, or auto for one per usable CPU."),
-        flag("wal-segment-bytes", Bytes, "64MiB", Used, "Size of one write-ahead log file: a multiple of 1MiB, 1MiB to 1GiB."),
+        flag("wal-segment-bytes", Bytes, "32MiB", Used, "Size of one write-ahead log file: a multiple of 1MiB, 1MiB to 1GiB."),
         flag("min-free-bytes", Bytes, "1GiB", Used, "Refuse writes while the data directory's disk has less free than this; 0 turns it off."),
         flag("nospace-auto-disarm", Bool, "true", Used,
             "End this member's NOSPACE alarm once a compaction has brought the data below 90 percent of the quota. false: it stays until it is disarmed, as in etcd."),

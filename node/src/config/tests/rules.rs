@@ -527,7 +527,7 @@ fn a_name_that_is_no_directory_needs_a_data_dir() {
 
 #[test]
 fn a_log_segment_is_a_whole_number_of_mebibytes_within_bounds() {
-    assert_eq!(Config::default().wal_segment_bytes, 64 << 20);
+    assert_eq!(Config::default().wal_segment_bytes, 32 << 20);
     let config = load(&["--wal-segment-bytes=1GiB"]).unwrap().config;
     assert_eq!(config.wal_segment_bytes, 1 << 30);
     for bad in ["0", "1", "1500KiB", "1025MiB", "2GiB"] {

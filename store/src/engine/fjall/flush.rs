@@ -6,12 +6,12 @@
 //! log brings it again.
 //!
 //! fjall's own memtables and journal carry only what an open writes (that record in a store that has none, and removals),
-//! and the same record again when the flusher has had nothing to do for a while: see [`Flush::release`].
+//! and the same record again when tables were replaced and the flusher has had nothing to do since: see [`Flush::release`].
 
+use std::collections::BTreeSet;
 use std::ops::Bound;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -20,13 +20,13 @@ use ::fjall::{AbstractTree, PersistMode};
 use super::super::run::Record;
 use super::super::{EngineError, Space};
 use super::memtable::{Memtable, Next};
-use super::{FLUSHED_KEY, Inner, broken};
+use super::{FLUSHED_KEY, Inner, Spaces, broken};
 
 /// Sorted runs of tables in a space at which flushes wait for a compaction: more make reads slow.
 const TABLE_RUNS_MAX: usize = 20;
-/// How long nothing is flushed before replaced tables are looked for: by then whoever keeps a view of what there was has
-/// seen [`crate::engine::Engine::replacements`].
-const RELEASE_PAUSE: Duration = Duration::from_secs(4);
+/// Time between looks for replaced tables while nothing is flushed, and from seeing one to releasing it: by then whoever
+/// keeps a view of what there was has seen [`crate::engine::Engine::replacements`].
+const RELEASE_PAUSE: Duration = Duration::from_secs(2);
 const COMPACTION_POLL: Duration = Duration::from_millis(5);
 /// Records removed at once by an open.
 const REMOVALS_MAX: usize = 10_000;
@@ -43,7 +43,7 @@ impl Flusher {
             loop {
                 let done = match memory.next_to_flush(RELEASE_PAUSE) {
                     Next::Flush(memtable) => flush.run(&inner, &memtable),
-                    Next::Nothing => flush.release(&inner).map(|()| true),
+                    Next::Nothing => flush.release(&inner).map(|_| true),
                     Next::End => return,
                 };
                 match done {
@@ -75,9 +75,21 @@ impl Flusher {
 pub(super) struct Flush {
     /// The last key of history in tables; empty if there was never any.
     pub flushed_to: Vec<u8>,
+    /// Tables seen in use since replaced ones were released last, and not known to be released.
+    known: BTreeSet<(Space, u64)>,
+    /// Some of them were replaced, by the look before the next one.
+    replaced: bool,
 }
 
 impl Flush {
+    pub fn new(flushed_to: Vec<u8>, spaces: &Spaces) -> Self {
+        Self {
+            flushed_to,
+            known: tables(spaces).collect(),
+            replaced: false,
+        }
+    }
+
     /// Brings the oldest sealed memtable into tables. False if the engine is to stop meanwhile.
     pub fn run(&mut self, inner: &Inner, memtable: &Memtable) -> Result<bool, EngineError> {
         let started = Instant::now();
@@ -92,21 +104,27 @@ impl Flush {
             hist.drop_range::<&[u8], _>(bounds)
                 .map_err(|e| broken("drop tables in", &inner.directory, e.into()))?;
         }
+        self.known.extend(tables(&inner.spaces));
         inner.memory.flushed(started.elapsed());
-        inner.unreleased.store(true, Ordering::Relaxed);
         Ok(true)
     }
 
     /// Lets fjall delete the tables that the last compactions have replaced. It looks for what nobody reads any more when
     /// a compaction ends, with an eye on the views there were when that one began, and when one of its memtables is flushed:
     /// so what the last compactions replace, which may be as much as all there is, would stay until the next ones. Once
-    /// things have quieted down one of its memtables is flushed here, with the record that says how far history goes;
-    /// only this thread writes that one.
-    fn release(&self, inner: &Inner) -> Result<(), EngineError> {
-        if inner.database.active_compactions() > 0
-            || !inner.unreleased.swap(false, Ordering::Relaxed)
-        {
-            return Ok(());
+    /// things have quieted down, and if a table that was seen in use is not any more by the look before, one of its memtables
+    /// is flushed here, with the record that says how far history goes; only this thread writes that one. True if that
+    /// was done.
+    pub fn release(&mut self, inner: &Inner) -> Result<bool, EngineError> {
+        if inner.database.active_compactions() > 0 {
+            return Ok(false);
+        }
+        let used = tables(&inner.spaces).collect::<BTreeSet<_>>();
+        let replaced = !self.known.is_subset(&used);
+        self.known = used;
+        let due = std::mem::replace(&mut self.replaced, replaced) && !replaced;
+        if !due {
+            return Ok(false);
         }
         let failed = |e| broken("write", &inner.directory, e);
         let state = &inner.spaces.state;
@@ -114,7 +132,7 @@ impl Flush {
             .insert(FLUSHED_KEY, &self.flushed_to[..])
             .map_err(failed)?;
         state.rotate_memtable().map_err(failed)?;
-        Ok(())
+        Ok(true)
     }
 
     pub(super) fn history(
@@ -140,6 +158,16 @@ impl Flush {
         let records = before.into_iter().chain([flushed]).chain(after);
         ingest(inner, Space::State, records)
     }
+}
+
+/// The tables in use, by space and number.
+fn tables(spaces: &Spaces) -> impl Iterator<Item = (Space, u64)> {
+    Space::ALL.into_iter().flat_map(|space| {
+        let version = spaces.of(space).tree.current_version();
+        let numbers = version.iter_tables().map(|table| table.id());
+        let numbers = numbers.collect::<Vec<_>>();
+        numbers.into_iter().map(move |number| (space, number))
+    })
 }
 
 /// Puts the records into new tables, newer than all there are; durable when it returns.
@@ -186,7 +214,7 @@ fn wait_for_compaction(inner: &Inner) -> Result<bool, EngineError> {
 /// later views, and reading those panics or shows newer data.
 pub(super) fn settle(
     database: &::fjall::Database,
-    spaces: &super::Spaces,
+    spaces: &Spaces,
     directory: &Path,
 ) -> Result<Flush, EngineError> {
     let failed = |e| broken("read", directory, e);
@@ -212,9 +240,7 @@ pub(super) fn settle(
             );
             database.persist(PersistMode::SyncAll).map_err(written)?;
         }
-        return Ok(Flush {
-            flushed_to: end.to_vec(),
-        });
+        return Ok(Flush::new(end.to_vec(), spaces));
     }
     let end = match spaces.hist.iter().next_back() {
         Some(item) => item.key().map_err(failed)?.to_vec(),
@@ -224,5 +250,5 @@ pub(super) fn settle(
     batch.insert(&spaces.state, FLUSHED_KEY, &end[..]);
     batch.commit().map_err(written)?;
     database.persist(PersistMode::SyncAll).map_err(written)?;
-    Ok(Flush { flushed_to: end })
+    Ok(Flush::new(end, spaces))
 }

@@ -14,8 +14,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::super::run::{Record, Run, records_of};
+use super::super::run::{Record, Run, Sought, records_of};
 use super::super::{Batch, EngineError, Op, Space};
+use super::Flushes;
 
 /// Runs of one tier that become one of the next.
 const FAN_IN: usize = 4;
@@ -224,12 +225,13 @@ impl Memory {
 
     /// The newest value, `Some(None)` if it is removed, `None` if only the tables can tell.
     pub fn get(&self, space: Space, key: &[u8]) -> Option<Option<Bytes>> {
+        let sought = Sought::new(key);
         let state = self.lock();
         let sealed = state.sealed.iter().rev().map(|sealed| &**sealed);
         std::iter::once(&state.active)
             .chain(sealed)
             .flat_map(|memtable| memtable.runs(space).iter().rev())
-            .find_map(|run| run.get(key))
+            .find_map(|run| run.get(sought))
             .map(|value| value.map(Bytes::copy_from_slice))
     }
 
@@ -242,6 +244,14 @@ impl Memory {
 
     pub fn sealed(&self) -> usize {
         self.lock().sealed.len()
+    }
+
+    pub fn flushes(&self) -> Flushes {
+        let state = self.lock();
+        Flushes {
+            current: state.sealed_count + 1,
+            done: state.flushed_count,
+        }
     }
 
     /// Seals what there is and tells how many flushes have to be done for all of it to be in tables.

@@ -8,9 +8,10 @@ use std::sync::Arc;
 use ::fjall::{Readable, Slice, Snapshot};
 use bytes::Bytes;
 
-use super::super::run::{Layers, Record};
+use super::super::run::{Layers, Record, Sought};
 use super::super::{EngineError, Reader, Scan, Space, check_key};
 use super::memtable::Recent;
+use super::sweep::{Sweep, Tables};
 use super::{BEHIND_FLUSHED_KEY, Spaces, broken, is_reserved};
 
 /// A view; see [`Reader`]. Values from tables are slices of cached blocks where possible: one that is kept
@@ -21,6 +22,8 @@ pub struct FjallView(Arc<View>);
 struct View {
     recent: Recent,
     snapshot: Snapshot,
+    /// For reading the state once: where there are any, scans go through them, past the block cache.
+    swept: Option<Tables>,
     spaces: Spaces,
     directory: PathBuf,
     _share: Arc<()>,
@@ -30,6 +33,7 @@ impl FjallView {
     pub(super) fn new(
         recent: Recent,
         snapshot: Snapshot,
+        swept: Option<Tables>,
         spaces: Spaces,
         directory: PathBuf,
         share: Arc<()>,
@@ -37,10 +41,16 @@ impl FjallView {
         Self(Arc::new(View {
             recent,
             snapshot,
+            swept,
             spaces,
             directory,
             _share: share,
         }))
+    }
+
+    #[cfg(test)]
+    pub(crate) fn is_swept(&self) -> bool {
+        self.0.swept.is_some()
     }
 
     fn items(
@@ -64,12 +74,18 @@ impl FjallView {
             Bound::Included(from),
             to.map_or(Bound::Unbounded, Bound::Excluded),
         );
+        let swept = view.swept.as_ref();
+        let stored = match swept.filter(|_| space == Space::State && !reverse) {
+            Some(tables) => Stored::Swept(tables.sweep(from, to)),
+            None => {
+                let space = view.spaces.of(space);
+                Stored::Scanned(view.snapshot.range::<&[u8], _>(space, bounds))
+            }
+        };
         Some(Items {
             recent: Layers::between(recent, from, to, reverse),
             next_recent: None,
-            stored: view
-                .snapshot
-                .range::<&[u8], _>(view.spaces.of(space), bounds),
+            stored,
             next_stored: None,
             reverse,
             view,
@@ -87,10 +103,16 @@ enum Item<'a> {
 struct Items<'a> {
     recent: Layers<'a>,
     next_recent: Option<Record<'a>>,
-    stored: ::fjall::Iter,
+    stored: Stored,
     next_stored: Option<(Slice, Slice)>,
     reverse: bool,
     view: &'a View,
+}
+
+/// What the tables have.
+enum Stored {
+    Scanned(::fjall::Iter),
+    Swept(Sweep),
 }
 
 impl<'a> Items<'a> {
@@ -127,12 +149,17 @@ impl<'a> Items<'a> {
     }
 
     fn step_stored(&mut self) -> Result<Option<(Slice, Slice)>, EngineError> {
-        let next = if self.reverse {
-            self.stored.next_back()
-        } else {
-            self.stored.next()
+        let item = match &mut self.stored {
+            Stored::Swept(sweep) => sweep.next().transpose().map_err(::fjall::Error::from),
+            Stored::Scanned(scan) => {
+                let next = if self.reverse {
+                    scan.next_back()
+                } else {
+                    scan.next()
+                };
+                next.map(::fjall::Guard::into_inner).transpose()
+            }
         };
-        let item = next.map(::fjall::Guard::into_inner).transpose();
         item.map_err(|e| broken("read", &self.view.directory, e))
     }
 }
@@ -158,7 +185,8 @@ impl Reader for FjallView {
         }
         let view = &*self.0;
         let mut recent = view.recent.newest_first(space);
-        if let Some(value) = recent.find_map(|run| run.get(key)) {
+        let sought = Sought::new(key);
+        if let Some(value) = recent.find_map(|run| run.get(sought)) {
             return Ok(value.map(Bytes::copy_from_slice));
         }
         let found = view.snapshot.get(view.spaces.of(space), key);

@@ -75,3 +75,29 @@ fn replaced_tables_go_when_nothing_is_written_any_more() {
         model.len()
     );
 }
+
+#[test]
+fn nothing_is_written_to_release_tables_while_none_was_replaced() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("kv");
+    let mut engine = FjallEngine::create(&path, &tiny()).unwrap();
+    filled(&mut engine);
+    engine.close().unwrap();
+
+    let by_hand = Options {
+        workers: 0,
+        ..tiny()
+    };
+    let mut engine = FjallEngine::open(&path, &by_hand).unwrap();
+    assert!(!engine.release_by_hand(), "a start has replaced nothing");
+    filled(&mut engine);
+    engine.persister().persist().unwrap();
+    assert!(
+        !engine.release_by_hand(),
+        "more tables, the others as before"
+    );
+    engine.persister().compact_state().unwrap();
+    assert!(!engine.release_by_hand(), "views of before may be in use");
+    assert!(engine.release_by_hand());
+    assert!(!engine.release_by_hand(), "once for each time");
+}

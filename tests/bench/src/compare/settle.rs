@@ -8,8 +8,9 @@ use crate::server::Home;
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Between looks.
 const TURN: Duration = Duration::from_millis(500);
-/// Looks in a row that must agree: five seconds.
-const LOOKS: usize = 11;
+/// Looks in a row that must agree: ten seconds. Servers give space back some seconds after it is not needed any more;
+/// a shorter calm can be the one before that.
+const LOOKS: usize = 21;
 /// How far they may be apart.
 const SPREAD: f64 = 0.01;
 
@@ -22,7 +23,7 @@ pub struct Settled {
     pub calm: bool,
 }
 
-/// Waits until the size of all files has not changed by more than 1 % for five seconds, but not longer than a minute.
+/// Waits until the size of all files has not changed by more than 1 % for ten seconds, but not longer than a minute.
 pub fn wait(home: &Home) -> Settled {
     let start = Instant::now();
     let mut sizes = Vec::new();
@@ -55,7 +56,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn calm_is_eleven_looks_within_one_percent() {
+    fn calm_is_twenty_one_looks_within_one_percent() {
         assert!(!is_calm(&[100; LOOKS - 1]));
         assert!(is_calm(&[100; LOOKS]));
         let mut sizes = vec![500; 3];
