@@ -84,21 +84,28 @@ impl<T> Iterator for Ahead<T> {
     }
 }
 
-/// Reads chunks of a file, one at a time, without moving the file's position.
-struct ChunkReader {
+/// Reads chunks of a file, one at a time, without moving the file's position. Its buffers are used again: its memory is one chunk
+/// packed, and as many unpacked as there are [`Records`] of.
+pub struct ChunkReader {
     unpacker: Unpacker,
     bytes: Vec<u8>,
 }
 
 impl ChunkReader {
-    fn new() -> io::Result<Self> {
+    /// # Errors
+    /// That there is no memory for an unpacker.
+    pub fn new() -> io::Result<Self> {
         Ok(ChunkReader {
             unpacker: Unpacker::new()?,
             bytes: Vec::new(),
         })
     }
 
-    fn read(&mut self, file: &File, chunk: &ChunkInfo) -> Result<Records, Error> {
+    /// The records of a chunk that the file's footer lists, checked.
+    ///
+    /// # Errors
+    /// As [`crate::Snapshot::read_chunk`].
+    pub fn read(&mut self, file: &File, chunk: &ChunkInfo) -> Result<Records, Error> {
         self.bytes.resize(chunk.total_bytes(), 0);
         file.read_exact_at(&mut self.bytes, chunk.offset)
             .map_err(|error| match error.kind() {

@@ -11,23 +11,65 @@ use crate::{CHUNK_BYTES_MAX, CHUNK_HEAD_BYTES, CHUNK_MAGIC, CRC_BYTES, check_crc
 const CODEC_RAW: u8 = 0;
 const CODEC_ZSTD: u8 = 1;
 
-/// Records on their way to become a chunk.
-#[derive(Default)]
-pub(crate) struct Batch {
-    pub section: u8,
-    pub sequence: u32,
-    pub records: u32,
-    pub raw: Vec<u8>,
-    pub first_key: Vec<u8>,
-    pub last_key: Vec<u8>,
+/// Records on their way to become a chunk. A [`crate::Writer`] collects them by itself; this is for whoever collects on other
+/// threads, and then gives whole batches to it.
+#[derive(Debug, Default)]
+pub struct Batch {
+    pub(crate) section: u8,
+    pub(crate) sequence: u32,
+    pub(crate) records: u32,
+    pub(crate) raw: Vec<u8>,
+    pub(crate) first_key: Vec<u8>,
+    pub(crate) last_key: Vec<u8>,
 }
 
 impl Batch {
-    /// Keys and values whose lengths were checked.
-    pub fn push(&mut self, key: &[u8], value: &[u8]) {
+    /// Adds a record of `section` with a key above all others, if a chunk of `chunk_bytes` has room for it: false if it belongs
+    /// into the next batch. The first one always finds room.
+    ///
+    /// # Errors
+    /// `Refused` for a record out of order, of another section or too large.
+    pub fn push(
+        &mut self,
+        section: u8,
+        key: &[u8],
+        value: &[u8],
+        chunk_bytes: usize,
+    ) -> Result<bool, Error> {
+        check_lengths(key, value)?;
+        if self.records == 0 {
+            self.section = section;
+        } else if section != self.section {
+            return Err(Error::Refused("a record of another section"));
+        } else if key <= &self.last_key[..] {
+            return Err(Error::Refused("a key not above the one before it"));
+        } else if self.is_full(key, value, chunk_bytes) {
+            return Ok(false);
+        }
+        self.add(key, value, chunk_bytes);
+        Ok(true)
+    }
+
+    /// Of keys and values, with their lengths.
+    pub fn raw_bytes(&self) -> usize {
+        self.raw.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.records == 0
+    }
+
+    pub(crate) fn is_full(&self, key: &[u8], value: &[u8], chunk_bytes: usize) -> bool {
+        self.raw.len() + key.len() + value.len() > chunk_bytes
+    }
+
+    /// Adds a record that was checked.
+    pub(crate) fn add(&mut self, key: &[u8], value: &[u8], chunk_bytes: usize) {
         if self.records == 0 {
             self.first_key.clear();
             self.first_key.extend_from_slice(key);
+            // At once: growing would copy what is there, and touch twice the memory.
+            self.raw.reserve(chunk_bytes.min(RESERVE_MAX) + VARINTS_MAX);
         }
         put_varint(&mut self.raw, key.len());
         put_varint(&mut self.raw, value.len());
@@ -39,10 +81,26 @@ impl Batch {
     }
 
     /// Forgets the records, keeps the buffers.
-    pub fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         self.records = 0;
         self.raw.clear();
     }
+}
+
+/// Of a chunk, before its first record is there.
+const RESERVE_MAX: usize = 4 << 20;
+/// Both lengths of a record.
+const VARINTS_MAX: usize = 2 * 5;
+
+/// Refuses what no chunk holds.
+pub(crate) fn check_lengths(key: &[u8], value: &[u8]) -> Result<(), Error> {
+    if key.len() > usize::from(u16::MAX) {
+        return Err(Error::Refused("a key longer than 65535 bytes"));
+    }
+    if key.len() + value.len() + 32 > CHUNK_BYTES_MAX as usize {
+        return Err(Error::Refused("a record longer than a chunk may be"));
+    }
+    Ok(())
 }
 
 /// Where a chunk's first so many bytes hardly shrink, neither does the rest, and a quicker level packs it as small: what is

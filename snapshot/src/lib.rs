@@ -62,8 +62,8 @@ mod stream;
 mod verify;
 mod writer;
 
-pub use ahead::{Ahead, digests, read_chunk};
-pub use chunk::Records;
+pub use ahead::{Ahead, ChunkReader, digests, read_chunk};
+pub use chunk::{Batch, Records};
 pub use error::{Damage, Error, Place};
 pub use info::{ChunkInfo, Info, SectionTotals};
 pub use reader::{Lost, Range, Snapshot};

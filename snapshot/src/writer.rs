@@ -1,15 +1,17 @@
 //! Writing: records in, bytes out, memory bounded by a few chunks.
 
-use std::io::Write;
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::unix::fs::FileExt as _;
 
 use sha2::{Digest as _, Sha256};
 
-use crate::chunk::Batch;
+use crate::chunk::{Batch, check_lengths};
 use crate::error::Error;
 use crate::footer::Footer;
 use crate::info::{Info, SectionTotals, count};
 use crate::pool::Pool;
-use crate::{CHUNK_BYTES_MAX, DIGEST_BYTES, length};
+use crate::{DIGEST_BYTES, length};
 
 /// How to pack.
 #[derive(Debug, Clone, Copy)]
@@ -41,6 +43,29 @@ pub struct Totals {
     /// The whole file, digest included.
     pub file_bytes: u64,
     pub sha256: [u8; DIGEST_BYTES],
+    /// Where the chunks end.
+    end_offset: u64,
+    /// Of everything from there to the digest.
+    end_crc: u32,
+}
+
+impl Totals {
+    /// Whether `file` has the length, the footer, the padding, the trailer and the digest that were written. With every chunk whole, as
+    /// that footer lists them, and the header, each of which has a CRC of its own, all bytes are those written.
+    ///
+    /// # Errors
+    /// What `file` answers.
+    pub fn end_is_as_written(&self, file: &File) -> io::Result<bool> {
+        if file.metadata()?.len() != self.file_bytes {
+            return Ok(false);
+        }
+        let mut end = vec![0; usize::try_from(self.file_bytes - self.end_offset).unwrap_or(0)];
+        file.read_exact_at(&mut end, self.end_offset)?;
+        let told = end.split_last_chunk::<DIGEST_BYTES>();
+        Ok(told.is_some_and(|(end, digest)| {
+            *digest == self.sha256 && crc32fast::hash(end) == self.end_crc
+        }))
+    }
 }
 
 /// Writes a snapshot to `out`. Dropped before `finish` it leaves a file that no reader takes for a whole one.
@@ -83,31 +108,53 @@ impl<W: Write> Writer<W> {
     /// # Errors
     /// `Refused` for a record out of order or too large (nothing is written of it); what `out` answers.
     pub fn push(&mut self, section: u8, key: &[u8], value: &[u8]) -> Result<(), Error> {
-        if key.len() > usize::from(u16::MAX) {
-            return Err(Error::Refused("a key longer than 65535 bytes"));
-        }
-        if key.len() + value.len() + 32 > CHUNK_BYTES_MAX as usize {
-            return Err(Error::Refused("a record longer than a chunk may be"));
-        }
-        if let Some((last_section, last_key)) = &self.last {
-            if section < *last_section {
-                return Err(Error::Refused("a section below the one before it"));
-            }
-            if section == *last_section && key <= &last_key[..] {
-                return Err(Error::Refused("a key not above the one before it"));
-            }
-        }
-        let full = self.batch.raw.len() + key.len() + value.len() > self.options.chunk_bytes;
-        if self.batch.records > 0 && (full || self.batch.section != section) {
+        check_lengths(key, value)?;
+        self.check_order(section, key)?;
+        let chunk_bytes = self.options.chunk_bytes;
+        let full = self.batch.is_full(key, value, chunk_bytes);
+        if !self.batch.is_empty() && (full || self.batch.section != section) {
             self.cut()?;
         }
         self.batch.section = section;
-        self.batch.push(key, value);
+        self.batch.add(key, value, chunk_bytes);
+        self.note_last(section, key);
+        Ok(())
+    }
+
+    /// Adds the records of a batch as a chunk of its own. An empty batch comes back, if possible one with used buffers.
+    ///
+    /// # Errors
+    /// As [`Writer::push`]; nothing is written of a batch out of order.
+    pub fn push_batch(&mut self, batch: Batch) -> Result<Batch, Error> {
+        if batch.is_empty() {
+            return Ok(batch);
+        }
+        self.check_order(batch.section, &batch.first_key)?;
+        if !self.batch.is_empty() {
+            self.cut()?;
+        }
+        self.note_last(batch.section, &batch.last_key);
+        self.pack(batch)
+    }
+
+    /// Sections ascend, and keys within a section.
+    fn check_order(&self, section: u8, key: &[u8]) -> Result<(), Error> {
+        match &self.last {
+            Some((last_section, _)) if section < *last_section => {
+                Err(Error::Refused("a section below the one before it"))
+            }
+            Some((last_section, last_key)) if section == *last_section && key <= &last_key[..] => {
+                Err(Error::Refused("a key not above the one before it"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn note_last(&mut self, section: u8, key: &[u8]) {
         let (last_section, last_key) = self.last.get_or_insert_default();
         *last_section = section;
         last_key.clear();
         last_key.extend_from_slice(key);
-        Ok(())
     }
 
     /// Bytes written so far.
@@ -125,7 +172,9 @@ impl<W: Write> Writer<W> {
         }
         self.write_packed(true)?;
         self.footer.logical_hash = logical_hash;
-        self.out.write(&self.footer.encode(self.out.bytes))?;
+        let end_offset = self.out.bytes;
+        let end = self.footer.encode(end_offset);
+        self.out.write(&end)?;
         let Hashed {
             mut inner,
             hasher,
@@ -139,17 +188,25 @@ impl<W: Write> Writer<W> {
             sections: self.footer.sections,
             file_bytes: bytes + DIGEST_BYTES as u64,
             sha256,
+            end_offset,
+            end_crc: crc32fast::hash(&end),
         };
         Ok((totals, inner))
     }
 
-    /// Gives the batch to the packers, and writes what they have ready.
     fn cut(&mut self) -> Result<(), Error> {
-        let mut batch = std::mem::take(&mut self.batch);
+        let batch = std::mem::take(&mut self.batch);
+        self.batch = self.pack(batch)?;
+        Ok(())
+    }
+
+    /// Gives a batch to the packers, and writes what they have ready. An empty one comes back.
+    fn pack(&mut self, mut batch: Batch) -> Result<Batch, Error> {
         batch.sequence = self.sequence;
         self.sequence += 1;
-        self.batch = self.pool.give(batch)?;
-        self.write_packed(false)
+        let spent = self.pool.give(batch)?;
+        self.write_packed(false)?;
+        Ok(spent)
     }
 
     fn write_packed(&mut self, all: bool) -> Result<(), Error> {

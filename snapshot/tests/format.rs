@@ -3,7 +3,7 @@
 use std::io::Cursor;
 
 use kvnode_snapshot::{
-    ChunkInfo, Damage, Error, Info, Options, Place, Snapshot, Stream, Writer, salvage,
+    Batch, ChunkInfo, Damage, Error, Info, Options, Place, Snapshot, Stream, Writer, salvage,
 };
 
 fn info() -> Info {
@@ -216,6 +216,88 @@ fn threads_change_nothing_but_the_time() {
     for threads in [1, 2, 5] {
         assert_eq!(pack(threads), alone, "{threads} threads");
     }
+}
+
+#[test]
+fn what_lies_behind_the_chunks_is_compared_without_the_digest() {
+    let mut writer = Writer::new(Vec::new(), &info(), Options::default()).unwrap();
+    for (section, key, value) in records() {
+        writer.push(section, &key, &value).unwrap();
+    }
+    let (totals, mut bytes) = writer.finish(42).unwrap();
+    let chunks_end = {
+        let sound = Snapshot::open(Cursor::new(&bytes)).unwrap();
+        let last = sound.chunks().last().unwrap();
+        usize::try_from(last.offset).unwrap() + last.total_bytes()
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("file");
+    let same = |bytes: &[u8]| {
+        std::fs::write(&path, bytes).unwrap();
+        let file = std::fs::File::open(&path).unwrap();
+        totals.end_is_as_written(&file).unwrap()
+    };
+    assert!(same(&bytes));
+    assert!(!same(&bytes[..bytes.len() - 1]));
+    // The padding, too, which has no CRC in the file.
+    for at in chunks_end..bytes.len() {
+        bytes[at] ^= 1;
+        assert!(!same(&bytes), "byte {at}");
+        bytes[at] ^= 1;
+    }
+}
+
+#[test]
+fn batches_collected_elsewhere_make_the_same_bytes() {
+    let records = records();
+    let chunk_bytes = 700;
+    let options = Options {
+        chunk_bytes,
+        threads: 2,
+        ..Options::default()
+    };
+    let mut writer = Writer::new(Vec::new(), &info(), options).unwrap();
+    let mut batch = writer.push_batch(Batch::default()).unwrap();
+    for (section, key, value) in &records {
+        let other = batch.push(*section, key, value, chunk_bytes);
+        if !matches!(other, Ok(true)) {
+            // Full, or of another section.
+            batch = writer.push_batch(batch).unwrap();
+            assert!(batch.is_empty());
+            assert!(batch.push(*section, key, value, chunk_bytes).unwrap());
+        }
+    }
+    writer.push_batch(batch).unwrap();
+    assert_eq!(writer.finish(42).unwrap().1, write(&records, chunk_bytes));
+}
+
+#[test]
+fn batches_out_of_order_are_refused() {
+    let batch = |section, keys: &[&str]| {
+        let mut batch = Batch::default();
+        for key in keys {
+            assert!(batch.push(section, key.as_bytes(), b"", 1024).unwrap());
+        }
+        batch
+    };
+    let mut full = batch(1, &["b"]);
+    for (section, key) in [(1, "b"), (1, "a"), (2, "z")] {
+        let refused = full.push(section, key.as_bytes(), b"", 1024);
+        assert!(matches!(refused, Err(Error::Refused(_))), "{section} {key}");
+    }
+    let long = full.push(1, &[b'z'; 70_000], b"", 1024);
+    assert!(matches!(long, Err(Error::Refused(_))));
+    let mut writer = Writer::new(Vec::new(), &info(), Options::default()).unwrap();
+    writer.push(1, b"a", b"").unwrap();
+    writer.push_batch(full).unwrap();
+    for (section, keys) in [(1, &["b", "c"][..]), (0, &["z"])] {
+        let refused = writer.push_batch(batch(section, keys));
+        assert!(matches!(refused, Err(Error::Refused(_))), "{section}");
+    }
+    writer.push(1, b"c", b"").unwrap();
+    let (totals, bytes) = writer.finish(0).unwrap();
+    assert_eq!((totals.sections[0].records, totals.chunks), (3, 3));
+    assert_eq!(read(&bytes).unwrap().len(), 3);
 }
 
 #[test]

@@ -92,8 +92,16 @@ impl Totals {
     }
 }
 
+#[cfg(test)]
+thread_local! {
+    /// Records hashed by this thread: most of what a pass over them costs.
+    pub(crate) static HASHED: std::cell::Cell<u64> = const { std::cell::Cell::new(0) };
+}
+
 /// What a record adds to [`SpaceTotals::hash`].
 pub(crate) fn record_hash(space: Space, key: &[u8], value: &[u8]) -> u128 {
+    #[cfg(test)]
+    HASHED.set(HASHED.get() + 1);
     let seed = match space {
         Space::State => 1,
         Space::Hist => 2,

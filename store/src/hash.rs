@@ -24,7 +24,7 @@ use crate::error::Error;
 use crate::revision::Revision;
 use crate::schema::{
     Head, Made, TAG_ALARM, TAG_ATTACHMENT, TAG_HEAD, TAG_LEASE, TAG_MEMBER, Undo, Version,
-    head_user_key,
+    VersionRef, head_user_key,
 };
 
 /// Hash of the versions that count at `revision`, which lies between `compact_revision` and
@@ -89,13 +89,24 @@ fn versions<V: Reader>(reader: &V, revision: i64, compacted: i64) -> Result<Sum,
 }
 
 pub(crate) fn put_digest(key: &[u8], modified: Revision, version: &Version) -> Digest {
+    let borrowed = VersionRef {
+        create_revision: version.create_revision,
+        version: version.version,
+        lease: version.lease,
+        value: &version.value,
+    };
+    version_digest(key, modified, &borrowed)
+}
+
+/// As [`put_digest`].
+pub(crate) fn version_digest(key: &[u8], modified: Revision, version: &VersionRef<'_>) -> Digest {
     let mut digest = Digest::new(1);
     digest.revision(modified);
     digest.word(version.create_revision.cast_unsigned());
     digest.word(version.version.cast_unsigned());
     digest.word(version.lease.cast_unsigned());
     digest.bytes(key);
-    digest.bytes(&version.value);
+    digest.bytes(version.value);
     digest
 }
 

@@ -4,24 +4,31 @@
 //! little memory). The engine's directory gets its name only when all is in it and durable; an
 //! import that fails or is interrupted leaves nothing that could be opened.
 
+use std::convert::Infallible;
+use std::ops::ControlFlow;
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
 use bytes::Bytes;
 
-use crate::engine::fjall::{self, Options};
+use crate::engine::fjall::{self, Filling, Options};
 use crate::engine::memory::MemoryEngine;
-use crate::engine::{Batch, EngineError, Space};
+use crate::engine::{Batch, EngineError, Reader, Space};
 use crate::export::{Record, Totals};
+use crate::view::View;
 
 /// Why an import was given up. `E` is what the source of the records fails with.
 #[derive(Debug, thiserror::Error)]
 pub enum ImportError<E> {
     #[error("record {number} ({space}) does not sort after the one before it")]
     Order {
-        /// Counted from 0 over the whole stream.
+        /// Counted from 0 over the whole stream, or the piece.
         number: u64,
         space: Space,
     },
+
+    #[error("two pieces of {space} overlap")]
+    Overlap { space: Space },
 
     #[error(transparent)]
     Engine(#[from] EngineError),
@@ -60,14 +67,162 @@ pub fn uncounted_into_fjall<E>(
     let mut sections = Sections::new(records);
     fjall::build(directory, options, |filling| {
         for space in Space::ALL {
-            if let Some(first) = sections.next_of(space) {
-                let rest = std::iter::from_fn(|| sections.next_of(space));
-                filling.ingest(space, std::iter::once(first).chain(rest))?;
-            }
+            filling.ingest(space, |put| {
+                while let Some(item) = sections.next_of(space) {
+                    let (key, value) = item?;
+                    put(&key, &value)?;
+                }
+                Ok::<_, ImportError<E>>(())
+            })?;
         }
         sections.end()
     })?;
     Ok(sections.count)
+}
+
+/// Creates an engine at `directory`, which must not exist, with everything that `view` exports. `progress` hears the bytes of each
+/// record. Returns the totals of what was read: every record is hashed once on its way.
+///
+/// # Errors
+/// As [`into_fjall`].
+pub fn view_into_fjall<V: Reader>(
+    view: &View<V>,
+    directory: &Path,
+    options: &Options,
+    mut progress: impl FnMut(u64),
+) -> Result<Totals, ImportError<Infallible>> {
+    let mut totals = Totals::default();
+    pieces_into_fjall(directory, options, |pieces| {
+        for space in Space::ALL {
+            pieces.write(space, |piece| {
+                let mut put = Ok(());
+                let read = view.visit_export(space, |key, value| {
+                    put = piece.put(key, value);
+                    progress((key.len() + value.len()) as u64);
+                    match put {
+                        Ok(()) => ControlFlow::Continue(()),
+                        Err(_) => ControlFlow::Break(()),
+                    }
+                })?;
+                totals.merge(&read);
+                put
+            })?;
+        }
+        Ok(())
+    })?;
+    Ok(totals)
+}
+
+/// Creates an engine at `directory`, which must not exist, from pieces that `fill` writes in any order, also several at a time.
+/// Returns the number of records.
+///
+/// # Errors
+/// Those of `fill`; [`ImportError::Overlap`] if two pieces of a space share keys; the engine's.
+pub fn pieces_into_fjall<E>(
+    directory: &Path,
+    options: &Options,
+    fill: impl FnOnce(&Pieces<'_>) -> Result<(), ImportError<E>>,
+) -> Result<u64, ImportError<E>> {
+    let mut count = 0;
+    fjall::build(directory, options, |filling| {
+        let pieces = Pieces {
+            filling,
+            written: Mutex::default(),
+        };
+        fill(&pieces)?;
+        let mut written = pieces.written.into_inner();
+        let written = written.as_mut().unwrap_or_else(|e| e.get_mut());
+        written.sort_unstable_by(|a, b| (a.space, &a.first).cmp(&(b.space, &b.first)));
+        for pair in written.windows(2) {
+            if pair[0].space == pair[1].space && pair[0].last >= pair[1].first {
+                let space = pair[0].space;
+                return Err(ImportError::Overlap { space });
+            }
+        }
+        count = written.iter().map(|piece| piece.records).sum();
+        Ok(())
+    })?;
+    Ok(count)
+}
+
+/// See [`pieces_into_fjall`].
+pub struct Pieces<'a> {
+    filling: &'a Filling,
+    written: Mutex<Vec<Written>>,
+}
+
+/// A piece that is in tables.
+struct Written {
+    space: Space,
+    first: Vec<u8>,
+    last: Vec<u8>,
+    records: u64,
+}
+
+impl Pieces<'_> {
+    /// Writes the records of `space` that `fill` puts into the piece, keys ascending strictly; none is no piece.
+    ///
+    /// # Errors
+    /// Those of `fill` and of [`Piece::put`]; the engine's.
+    pub fn write<E>(
+        &self,
+        space: Space,
+        fill: impl FnOnce(&mut Piece<'_>) -> Result<(), ImportError<E>>,
+    ) -> Result<(), ImportError<E>> {
+        let mut written = None;
+        self.filling.ingest(space, |put| {
+            let mut piece = Piece {
+                space,
+                put,
+                first: Vec::new(),
+                last: Vec::new(),
+                records: 0,
+            };
+            fill(&mut piece)?;
+            written = (piece.records > 0).then_some(Written {
+                space,
+                first: piece.first,
+                last: piece.last,
+                records: piece.records,
+            });
+            Ok::<_, ImportError<E>>(())
+        })?;
+        let mut all = self.written.lock().unwrap_or_else(PoisonError::into_inner);
+        all.extend(written);
+        Ok(())
+    }
+}
+
+/// A piece that is being written.
+pub struct Piece<'a> {
+    space: Space,
+    put: &'a mut fjall::Put<'a>,
+    first: Vec<u8>,
+    last: Vec<u8>,
+    records: u64,
+}
+
+impl Piece<'_> {
+    /// Adds a record.
+    ///
+    /// # Errors
+    /// [`ImportError::Order`], with the number within the piece; lengths no engine holds; the engine's.
+    pub fn put<E>(&mut self, key: &[u8], value: &[u8]) -> Result<(), ImportError<E>> {
+        if self.records == 0 {
+            self.first.extend_from_slice(key);
+        } else if key <= &self.last[..] {
+            return Err(ImportError::Order {
+                number: self.records,
+                space: self.space,
+            });
+        }
+        Batch::check_lengths(self.space, key, value)?;
+        (self.put)(key, value)?;
+        self.last.clear();
+        self.last.extend_from_slice(key);
+        self.records += 1;
+        Ok(())
+    }
 }
 
 /// As [`into_fjall`], into memory.
@@ -160,12 +315,14 @@ impl<E, I: Iterator<Item = Result<Record, E>>> Sections<I> {
 
 #[cfg(test)]
 mod tests {
-    use std::convert::Infallible;
+    use kvnode_api::{Message as _, PutRequest};
 
     use super::*;
+    use crate::command::Header;
+    use crate::engine::Engine;
     use crate::engine::fjall::FjallEngine;
-    use crate::engine::{Engine, Reader};
     use crate::export;
+    use crate::{Command, Committed, Config, Kind, Store};
 
     fn small() -> Options {
         Options {
@@ -307,5 +464,120 @@ mod tests {
         into_fjall(&path, &small(), ok(&[record(s, "a")])).unwrap();
         let mut opened = FjallEngine::open(&path, &small()).unwrap();
         assert_eq!(opened.view().get(s, b"a").unwrap().unwrap(), "v");
+    }
+
+    /// A piece that puts these keys.
+    fn put(
+        pieces: &Pieces<'_>,
+        space: Space,
+        keys: &[&str],
+    ) -> Result<(), ImportError<&'static str>> {
+        pieces.write(space, |piece| {
+            keys.iter()
+                .try_for_each(|key| piece.put(key.as_bytes(), b"v"))
+        })
+    }
+
+    #[test]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "whoever fills a store from pieces has threads, this crate has none"
+    )]
+    fn pieces_written_side_by_side_in_any_order_are_one_store() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("kv");
+        let keys: Vec<String> = (0..4_000).map(|n| format!("k{n:05}")).collect();
+        let count = pieces_into_fjall(&path, &small(), |pieces| {
+            std::thread::scope(|scope| {
+                let writers: Vec<_> = keys
+                    .chunks(500)
+                    .rev()
+                    .map(|keys| {
+                        scope.spawn(move || {
+                            let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
+                            put(pieces, Space::State, &keys)
+                        })
+                    })
+                    .collect();
+                writers
+                    .into_iter()
+                    .try_for_each(|writer| writer.join().unwrap())
+            })?;
+            put(pieces, Space::State, &[])?;
+            put(pieces, Space::Hist, &["h"])
+        });
+        assert_eq!(count.unwrap(), 4_001);
+        let mut engine = FjallEngine::open(&path, &small()).unwrap();
+        let (records, totals) = export_all(&engine.view(), b"");
+        assert_eq!((totals.state.records, totals.hist.records), (4_000, 1));
+        assert!(records.is_sorted_by(|a, b| (a.space, &a.key) < (b.space, &b.key)));
+    }
+
+    #[test]
+    fn pieces_that_overlap_or_are_out_of_order_leave_no_store_behind() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("kv");
+        let (s, h) = (Space::State, Space::Hist);
+        let bad: [&[(Space, &[&str])]; 4] = [
+            &[(s, &["a", "c"]), (s, &["b", "d"])],
+            &[(s, &["a", "b"]), (s, &["b"])],
+            &[(h, &["c"]), (h, &["a", "z"])],
+            &[(s, &["b", "a"])],
+        ];
+        for pieces in bad {
+            let made = pieces_into_fjall(&path, &small(), |to| {
+                pieces
+                    .iter()
+                    .try_for_each(|(space, keys)| put(to, *space, keys))
+            });
+            assert!(
+                matches!(
+                    made,
+                    Err(ImportError::Overlap { .. } | ImportError::Order { .. })
+                ),
+                "{pieces:?}: {made:?}"
+            );
+            assert!(!path.exists());
+        }
+        // Spaces are strangers to each other.
+        pieces_into_fjall(&path, &small(), |to| {
+            put(to, s, &["a", "c"])?;
+            put(to, h, &["b"])
+        })
+        .unwrap();
+    }
+
+    #[test]
+    fn a_copy_of_a_view_holds_the_same_and_hashes_each_record_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("kv");
+        let mut store = Store::open(MemoryEngine::new(), Config::default()).unwrap();
+        let entries: Vec<Committed> = (1..=60u64)
+            .map(|index| {
+                let put = PutRequest {
+                    key: format!("k{}", index % 7).into(),
+                    value: vec![index as u8; 9].into(),
+                    ..PutRequest::default()
+                };
+                Committed {
+                    index,
+                    term: 1,
+                    command: Command::encode(Kind::Put, &Header::default(), &put.encode_to_vec()),
+                }
+            })
+            .collect();
+        store.apply(&entries).unwrap();
+        let view = store.view();
+        let before = export::HASHED.get();
+        let mut bytes = 0;
+        let totals = view_into_fjall(&view, &path, &small(), |more| bytes += more).unwrap();
+        assert_eq!(export::HASHED.get() - before, totals.records());
+        assert!(totals.state.records >= 7 && totals.hist.records == 60);
+        let spaces = [totals.state, totals.hist];
+        let counted: u64 = spaces.iter().map(|s| s.key_bytes + s.value_bytes).sum();
+        assert_eq!(bytes, counted);
+        let mut copy = FjallEngine::open(&path, &small()).unwrap();
+        let all = view.export().collect::<Result<Vec<_>, _>>().unwrap();
+        assert_eq!(export_all(&copy.view(), b""), (all, totals));
     }
 }

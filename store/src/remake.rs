@@ -18,8 +18,8 @@ use crate::error::Error;
 use crate::export::Record;
 use crate::revision::FIRST_REVISION;
 use crate::schema::{
-    AUTH_KEY, Head, LeaseRecord, META_KEY, Meta, PackedHead, TAG_ALARM, TAG_ATTACHMENT, TAG_HEAD,
-    TAG_LEASE, TAG_MEMBER, TAG_ROLE, TAG_TOMBSTONE, TAG_USER, encode_member, head_user_key,
+    AUTH_KEY, Head, HeadRef, LeaseRecord, META_KEY, Meta, PackedHead, TAG_ALARM, TAG_ATTACHMENT,
+    TAG_HEAD, TAG_LEASE, TAG_MEMBER, TAG_ROLE, TAG_TOMBSTONE, TAG_USER, Version, encode_member,
     member_key,
 };
 
@@ -127,6 +127,21 @@ impl Remake {
         Ok(same(kept))
     }
 
+    /// Whether a run of keys may hold a record that does not turn into nothing.
+    pub fn may_keep(&self, space: Space, first_key: &[u8], last_key: &[u8]) -> bool {
+        if space == Space::Hist {
+            return self.keeps_history();
+        }
+        let heads = [first_key, last_key].map(|key| key.strip_prefix(&[TAG_HEAD]));
+        let [Some(first), Some(last)] = heads else {
+            return true;
+        };
+        // Below the prefix, or above all that starts with it.
+        let below = last < &self.prefix[..];
+        let above = first > &self.prefix[..] && !first.starts_with(&self.prefix);
+        !below && !above
+    }
+
     /// The records no old one turns into: the store's numbers and the members, by key. `turned` is the audit of all
     /// turned records; these are added to it.
     pub fn added(&self, old: &Meta, turned: &mut Audit) -> Vec<Record> {
@@ -174,16 +189,19 @@ impl Remake {
         if self.keeps_history() {
             return Ok(Turned::Same);
         }
-        let key = head_user_key(&record.key);
-        let head = Head::decode(&key, &record.value)?;
-        let Some(mut version) = head.live else {
+        let key = &record.key[1..];
+        let Some(version) = HeadRef::decode(key, &record.value)?.live else {
             return Ok(Turned::Gone);
         };
         if version.lease == 0 || self.leases != Leases::Drop {
             return Ok(Turned::Same);
         }
-        version.lease = 0;
-        let packed = PackedHead::new(&key, head.modified, Some(&version));
+        let head = Head::decode(key, &record.value)?;
+        let version = head.live.map(|version| Version {
+            lease: 0,
+            ..version
+        });
+        let packed = PackedHead::new(key, head.modified, version.as_ref());
         Ok(Turned::Other(Record {
             space: Space::State,
             key: packed.key(),

@@ -58,7 +58,7 @@ pub use meta::Meta;
 pub use small::{AuthRecord, LeaseRecord};
 pub use undo::{Made, Undo};
 
-pub(crate) use head::{HeadRef, PackedHead, head_cost};
+pub(crate) use head::{HeadRef, PackedHead, VersionRef, head_cost};
 pub(crate) use small::{decode_member, encode_member, versioned, versioned_message};
 pub(crate) use undo::{UndoParts, hist_cost};
 

@@ -7,8 +7,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use kvnode_snapshot::{
-    Ahead, ChunkInfo, Error, Info, Lost, Records, SectionTotals, Snapshot, digests,
+    Ahead, ChunkInfo, Error, Info, Lost, Records, SectionTotals, Snapshot, Totals, digests,
 };
+use kvnode_store::audit::Audit;
 use kvnode_store::engine::Space;
 use kvnode_store::export::Record;
 use kvnode_store::schema::{META_KEY, Meta, SCHEMA_VERSION};
@@ -111,6 +112,13 @@ impl Kvs {
         Ok(Meta::decode(&record)?)
     }
 
+    /// Why the records are not those whose hash the footer tells, if they are not.
+    pub fn hash_problem(&self, audit: &Audit) -> Option<String> {
+        let (told, found) = (self.logical_hash, audit.totals().hash());
+        (told != 0 && told != found)
+            .then(|| format!("the records hash to {found:032x}, {told:032x} is told"))
+    }
+
     /// All records in order.
     pub fn records(
         &self,
@@ -177,30 +185,54 @@ impl Kvs {
         threads: usize,
         shell: &Shell,
         inspect: impl Fn(u8, Records) -> T + Send + Sync + 'static,
-        mut gather: impl FnMut(T),
+        gather: impl FnMut(T),
     ) -> Result<Checked> {
-        let failed = |e| Failure::io("read", &self.path, &e);
         let mut progress = shell.progress.bytes("verifying", 2 * self.file_bytes);
         let hashed = Arc::new(AtomicU64::new(0));
         let (file, seen) = (Arc::clone(&self.file), Arc::clone(&hashed));
         let hashing = std::thread::Builder::new()
             .name("kvs-digest".into())
             .spawn(move || digests(&file, |bytes| seen.store(bytes, Ordering::Relaxed)))
-            .map_err(failed)?;
-        let ahead = Ahead::new(
-            Arc::clone(&self.file),
-            Arc::clone(&self.chunks),
-            threads,
-            move |chunk, records| {
-                records.map(|records| (records.len(), inspect(chunk.section, records)))
-            },
-        )
-        .map_err(failed)?;
+            .map_err(|e| Failure::io("read", &self.path, &e))?;
+        let (records, lost) = self.frames(threads, inspect, gather, |done| {
+            progress.set(done + hashed.load(Ordering::Relaxed));
+        })?;
+        let digests = hashing
+            .join()
+            .map_err(|_| gone(&self.path))?
+            .map_err(|e| unreadable(&self.path, &e))?;
+        Ok(Checked {
+            digest_matches: digests.0 == digests.1,
+            sha256: hex(&digests.1),
+            sha256_told: hex(&digests.0),
+            records,
+            lost,
+        })
+    }
+
+    /// Whether this is the file that was written, byte by byte: each frame whole by its CRC, everything behind them the same by
+    /// another, digest included. The header's was checked when it was opened. The digest is not computed again.
+    pub fn is_as_written(&self, written: &Totals, threads: usize, shell: &Shell) -> Result<bool> {
+        let mut progress = shell.progress.bytes("verifying", self.file_bytes);
+        let (_, lost) = self.frames(threads, |_, _| (), |()| (), |done| progress.set(done))?;
+        let same = written.end_is_as_written(&self.file);
+        Ok(lost.is_empty() && same.map_err(|e| Failure::io("read", &self.path, &e))?)
+    }
+
+    /// Each chunk by itself, as in [`Kvs::check`]. Returns the records in whole chunks, and the others.
+    fn frames<T: Send + 'static>(
+        &self,
+        threads: usize,
+        inspect: impl Fn(u8, Records) -> T + Send + Sync + 'static,
+        mut gather: impl FnMut(T),
+        mut progress: impl FnMut(u64),
+    ) -> Result<(u64, Vec<Lost>)> {
+        let ahead = self.pieces(threads, inspect)?;
         let (mut records, mut chunks, mut done, mut lost) = (0, 0, 0, Vec::new());
         for (chunk, made) in self.chunks.iter().zip(ahead) {
             match made {
-                Ok((count, made)) => {
-                    records += count as u64;
+                Ok(made) => {
+                    records += u64::from(chunk.records);
                     gather(made);
                 }
                 Err(error @ Error::Damaged { .. }) => lost.push(Lost {
@@ -214,22 +246,12 @@ impl Kvs {
             }
             chunks += 1;
             done += chunk.total_bytes() as u64;
-            progress.set(done + hashed.load(Ordering::Relaxed));
+            progress(done);
         }
-        let digests = hashing
-            .join()
-            .map_err(|_| gone(&self.path))?
-            .map_err(|e| unreadable(&self.path, &e))?;
-        if chunks != self.chunks.len() as u64 {
-            return Err(gone(&self.path));
+        match chunks == self.chunks.len() {
+            true => Ok((records, lost)),
+            false => Err(gone(&self.path)),
         }
-        Ok(Checked {
-            digest_matches: digests.0 == digests.1,
-            sha256: hex(&digests.1),
-            sha256_told: hex(&digests.0),
-            records,
-            lost,
-        })
     }
 }
 

@@ -2,11 +2,16 @@
 //! then renamed. An interruption takes the part away; one that a crash left is written over by the next run.
 
 use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{SyncSender, sync_channel};
 
 use crate::failure::{Code, Failure, Result};
 use crate::process::{self, Guarded};
+
+/// Written between two syncs on the side.
+const SIDE_SYNC_BYTES: usize = 32 << 20;
 
 pub struct Part {
     target: PathBuf,
@@ -87,6 +92,33 @@ impl Part {
         &self.file
     }
 
+    /// Lets `write` write to it, while what is there already is synced on the side: the sync at the end then has little left to
+    /// do. The outer result tells of those syncs: what the device refuses is told once.
+    pub fn write<T>(&self, write: impl FnOnce(&mut dyn Write) -> T) -> Result<T> {
+        let written = std::thread::scope(|scope| {
+            let (wanted, wishes) = sync_channel(1);
+            let syncing =
+                scope.spawn(move || wishes.iter().try_for_each(|()| self.file.sync_data()));
+            let mut out = BufWriter::with_capacity(
+                1 << 20,
+                SideSynced {
+                    file: &self.file,
+                    unsynced: 0,
+                    wanted,
+                },
+            );
+            let written = write(&mut out);
+            let flushed = out.flush();
+            // Its end is that of the syncs.
+            drop(out);
+            match syncing.join() {
+                Ok(synced) => flushed.and(synced).map(|()| written),
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        });
+        written.map_err(|e| Failure::io("write", &self.path, &e))
+    }
+
     /// Begins anew.
     pub fn clear(&self) -> Result<()> {
         use std::io::Seek as _;
@@ -121,5 +153,28 @@ impl Drop for Part {
         if !self.committed {
             let _ = std::fs::remove_file(&self.path);
         }
+    }
+}
+
+/// Wants a sync now and then; one under way is not waited for.
+struct SideSynced<'a> {
+    file: &'a File,
+    unsynced: usize,
+    wanted: SyncSender<()>,
+}
+
+impl Write for SideSynced<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let mut file = self.file;
+        let written = file.write(bytes)?;
+        self.unsynced += written;
+        if self.unsynced >= SIDE_SYNC_BYTES && self.wanted.try_send(()).is_ok() {
+            self.unsynced = 0;
+        }
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }

@@ -128,6 +128,36 @@ fn a_saved_state_comes_back_the_same_under_another_identity() {
 }
 
 #[test]
+fn a_state_of_several_pieces_comes_back_the_same() {
+    let home = home(&Shape {
+        entries: 400,
+        applied: 400,
+        value_bytes: 250_000,
+        ..Shape::default()
+    });
+    let file = saved(&home);
+    let whole = beside(&home, "whole");
+    let words = ["--single", "n1", "--revision-bump", "0", "--threads", "3"];
+    restored(&file, &whole, &words);
+    // Each piece is at least one table.
+    let spaces = fs::read_dir(Path::new(&whole).join("kv/keyspaces")).expect("listed");
+    let tables =
+        |space: fs::DirEntry| fs::read_dir(space.path().join("tables")).map(Iterator::count);
+    let most = spaces.flatten().flat_map(tables).max();
+    assert!(most > Some(1), "{most:?}");
+    assert_eq!(hash(&whole), hash(home.path()));
+    assert_eq!(code(&kvutil(&["data", "check", "--data-dir", &whole])), 0);
+    let diff = kvutil(&["snapshot", "diff", &file, &whole]);
+    assert_eq!(code(&diff), 0, "{}", stdout(&diff));
+    // What is saved of it is the same again, record by record.
+    let again = beside(&home, "again.kvs");
+    let save = kvutil(&["snapshot", "save", &again, "--data-dir", &whole]);
+    assert_eq!(code(&save), 0, "{}", stderr(&save));
+    let verify = kvutil(&["snapshot", "verify", &again, "--against", &file]);
+    assert_eq!(code(&verify), 0, "{}", stdout(&verify));
+}
+
+#[test]
 fn members_that_restore_alike_are_one_cluster_and_others_are_not() {
     let home = home(&Shape::default());
     let file = saved(&home);

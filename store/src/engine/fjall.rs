@@ -39,7 +39,7 @@ mod sweep;
 mod view;
 
 pub use directory::MARKER_FILE;
-pub(crate) use directory::build;
+pub(crate) use directory::{Filling, Put, build};
 use directory::{broken, check_files, lock, read_marker};
 use flush::{Flush, Flusher};
 use memtable::{Interrupted, Memory};

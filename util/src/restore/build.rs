@@ -1,88 +1,34 @@
 //! The data directory of a restored member: checked input in, a whole directory out, at its place with one rename.
 
-use std::ops::ControlFlow;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 
-use bytes::Bytes;
-use kvnode_store::audit::{Audit, Hashes};
+use kvnode_snapshot::{ChunkInfo, ChunkReader};
 use kvnode_store::datadir::{Identity, Placing};
-use kvnode_store::engine::fjall::FjallEngine;
-use kvnode_store::engine::{Engine as _, Reader as _, Space};
-use kvnode_store::export::{Record, Totals};
-use kvnode_store::import::{ImportError, uncounted_into_fjall};
-use kvnode_store::remake::{Remake, Turned, merged};
-use kvnode_store::schema::Meta;
+use kvnode_store::engine::Space;
+use kvnode_store::export::Record;
+use kvnode_store::import::{ImportError, Pieces, pieces_into_fjall};
+use kvnode_store::remake::Remake;
 use kvnode_wal::writer::Start;
 use kvnode_wal::{HardState, Log, Membership, Options as WalOptions, Origin, SnapshotMark};
 
+use super::examine::Examined;
+use super::pieces::{Piece, cut};
+use super::read_back::{bytes_of, read_back};
 use crate::failure::{Code, Failure, Result};
-use crate::kvs::{Checked, Kvs, as_records};
+use crate::kvs::{Kvs, as_records, unreadable};
 use crate::process;
+use crate::progress::Progress;
 use crate::shell::{Shell, program};
 use crate::source::options;
 
 /// Of the log's first segment: it holds one checkpoint, the node opens one of its own size behind it.
 const SEGMENT_BYTES: u64 = 1 << 20;
-
-/// What the input is, and what it will be.
-pub struct Examined {
-    pub checked: Checked,
-    pub before: Audit,
-    pub after: Audit,
-    /// Records of the new store that no old one turns into.
-    added: Vec<Record>,
-}
-
-/// Reads and checks all of the snapshot, and counts what it becomes. Nothing is made.
-pub fn examine(
-    kvs: &Kvs,
-    meta: &Meta,
-    remake: &Arc<Remake>,
-    threads: usize,
-    shell: &Shell,
-) -> Result<Examined> {
-    let mut before = Audit::new(meta.revision, meta.compact_revision);
-    let mut after = remake.audit(meta);
-    let (empty_before, empty_after) = (before.clone(), after.clone());
-    let (turns, mut failed) = (Arc::clone(remake), None);
-    let checked = kvs.check(
-        threads,
-        shell,
-        move |section, records| {
-            let (mut before, mut after) = (empty_before.clone(), empty_after.clone());
-            for record in as_records(section, records) {
-                let mut hashes = Hashes::default();
-                before.add_known(&record, &mut hashes);
-                match turns.turn(&record)? {
-                    Turned::Same => after.add_known(&record, &mut hashes),
-                    Turned::Other(other) => after.add(&other),
-                    Turned::Gone => {}
-                }
-            }
-            Ok::<_, kvnode_store::Error>((before, after))
-        },
-        |piece| match piece {
-            Ok((one, other)) => {
-                before.merge(one);
-                after.merge(other);
-            }
-            Err(error) => failed = failed.take().or(Some(error)),
-        },
-    )?;
-    if let Some(error) = failed {
-        return Err(Failure::from(error)
-            .prefixed(&kvs.shown())
-            .then(format!("kvutil snapshot verify {}", kvs.shown())));
-    }
-    let added = remake.added(meta, &mut after);
-    Ok(Examined {
-        checked,
-        before,
-        after,
-        added,
-    })
-}
+/// Threads that write tables at the most: each holds a chunk, packed and raw, and the index of a table.
+const WRITERS_MAX: usize = 8;
+/// Pieces of a space to a writer at the most, so that all of them end at about the same time.
+const PIECES_PER_WRITER: usize = 4;
 
 /// Where to, and as whom.
 pub struct Target<'a> {
@@ -95,7 +41,7 @@ pub struct Target<'a> {
 /// Builds the directory beside its place, reads it back, and puts it there.
 pub fn build(
     kvs: &Kvs,
-    remake: &Arc<Remake>,
+    remake: &Remake,
     examined: &Examined,
     target: &Target<'_>,
     threads: usize,
@@ -111,8 +57,8 @@ pub fn build(
     let kv = placing.kv();
     let written = write(kvs, remake, examined, &kv, threads, shell)?;
     make_log(&placing.wal(), remake, target)?;
-    let found = read_back(&kv, kvs, examined, threads, shell)?;
     let expected = examined.after.totals();
+    let found = read_back(&kv, kvs, expected, threads, shell)?;
     if written != expected.records() || found != *expected {
         return Err(Failure::new(
             Code::Io,
@@ -129,51 +75,131 @@ pub fn build(
     Ok(placing.place()?)
 }
 
+/// Turns the records into tables, several runs of keys at a time. Returns how many were written.
 fn write(
     kvs: &Kvs,
-    remake: &Arc<Remake>,
+    remake: &Remake,
     examined: &Examined,
     kv: &Path,
     threads: usize,
     shell: &Shell,
 ) -> Result<u64> {
-    let totals = examined.after.totals();
-    let mut progress = shell.progress.bytes("building", bytes_of(totals));
-    let turns = Arc::clone(remake);
-    let pieces = kvs.pieces(threads, move |section, records| {
-        as_records(section, records)
-            .filter_map(|record| match turns.turn(&record) {
-                Ok(turned) => turned.record(record).map(Ok),
-                Err(error) => Some(Err(error)),
-            })
-            .collect::<std::result::Result<Vec<_>, _>>()
-    })?;
-    let turned = pieces.flat_map(|piece| {
-        let (records, error) = match piece {
-            Ok(Ok(records)) => (records, None),
-            Ok(Err(error)) => (Vec::new(), Some(Failure::from(error))),
-            Err(error) => (Vec::new(), Some(crate::kvs::unreadable(&kvs.path, &error))),
-        };
-        progress.add(records.iter().map(bytes_of_record).sum());
-        records.into_iter().map(Ok).chain(error.map(Err))
-    });
-    let records = merged(turned, examined.added.clone());
-    uncounted_into_fjall(kv, &options(1), records).map_err(|error| match error {
+    let progress = shell
+        .progress
+        .bytes("building", bytes_of(examined.after.totals()));
+    let writing = Writing {
+        kvs,
+        remake,
+        added: &examined.added,
+        chunks: kvs
+            .chunks
+            .iter()
+            .filter(|chunk| kept(remake, chunk))
+            .cloned()
+            .collect(),
+        progress: Mutex::new(progress),
+        given_up: AtomicBool::new(false),
+    };
+    let writers = threads.clamp(1, WRITERS_MAX);
+    let filled = pieces_into_fjall(kv, &options(1), |tables| writing.all(tables, writers));
+    filled.map_err(|error| match error {
         ImportError::Source(failure) => failure,
         ImportError::Engine(error) => error.into(),
-        ImportError::Order { number, space } => Failure::new(
+        ImportError::Order { space, .. } | ImportError::Overlap { space } => Failure::new(
             Code::Damage,
-            format!(
-                "{}: record {number} ({space}) does not sort after the one before it",
-                kvs.shown()
-            ),
+            format!("{}: its records of {space} are out of order", kvs.shown()),
             format!("kvutil snapshot verify {}", kvs.shown()),
         ),
     })
 }
 
-fn bytes_of_record(record: &Record) -> u64 {
-    (record.key.len() + record.value.len()) as u64
+/// Whether anything in a chunk may go into the new store.
+fn kept(remake: &Remake, chunk: &ChunkInfo) -> bool {
+    let section = |space: &Space| *space as u8 == chunk.section;
+    let space = Space::ALL.into_iter().find(section);
+    space.is_some_and(|space| remake.may_keep(space, &chunk.first_key, &chunk.last_key))
+}
+
+/// What all who write tables share.
+struct Writing<'a> {
+    kvs: &'a Kvs,
+    remake: &'a Remake,
+    added: &'a [Record],
+    /// Those of which something is kept.
+    chunks: Vec<ChunkInfo>,
+    progress: Mutex<Progress>,
+    /// Somebody failed.
+    given_up: AtomicBool,
+}
+
+type Written = std::result::Result<(), ImportError<Failure>>;
+
+impl Writing<'_> {
+    /// Writes everything, by so many threads. The first failure ends all of them.
+    fn all(&self, tables: &Pieces<'_>, writers: usize) -> Written {
+        let pieces = cut(&self.chunks, writers * PIECES_PER_WRITER);
+        let next = AtomicUsize::new(0);
+        let write_some = || {
+            let mut reader = ChunkReader::new()
+                .map_err(|e| ImportError::Source(Failure::io("read", &self.kvs.path, &e)))?;
+            while let Some(piece) = pieces.get(next.fetch_add(1, Ordering::Relaxed)) {
+                if self.given_up.load(Ordering::Relaxed) {
+                    break;
+                }
+                self.one(piece, tables, &mut reader).inspect_err(|_| {
+                    self.given_up.store(true, Ordering::Relaxed);
+                })?;
+            }
+            Written::Ok(())
+        };
+        std::thread::scope(|scope| {
+            let writers: Vec<_> = (0..writers).map(|_| scope.spawn(write_some)).collect();
+            let mut all = Written::Ok(());
+            for writer in writers {
+                match writer.join() {
+                    Ok(written) => all = all.and(written),
+                    Err(panic) => std::panic::resume_unwind(panic),
+                }
+            }
+            all
+        })
+    }
+
+    fn one(&self, piece: &Piece, tables: &Pieces<'_>, reader: &mut ChunkReader) -> Written {
+        let added = self.added.iter();
+        let mut added = added
+            .filter(|added| piece.holds(added.space, &added.key))
+            .peekable();
+        tables.write(piece.space, |table| {
+            for chunk in &self.chunks[piece.chunks.clone()] {
+                if self.given_up.load(Ordering::Relaxed) {
+                    break;
+                }
+                let records = reader
+                    .read(&self.kvs.file, chunk)
+                    .map_err(|e| ImportError::Source(unreadable(&self.kvs.path, &e)))?;
+                let mut bytes = 0;
+                for record in as_records(chunk.section, records) {
+                    let turned = self.remake.turn(&record);
+                    let turned = turned.map_err(|e| ImportError::Source(e.into()))?;
+                    let Some(turned) = turned.record(record) else {
+                        continue;
+                    };
+                    while let Some(added) = added.next_if(|added| added.key < turned.key) {
+                        table.put(&added.key, &added.value)?;
+                    }
+                    table.put(&turned.key, &turned.value)?;
+                    bytes += (turned.key.len() + turned.value.len()) as u64;
+                }
+                let mut progress = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
+                progress.add(bytes);
+            }
+            for added in added {
+                table.put(&added.key, &added.value)?;
+            }
+            Ok(())
+        })
+    }
 }
 
 /// A log that begins behind the restored state.
@@ -211,74 +237,4 @@ fn make_log(wal: &Path, remake: &Remake, target: &Target<'_>) -> Result<()> {
     let mut log = Log::create_from(wal, identity, wal_options, seed, start, process::now_ms())?;
     log.close(process::now_ms())?;
     Ok(kvnode_wal::dir::remove_spares(wal)?)
-}
-
-/// Totals of every record in the new engine, read by several threads.
-fn read_back(
-    kv: &Path,
-    kvs: &Kvs,
-    examined: &Examined,
-    threads: usize,
-    shell: &Shell,
-) -> Result<Totals> {
-    let mut progress = shell
-        .progress
-        .bytes("checking", bytes_of(examined.after.totals()));
-    let mut engine = FjallEngine::open(kv, &options(1))?;
-    let view = engine.view();
-    // The keys its chunks begin with cut both spaces into even pieces.
-    let mut pieces = Vec::new();
-    for space in Space::ALL {
-        let mut from = Bytes::new();
-        let cuts = kvs.chunks.iter().filter(|c| c.section == space as u8);
-        for cut in cuts.skip(CHUNKS_AT_ONCE).step_by(CHUNKS_AT_ONCE) {
-            let to = Bytes::copy_from_slice(&cut.first_key);
-            pieces.push((space, std::mem::replace(&mut from, to.clone()), Some(to)));
-        }
-        pieces.push((space, from, None));
-    }
-    let next = std::sync::atomic::AtomicUsize::new(0);
-    let (done, finished) = std::sync::mpsc::channel();
-    let totals = std::thread::scope(|scope| {
-        for _ in 0..threads.max(1) {
-            let (view, pieces, next, done) = (&view, &pieces, &next, done.clone());
-            scope.spawn(move || {
-                loop {
-                    let at = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-                    let Some((space, from, to)) = pieces.get(at) else {
-                        return;
-                    };
-                    let mut totals = Totals::default();
-                    let read = view.visit(*space, from, to.as_deref(), false, |key, value| {
-                        totals.add_parts(*space, key, value);
-                        ControlFlow::Continue(())
-                    });
-                    if done.send(read.map(|()| totals)).is_err() {
-                        return;
-                    }
-                }
-            });
-        }
-        drop(done);
-        let mut totals = Totals::default();
-        for piece in finished {
-            totals.merge(&piece?);
-            progress.set(bytes_of(&totals));
-        }
-        Ok::<_, kvnode_store::engine::EngineError>(totals)
-    })?;
-    drop(view);
-    engine.close()?;
-    Ok(totals)
-}
-
-/// Chunks of the snapshot to a piece that is read back by one thread.
-const CHUNKS_AT_ONCE: usize = 8;
-
-fn bytes_of(totals: &Totals) -> u64 {
-    let spaces = [totals.of(Space::State), totals.of(Space::Hist)];
-    spaces
-        .iter()
-        .map(|space| space.key_bytes + space.value_bytes)
-        .sum()
 }

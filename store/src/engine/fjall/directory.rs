@@ -6,7 +6,6 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use ::fjall::PersistMode;
-use bytes::Bytes;
 
 use super::super::{EngineError, Space, doctor};
 use super::{Options, Spaces, open_database, open_spaces};
@@ -71,27 +70,37 @@ pub(crate) fn build<E: From<EngineError>>(
     Ok(sync_directory(parent)?)
 }
 
-/// Access to the empty spaces of an engine under construction.
+/// Access to the spaces of an engine under construction, also for several threads.
 pub(crate) struct Filling {
     spaces: Spaces,
     directory: PathBuf,
 }
 
+/// Takes a key and its value.
+pub(crate) type Put<'a> = dyn FnMut(&[u8], &[u8]) -> Result<(), EngineError> + 'a;
+
 impl Filling {
-    /// Writes `items` straight into tables of `space`, at most once per space. Keys must ascend
-    /// strictly (checked by the caller: fjall panics on disorder). Atomic per space.
+    /// Lets `fill` put items straight into new tables of `space`. Keys must ascend strictly, and none may lie between those of
+    /// another call (checked by the caller: fjall panics on disorder). Atomic per call.
     pub(crate) fn ingest<E: From<EngineError>>(
         &self,
         space: Space,
-        items: impl Iterator<Item = Result<(Bytes, Bytes), E>>,
+        fill: impl FnOnce(&mut Put<'_>) -> Result<(), E>,
     ) -> Result<(), E> {
         let failed = |e| broken("write", &self.directory, e);
-        let mut ingestion = self.spaces.of(space).start_ingestion().map_err(failed)?;
-        for item in items {
-            let (key, value) = item?;
-            ingestion.write(&key[..], &value[..]).map_err(failed)?;
+        // Begun with the first item: one that stays empty would leave a file that no open accepts.
+        let mut ingestion = None;
+        fill(&mut |key, value| {
+            let begun = match &mut ingestion {
+                Some(begun) => begun,
+                none => none.insert(self.spaces.of(space).start_ingestion().map_err(failed)?),
+            };
+            begun.write(key, value).map_err(failed)
+        })?;
+        match ingestion {
+            Some(ingestion) => Ok(ingestion.finish().map_err(failed)?),
+            None => Ok(()),
         }
-        Ok(ingestion.finish().map_err(failed)?)
     }
 }
 

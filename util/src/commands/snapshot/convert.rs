@@ -138,7 +138,7 @@ pub fn run(args: &Args, shell: &Shell) -> Result<Outcome> {
         true => Verify::Checksums,
         false => Verify::Structure,
     };
-    let described = save::describe(part.path(), level, threads, shell)?;
+    let described = save::describe(part.path(), level, None, threads, shell)?;
     let path = part.commit()?;
     let converted = Converted {
         saved: Saved {

@@ -1,6 +1,5 @@
 //! `kvutil snapshot extract`: a part of a source, as a file of its own or as lines.
 
-use std::io::BufWriter;
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -104,18 +103,13 @@ pub fn run(args: &Args, shell: &Shell) -> Result<Outcome> {
         revision: args.rev,
         latest: true,
     };
-    let out = BufWriter::with_capacity(1 << 20, part.file());
-    save::write(
-        &source.view,
-        &from,
-        &chosen,
-        args.packing.options(),
-        out,
-        shell,
-    )
-    .map_err(|e| e.at(part.path()))?;
+    let options = args.packing.options();
+    let written = part
+        .write(|out| save::write(&source.view, &from, &chosen, options, out, shell))?
+        .map_err(|e| e.at(part.path()))?;
     part.sync()?;
-    let described = save::describe(part.path(), Verify::Checksums, threads.count(), shell)?;
+    let (level, written) = (Verify::Checksums, Some(&written));
+    let described = save::describe(part.path(), level, written, threads.count(), shell)?;
     let path = part.commit()?;
     let saved = Saved {
         schema: "kvutil.snapshot.extract.1",

@@ -19,7 +19,8 @@ use super::Threads;
 use crate::failure::{Code, Failure, Outcome, Result};
 use crate::kvs::{Kvs, short};
 use crate::process;
-use crate::restore::build::{self, Examined, Target};
+use crate::restore::build::{self, Target};
+use crate::restore::examine::{Examined, examine};
 use crate::restore::plan::Plan;
 use crate::restore::topology::{Founder, TOKEN, usage};
 use crate::shell::Shell;
@@ -167,7 +168,7 @@ pub fn run(args: &Args, shell: &Shell) -> Result<Outcome> {
             next_command(args, "--revision-bump auto"),
         ));
     }
-    let examined = build::examine(&kvs, &meta, &remake, args.threads.count(), shell)?;
+    let examined = examine(&kvs, &meta, &remake, args.threads.count(), shell)?;
     let digest = sound(args, &kvs, &examined)?;
     let bytes = examined.after.totals().state.key_bytes
         + examined.after.totals().state.value_bytes
@@ -380,7 +381,7 @@ fn sound(args: &Args, kvs: &Kvs, examined: &Examined) -> Result<&'static str> {
             .hint("nothing was made; `snapshot convert --skip-bad` saves what can be read of it"));
     }
     let mut problems = examined.before.problems();
-    problems.extend(super::verify::hash_problem(kvs, &examined.before));
+    problems.extend(kvs.hash_problem(&examined.before));
     if let Some(problem) = problems.first() {
         return Err(damaged(format!(
             "{}: its records contradict each other: {problem}",

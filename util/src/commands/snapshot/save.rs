@@ -1,12 +1,12 @@
 //! `kvutil snapshot save`: a `.kvs` file of a stopped node's data directory, or of a running node through its own socket or over the
 //! network.
 
-use std::io::{self, BufWriter, Read, Write};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use kvnode_client::blocking::Client;
-use kvnode_snapshot::{Info, Options, Writer};
+use kvnode_snapshot::{Info, Options, Totals, Writer};
 use kvnode_store::View;
 use kvnode_store::engine::fjall::FjallView;
 use kvnode_store::schema::SCHEMA_VERSION;
@@ -218,10 +218,11 @@ pub fn run(args: &Args, shell: &Shell) -> Result<Outcome> {
         written.map_err(|e| e.at(Path::new("stdout")))?;
         return Ok(Outcome::Fine);
     };
-    let file = BufWriter::with_capacity(1 << 20, part.file());
-    write(&source.view, &from, &chosen, options, file, shell).map_err(|e| e.at(part.path()))?;
+    let written = part
+        .write(|out| write(&source.view, &from, &chosen, options, out, shell))?
+        .map_err(|e| e.at(part.path()))?;
     drop::<Source>(source);
-    finish(part, args, Origin::DataDir, started, shell)
+    finish(part, args, Origin::DataDir, Some(&written), started, shell)
 }
 
 /// The directory a path lies in, absolute.
@@ -299,7 +300,7 @@ impl Chosen<'_> {
     }
 }
 
-/// Packs a view into `out`. Returns the file's bytes.
+/// Packs a view into `out`.
 pub fn write(
     view: &View<FjallView>,
     from: &Whose,
@@ -307,7 +308,7 @@ pub fn write(
     options: Options,
     out: impl Write,
     shell: &Shell,
-) -> std::result::Result<u64, Failed> {
+) -> std::result::Result<Totals, Failed> {
     let mut info = Info {
         cluster_id: from.cluster_id,
         member_id: from.member_id,
@@ -326,16 +327,13 @@ pub fn write(
             .progress
             .bytes("reading", stats.live_bytes + stats.history_bytes);
         let mut writer = Writer::new(out, &info, options)?;
-        let read = scanned::each(view, |space, block| {
-            for (key, value) in block.records() {
-                writer.push(space as u8, key, value)?;
-            }
-            progress.add(block.bytes());
-            Ok::<_, kvnode_snapshot::Error>(())
+        let read = scanned::each(view, options.chunk_bytes, |batch| {
+            progress.add(batch.raw_bytes() as u64);
+            writer.push_batch(batch)
         });
         let totals = read.map_err(|error| Failed::Read(error.into()))??;
         let (written, _) = writer.finish(totals.hash())?;
-        return Ok(written.file_bytes);
+        return Ok(written);
     }
     let selection = Selection {
         prefix: chosen.prefix.as_bytes().to_vec().into(),
@@ -358,7 +356,7 @@ pub fn write(
             .map_err(Failed::from)
     })?;
     let (written, _) = writer.finish(totals.hash())?;
-    Ok(written.file_bytes)
+    Ok(written)
 }
 
 fn save_live(args: &Args, to_stdout: bool, shell: &Shell) -> Result<Outcome> {
@@ -375,7 +373,7 @@ fn save_live(args: &Args, to_stdout: bool, shell: &Shell) -> Result<Outcome> {
     let part = Part::create(&args.out, args.overwrite, &again)?;
     pass_on(body, part.file(), &mut progress).map_err(|e| e.at(part.path()))?;
     drop(progress);
-    finish(part, args, Origin::Live, started, shell)
+    finish(part, args, Origin::Live, None, started, shell)
 }
 
 /// Times a stream is begun; one that breaks off is worth nothing, so the next begins anew, with the member that is best then.
@@ -400,7 +398,7 @@ fn save_online(args: &Args, to_stdout: bool, shell: &Shell) -> Result<Outcome> {
         let (client, endpoint) = members.choose(shell)?;
         match receive(members, &client, part.file(), shell) {
             Ok(Received::All) => {
-                return finish(part, args, Origin::Endpoint(endpoint), started, shell);
+                return finish(part, args, Origin::Endpoint(endpoint), None, started, shell);
             }
             Ok(Received::BrokeOff(failure)) if tries_left > 0 => {
                 shell.note(&format!("{}; once more", failure.what()));
@@ -512,12 +510,13 @@ fn finish(
     part: Part,
     args: &Args,
     origin: Origin,
+    written: Option<&Totals>,
     started: Instant,
     shell: &Shell,
 ) -> Result<Outcome> {
     part.sync()?;
     let threads = args.packing.threads.count();
-    let described = describe(part.path(), args.verify, threads, shell)?;
+    let described = describe(part.path(), args.verify, written, threads, shell)?;
     let path = part.commit()?;
     let saved = Saved {
         schema: "kvutil.snapshot.save.1",
@@ -535,8 +534,15 @@ fn finish(
     Ok(Outcome::Fine)
 }
 
-/// Checks a file that was just written and says what it holds.
-pub fn describe(path: &Path, verify: Verify, threads: usize, shell: &Shell) -> Result<Saved> {
+/// Checks a file that was just written and says what it holds. Where it was made here, as `written` tells, its digest was
+/// computed from the very bytes that were written: then every frame's CRC and the digest at the end show that they came back.
+pub fn describe(
+    path: &Path,
+    verify: Verify,
+    written: Option<&Totals>,
+    threads: usize,
+    shell: &Shell,
+) -> Result<Saved> {
     let kvs = Kvs::open(path)?;
     let meta = kvs.meta()?;
     let wrong = |what: String| {
@@ -548,9 +554,15 @@ pub fn describe(path: &Path, verify: Verify, threads: usize, shell: &Shell) -> R
         .hint("nothing was saved; the device may be failing")
     };
     let mut sha256 = kvs.digest_told()?;
-    let verified = match verify {
-        Verify::None => "none",
-        Verify::Checksums => {
+    let verified = match (verify, written) {
+        (Verify::None, _) => "none",
+        (Verify::Checksums, Some(written)) => {
+            if !kvs.is_as_written(written, threads, shell)? {
+                return Err(wrong("its bytes are not those written".into()));
+            }
+            "checksums"
+        }
+        (Verify::Checksums, None) => {
             let checked = kvs.check(threads, shell, |_, _| (), |()| ())?;
             if !checked.is_sound() {
                 return Err(wrong("its bytes are not those written".into()));
@@ -558,7 +570,7 @@ pub fn describe(path: &Path, verify: Verify, threads: usize, shell: &Shell) -> R
             sha256 = checked.sha256;
             "checksums"
         }
-        Verify::Structure => {
+        (Verify::Structure, _) => {
             let (checked, problems, _) = super::verify::structure(&kvs, &meta, threads, shell)?;
             if let Some(problem) = problems.first() {
                 return Err(wrong(problem.clone()));

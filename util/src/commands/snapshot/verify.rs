@@ -200,7 +200,7 @@ pub fn structure(
         |piece| audit.merge(piece),
     )?;
     let mut problems = audit.problems();
-    problems.extend(hash_problem(kvs, &audit));
+    problems.extend(kvs.hash_problem(&audit));
     for (what, told, found) in [
         ("revision", kvs.info.revision, meta.revision),
         (
@@ -217,13 +217,6 @@ pub fn structure(
         }
     }
     Ok((checked, problems, audit))
-}
-
-/// Whether the records are those whose hash the footer tells.
-pub fn hash_problem(kvs: &Kvs, audit: &Audit) -> Option<String> {
-    let (told, found) = (kvs.logical_hash, audit.totals().hash());
-    (told != 0 && told != found)
-        .then(|| format!("the records hash to {found:032x}, {told:032x} is told"))
 }
 
 /// What is left of a file whose footer cannot be read.
