@@ -8,8 +8,9 @@
 
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
@@ -23,6 +24,9 @@ use crate::rt;
 const PATIENCE: Duration = Duration::from_secs(60);
 /// How long the leader waits until its own state has come as far as the asker's.
 const REACH_PATIENCE: Duration = Duration::from_secs(5);
+/// Silence after which a state is given up whose sender does not lead any more: that may have died, and who leads now has
+/// one as good. Long enough for the last of it to be checked and synced.
+const DEPOSED_PATIENCE: Duration = Duration::from_secs(10);
 const LOOK: Duration = Duration::from_millis(50);
 /// Comparisons until one covers a majority: a member that is busy answers the next one.
 const COMPARISONS_MAX: u32 = 3;
@@ -74,6 +78,8 @@ pub struct Progress {
     pub kept: Option<PathBuf>,
     pub comparison: Option<Comparison>,
     since: Option<Instant>,
+    /// Bytes that have come.
+    arrived: Arc<AtomicU64>,
 }
 
 /// Shared by the admin socket, the replica core and the apply thread.
@@ -112,9 +118,11 @@ impl Resync {
         }
     }
 
-    /// It begins to arrive.
-    pub fn receiving(&self, index: u64) {
-        self.lock().index = index;
+    /// It begins to arrive; `arrived` counts its bytes, and is [`ALL_ARRIVED`] in the end.
+    pub fn receiving(&self, index: u64, arrived: Arc<AtomicU64>) {
+        let mut progress = self.lock();
+        (progress.index, progress.arrived) = (index, arrived);
+        drop(progress);
         self.step(Phase::Receiving);
     }
 
@@ -214,8 +222,11 @@ async fn carry_out(core: &Rc<ClientCore>, leader: u64) {
     if let Err(why) = ask(core, leader).await {
         resync.fail(&why);
     }
+    let mut silence = Silence::new(Instant::now());
     loop {
         let progress = resync.look();
+        let silent = silence.after(progress.arrived.load(Relaxed), Instant::now());
+        let leads = core.shared.vitals.leader.load(Relaxed);
         let late = progress
             .since
             .is_some_and(|since| since.elapsed() > PATIENCE);
@@ -225,6 +236,11 @@ async fn carry_out(core: &Rc<ClientCore>, leader: u64) {
             // Whoever has it in all later phases says how it ends.
             Phase::Asking if late => {
                 resync.fail("the leader said that it sends its state, and none came");
+            }
+            Phase::Asking | Phase::Receiving if is_orphaned(leader, leads, silent) => {
+                resync.fail(&format!(
+                    "member {leader:x}, whose state was to come, does not lead any more, and nothing has come from it for {silent:.0?}: member {leads:x} leads now, and is asked next time"
+                ));
             }
             _ => {}
         }
@@ -240,6 +256,41 @@ async fn carry_out(core: &Rc<ClientCore>, leader: u64) {
         }
     }
     resync.done(comparison);
+}
+
+/// Stands for the number of bytes once all have come.
+pub const ALL_ARRIVED: u64 = u64::MAX;
+
+/// Whether a state that was asked from `leader` is waited for in vain, now that `leads` is the leader (0: nobody knows) and
+/// nothing has come of it for so long.
+fn is_orphaned(leader: u64, leads: u64, silent: Duration) -> bool {
+    leads != 0 && leads != leader && silent >= DEPOSED_PATIENCE
+}
+
+/// How long nothing more has come.
+struct Silence {
+    arrived: u64,
+    since: Instant,
+}
+
+impl Silence {
+    fn new(now: Instant) -> Silence {
+        Silence {
+            arrived: 0,
+            since: now,
+        }
+    }
+
+    /// So many bytes have come until now; nothing more is waited for where that is all of them.
+    fn after(&mut self, arrived: u64, now: Instant) -> Duration {
+        if arrived != self.arrived || arrived == ALL_ARRIVED {
+            *self = Silence {
+                arrived,
+                since: now,
+            };
+        }
+        now.saturating_duration_since(self.since)
+    }
 }
 
 /// Asks the leader for its state.
@@ -294,12 +345,12 @@ mod tests {
         assert_eq!(resync.look().phase, Phase::Never);
         assert!(resync.begin(7));
         assert!(!resync.begin(8), "one is under way");
-        resync.receiving(42);
+        resync.receiving(42, Arc::default());
         resync.fail("the line broke");
         let told = resync.look();
         assert_eq!((told.phase, told.from, told.index), (Phase::Failed, 7, 42));
         assert_eq!(told.why.as_deref(), Some("the line broke"));
-        resync.receiving(43);
+        resync.receiving(43, Arc::default());
         assert_eq!(resync.look().phase, Phase::Failed, "that one is over");
         assert!(resync.begin(8));
         assert_eq!(resync.look().why, None);
@@ -311,5 +362,24 @@ mod tests {
         assert_eq!(told.phase, Phase::Done);
         assert_eq!(told.kept.as_deref(), Some(Path::new("/kept")));
         assert!(resync.begin(9));
+    }
+
+    #[test]
+    fn a_state_is_given_up_when_its_sender_leads_no_more_and_falls_silent() {
+        let begin = Instant::now();
+        let mut silence = Silence::new(begin);
+        assert_eq!(silence.after(0, begin + LOOK), LOOK);
+        let later = begin + DEPOSED_PATIENCE;
+        assert_eq!(silence.after(9, later), Duration::ZERO);
+        assert_eq!(silence.after(9, later + LOOK), LOOK);
+        let silent = silence.after(9, later + DEPOSED_PATIENCE);
+        assert!(is_orphaned(7, 8, silent));
+        assert!(!is_orphaned(7, 7, silent), "it leads, and may come back");
+        assert!(!is_orphaned(7, 0, silent), "nobody could be asked instead");
+        assert!(!is_orphaned(7, 8, silent - LOOK));
+        let later = later + DEPOSED_PATIENCE;
+        for checking in [LOOK, 2 * DEPOSED_PATIENCE] {
+            assert_eq!(silence.after(ALL_ARRIVED, later + checking), Duration::ZERO);
+        }
     }
 }

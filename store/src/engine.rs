@@ -17,6 +17,7 @@ pub mod doctor;
 pub mod fjall;
 pub mod memory;
 mod run;
+mod stretches;
 #[cfg(test)]
 mod tests;
 
@@ -24,6 +25,8 @@ use std::ops::ControlFlow;
 use std::path::PathBuf;
 
 use bytes::Bytes;
+
+pub use stretches::Stretches;
 
 /// Longest key either space takes, in bytes. The disk format below us counts a key with 16 bits and
 /// breaks on what does not fit, so the length is checked before it gets there.

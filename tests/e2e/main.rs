@@ -21,6 +21,7 @@ mod overload;
 mod peer_numbers;
 mod restart;
 mod restore;
+mod resync_orphaned;
 mod slow_watch;
 mod tampered;
 mod tls;

@@ -15,10 +15,10 @@ use kvnode_tests::server::free_port;
 use kvnode_tests::words::*;
 use kvnode_tests::{Client, Cluster, Options, Server, build, http};
 
-const LIMIT: Duration = Duration::from_secs(240);
+pub(crate) const LIMIT: Duration = Duration::from_secs(240);
 
 /// Another value under the key than was ever written, in the store of a member that is stopped.
-fn tamper(data: &Path, key: &str) {
+pub(crate) fn tamper(data: &Path, key: &str) {
     let mut engine =
         FjallEngine::open(&data.join("kv"), &EngineOptions::default()).expect("an engine");
     let head_key = schema::head_key(key.as_bytes());
@@ -50,12 +50,12 @@ fn checks(cluster: &Cluster, result: &str) -> u64 {
     cluster.running().into_iter().map(count).sum()
 }
 
-async fn hash(client: &Client, revision: i64) -> Option<(u32, i64)> {
+pub(crate) async fn hash(client: &Client, revision: i64) -> Option<(u32, i64)> {
     let answer = client.hash_kv(api::HashKVRequest { revision }).await.ok()?;
     Some((answer.hash, answer.compact_revision))
 }
 
-fn serializable(key: &str) -> api::RangeRequest {
+pub(crate) fn serializable(key: &str) -> api::RangeRequest {
     api::RangeRequest {
         serializable: true,
         ..get(key)
@@ -63,7 +63,11 @@ fn serializable(key: &str) -> api::RangeRequest {
 }
 
 /// A client of the member, as soon as that refuses the read.
-async fn once_fenced(cluster: &Cluster, number: usize, read: &api::RangeRequest) -> Client {
+pub(crate) async fn once_fenced(
+    cluster: &Cluster,
+    number: usize,
+    read: &api::RangeRequest,
+) -> Client {
     let client = cluster.client(number).await;
     cluster
         .until("it is fenced", async || {
@@ -211,7 +215,7 @@ fn kvutil(words: &[&str], data: &Path, more: &[&str]) -> Ran {
     program::run(command, "", LIMIT)
 }
 
-fn resync(data: &Path, more: &[&str]) -> Ran {
+pub(crate) fn resync(data: &Path, more: &[&str]) -> Ran {
     kvutil(&["data", "resync", "--live"], data, more)
 }
 

@@ -21,7 +21,7 @@ use crate::auth::Asker;
 use crate::cores::client::ClientCore;
 use crate::http::Reply;
 use crate::shared::{API_VERSION, CLUSTER_VERSION_SHORT, STORAGE_VERSION};
-use crate::snapshots::PersisterSlot;
+use crate::snapshots::{PersisterSlot, give_way};
 
 pub async fn alarm(core: &Rc<ClientCore>, asker: &Asker, message: Bytes) -> Reply {
     let request: AlarmRequest = frame::decode(message.clone())?;
@@ -88,14 +88,17 @@ pub async fn defragment(core: &Rc<ClientCore>, persisters: &PersisterSlot) -> Re
     let persister = persisters.get();
     let started = Instant::now();
     let _inflight = Inflight::new(core);
-    core.in_background(move || persister.compact_state())
-        .await?
-        .map_err(|error| {
-            Status::new(
-                kvnode_api::Code::Internal,
-                format!("kvnode: defragmentation failed: {error}"),
-            )
-        })?;
+    let rewrite = move || {
+        // The thread keeps that for all it does later: nothing there is urgent.
+        give_way();
+        persister.compact_state()
+    };
+    core.in_background(rewrite).await?.map_err(|error| {
+        Status::new(
+            kvnode_api::Code::Internal,
+            format!("kvnode: defragmentation failed: {error}"),
+        )
+    })?;
     core.shared
         .metrics
         .disk

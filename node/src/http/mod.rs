@@ -172,7 +172,14 @@ async fn connection<S: Service>(
     shutdown: rt::Shutdown,
 ) {
     let (socket, mut peer, _permit) = arrival.into_parts();
-    let mut stream = match secured(socket, &mut peer, &options, &shutdown).await {
+    // Each stage is in an allocation that goes with it: one that is part of the task would be held by it to the end, and
+    // most connections are idle.
+    let plain = rt::Stream::from_socket(socket);
+    let secured = match peer.encrypted {
+        true => Box::pin(secured(plain, &mut peer, &options, &shutdown)).await,
+        false => Ok(Stream::Plain(plain)),
+    };
+    let mut stream = match secured {
         Ok(stream) => stream,
         Err(Unsecured::Slow) => {
             service.turned_away(TurnedAway::SlowHandshake);
@@ -187,7 +194,8 @@ async fn connection<S: Service>(
         _ => {
             let limit = options.first_bytes_timeout;
             let sniffed = rt::timeout(limit, sniff::sniff(&mut stream));
-            match rt::unless(&shutdown, sniffed).await {
+            let sniffed = Box::pin(rt::unless(&shutdown, sniffed)).await;
+            match sniffed {
                 Some(Ok(Ok(Some(sniffed)))) => sniffed,
                 Some(Err(rt::Elapsed)) => {
                     service.turned_away(TurnedAway::SlowStart);
@@ -206,11 +214,11 @@ async fn connection<S: Service>(
             let counting = Rc::clone(&service);
             let away = move |why| counting.turned_away(why);
             let link = Link::new(options, peer, budgets, away);
-            driver::drive(wire, service, link, shutdown).await;
+            Box::pin(driver::drive(wire, service, link, shutdown)).await;
         }
         Protocol::Http1 => {
             let wire = Wire::http1(stream, head);
-            http1::drive(wire, service, peer, options, shutdown).await;
+            Box::pin(http1::drive(wire, service, peer, options, shutdown)).await;
         }
         Protocol::Tls => {
             HandshakeError::TlsOnPlain.log("client port", peer.address);
@@ -229,15 +237,11 @@ enum Unsecured {
 
 /// Does the handshake of a listener that speaks TLS.
 async fn secured(
-    socket: socket2::Socket,
+    stream: rt::Stream,
     peer: &mut Peer,
     options: &Options,
     shutdown: &rt::Shutdown,
 ) -> Result<Stream, Unsecured> {
-    let stream = rt::Stream::from_socket(socket);
-    if !peer.encrypted {
-        return Ok(Stream::Plain(stream));
-    }
     let live = options.tls.as_ref().ok_or(Unsecured::Over)?;
     let shaken = rt::unless(shutdown, tls::accept(stream, live.server())).await;
     match shaken.ok_or(Unsecured::Over)? {

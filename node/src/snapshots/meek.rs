@@ -4,7 +4,7 @@
 const NICENESS: i32 = 10;
 
 /// Lowers the priority of the calling thread, and of those it starts from now on. Where that is not allowed it goes on as it was.
-pub(super) fn give_way() {
+pub fn give_way() {
     // On Linux a thread has a niceness of its own, and no process means the calling thread.
     if let Err(error) = rustix::process::setpriority_process(None, NICENESS) {
         log::debug!("the priority of a thread that moves a snapshot stays: {error}");

@@ -43,6 +43,7 @@ pub use install::{
     Error as InstallError, InstallJob, Installer, PersisterSlot, ReplaceError, ReplaceJob,
     finish_install,
 };
+pub use meek::give_way;
 use source::StateSource;
 pub use source::pack;
 use staging::{Staged, Staging};
@@ -441,9 +442,7 @@ impl Snapshots {
             | Receiving::Ready(of)
             | Receiving::Replacing(of) => return Err(format!("it is taking over {of}")),
         }
-        if expected.is_some() {
-            self.shared.resync.receiving(id.index);
-        } else if self.expected.is_some() {
+        if expected.is_none() && self.expected.is_some() {
             self.lost("another snapshot came, because this member is behind the log");
         }
         log::info!("receiving {id} from member {from:x}");
@@ -451,6 +450,9 @@ impl Snapshots {
             .staging
             .start(from, id)
             .map_err(|error| format!("it has no thread for it: {error}"))?;
+        if expected.is_some() {
+            self.shared.resync.receiving(id.index, staged.arrived());
+        }
         self.receiving = Receiving::Staging(id, staged);
         Ok(Box::new(sink))
     }

@@ -13,6 +13,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use bytes::{Bytes, BytesMut};
 use kvnode_replica::Message;
 use kvnode_snapshot::{Info, Options, Writer};
+use kvnode_store::engine::Stretches;
 
 use super::meek::give_way;
 use crate::cores::View;
@@ -144,8 +145,10 @@ pub fn pack(view: &View, info: &Info, options: Options, out: impl Write) -> io::
     };
     let mut writer = Writer::new(out, info, options).map_err(other)?;
     let mut records = view.export();
+    let mut stretches = Stretches::default();
     for record in &mut records {
         let record = record.map_err(io::Error::other)?;
+        stretches.did(record.key.len() + record.value.len());
         writer
             .push(record.space as u8, &record.key, &record.value)
             .map_err(other)?;

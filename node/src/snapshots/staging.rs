@@ -10,7 +10,7 @@
 
 use std::cell::Cell;
 use std::io::{self, Read};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -28,6 +28,7 @@ use kvnode_store::schema::{META_KEY, Meta, SCHEMA_VERSION};
 
 use super::meek::give_way;
 use crate::peers::{SnapshotId, SnapshotSink};
+use crate::resync::ALL_ARRIVED;
 
 /// Pieces between the transport and the staging thread: 2 MiB.
 const PIECES_WAITING: usize = 8;
@@ -71,12 +72,15 @@ struct Plan {
 pub(super) struct Staged {
     cancelled: Arc<AtomicBool>,
     announcement: Arc<Mutex<Option<Message>>>,
+    /// Bytes that have come.
+    arrived: Arc<AtomicU64>,
 }
 
 /// The same as the transport sees it.
 pub(super) struct Sink {
     pieces: Option<SyncSender<Vec<u8>>>,
     held: u64,
+    arrived: Arc<AtomicU64>,
     thread: Option<JoinHandle<Result<Message, String>>>,
     announcement: Arc<Mutex<Option<Message>>>,
 }
@@ -110,6 +114,7 @@ impl Staging {
         let staged = Staged {
             cancelled: Arc::default(),
             announcement: Arc::default(),
+            arrived: Arc::default(),
         };
         let (plan, mut turn) = (self.plan.clone(), self.turn());
         let mut source = Source {
@@ -127,6 +132,7 @@ impl Staging {
         let sink = Sink {
             pieces: Some(sender),
             held: 0,
+            arrived: Arc::clone(&staged.arrived),
             thread: Some(thread),
             announcement: Arc::clone(&staged.announcement),
         };
@@ -154,6 +160,11 @@ impl Staged {
     /// The thread ends soon, with an error to the transport.
     pub fn cancel(&self) {
         self.cancelled.store(true, Ordering::Release);
+    }
+
+    /// Counts the bytes that come.
+    pub fn arrived(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.arrived)
     }
 
     /// raft's announcement, once the state is staged; once.
@@ -191,10 +202,12 @@ impl SnapshotSink for Sink {
             return Err(io::Error::other("bytes after the end of the snapshot"));
         }
         self.held += bytes.len() as u64;
+        self.arrived.store(self.held, Ordering::Relaxed);
         Ok(())
     }
 
     fn finish(mut self: Box<Self>) -> io::Result<()> {
+        self.arrived.store(ALL_ARRIVED, Ordering::Relaxed);
         let message = self.end()?;
         *self
             .announcement

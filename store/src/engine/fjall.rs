@@ -31,6 +31,7 @@ use ::fjall::config::CompressionPolicy;
 use ::fjall::{AbstractTree, CompressionType, Database, Keyspace, KeyspaceCreateOptions};
 use bytes::Bytes;
 
+mod calm;
 mod directory;
 mod flush;
 mod memtable;
@@ -546,6 +547,7 @@ fn open_database(directory: &Path, options: &Options) -> Result<Database, Engine
         .max_journaling_size(JOURNAL_BYTES_MAX)
         .max_cached_files(Some(options.open_files.max(16)))
         .journal_compression(CompressionType::None)
+        .with_compaction_filter_factories(Arc::new(calm::merges))
         .open()
         .map_err(|e| broken("open", directory, e))
 }
