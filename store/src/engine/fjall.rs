@@ -133,7 +133,7 @@ struct Inner {
     memory: Memory,
     /// For flushes on the caller's thread, where there are no workers: nobody flushes or compacts then.
     by_hand: Option<Mutex<Flush>>,
-    /// Rewrites of all of a space so far.
+    /// Rewrites of all of a space so far, and looks that found tables replaced.
     rewrites: AtomicU64,
     directory: PathBuf,
 }

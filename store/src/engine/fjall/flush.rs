@@ -12,6 +12,7 @@ use std::collections::BTreeSet;
 use std::ops::Bound;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -123,16 +124,18 @@ impl Flush {
         let replaced = !self.known.is_subset(&used);
         self.known = used;
         let due = std::mem::replace(&mut self.replaced, replaced) && !replaced;
-        if !due {
-            return Ok(false);
-        }
         let failed = |e| broken("write", &inner.directory, e);
         let state = &inner.spaces.state;
-        state
-            .insert(FLUSHED_KEY, &self.flushed_to[..])
-            .map_err(failed)?;
-        state.rotate_memtable().map_err(failed)?;
-        Ok(true)
+        if replaced {
+            // Only views of a later commit than the one that replaced them let go: so there has to be one, and then views.
+            state
+                .insert(FLUSHED_KEY, &self.flushed_to[..])
+                .map_err(failed)?;
+            inner.rewrites.fetch_add(1, Ordering::Relaxed);
+        } else if due {
+            state.rotate_memtable().map_err(failed)?;
+        }
+        Ok(due)
     }
 
     pub(super) fn history(

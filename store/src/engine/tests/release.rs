@@ -97,7 +97,9 @@ fn nothing_is_written_to_release_tables_while_none_was_replaced() {
         "more tables, the others as before"
     );
     engine.persister().compact_state().unwrap();
+    let asked = engine.replacements();
     assert!(!engine.release_by_hand(), "views of before may be in use");
+    assert!(engine.replacements() > asked, "views are asked to let go");
     assert!(engine.release_by_hand());
     assert!(!engine.release_by_hand(), "once for each time");
 }
