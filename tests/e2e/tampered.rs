@@ -372,10 +372,11 @@ fn a_member_is_re_synced_while_everybody_writes_and_a_watcher_on_it_misses_nothi
                 .write(format!("k{number:03}"), vec![b'v'; 4000])
                 .await;
         }
+        // Asked of the member that is watched: it has all writes by then, and the watcher gets none of them.
+        let mut last = through.revision().await;
         let mut watching = through.watching().await;
         watching.create(watch_span("k", "l")).await;
         let data = cluster.member(chosen).data_dir().to_owned();
-        let mut last = writer.revision().await;
         let first = last + 1;
         for _ in 0..3 {
             let data = data.clone();
