@@ -126,16 +126,17 @@ impl Flush {
         let due = std::mem::replace(&mut self.replaced, replaced) && !replaced;
         let failed = |e| broken("write", &inner.directory, e);
         let state = &inner.spaces.state;
-        if replaced {
-            // Only views of a later commit than the one that replaced them let go: so there has to be one, and then views.
+        if replaced || due {
+            // Only views of a later commit than the one that replaced them let go: so there has to be one, and then views. And
+            // once more, because a flush of ours in between has flushed that memtable, and an empty one is not.
             state
                 .insert(FLUSHED_KEY, &self.flushed_to[..])
                 .map_err(failed)?;
-            inner.rewrites.fetch_add(1, Ordering::Relaxed);
-        } else if due {
-            state.rotate_memtable().map_err(failed)?;
         }
-        Ok(due)
+        if replaced {
+            inner.rewrites.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(due && state.rotate_memtable().map_err(failed)?)
     }
 
     pub(super) fn history(

@@ -102,4 +102,13 @@ fn nothing_is_written_to_release_tables_while_none_was_replaced() {
     assert!(engine.replacements() > asked, "views are asked to let go");
     assert!(engine.release_by_hand());
     assert!(!engine.release_by_hand(), "once for each time");
+
+    engine.persister().compact_state().unwrap();
+    assert!(!engine.release_by_hand());
+    filled(&mut engine);
+    engine.persister().persist().unwrap();
+    assert!(
+        engine.release_by_hand(),
+        "a flush in between changes nothing"
+    );
 }
