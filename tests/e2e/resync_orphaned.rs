@@ -9,7 +9,7 @@ use kvnode_tests::proxy::{Network, Way};
 use kvnode_tests::words::*;
 use kvnode_tests::{Cluster, Options};
 
-use crate::tampered::{LIMIT, hash, once_fenced, resync, serializable, tamper};
+use crate::tampered::{LIMIT, hash, once_fenced, once_the_same, resync, serializable, tamper};
 
 /// Bytes of the state, which nothing makes shorter: at the pace of snapshots half a second's worth.
 const VALUES: u64 = 100;
@@ -112,14 +112,8 @@ fn a_leader_that_dies_in_the_midst_of_a_re_sync_leaves_the_member_fenced_and_the
         assert_eq!(&right.kvs[0].value[..], b"as written");
         let last = through.write("k07", "after").await;
         let wanted = hash(&through, last).await;
-        assert!(wanted.is_some());
         for number in [bad, leader] {
-            let client = cluster.client(number).await;
-            cluster
-                .until("all have the same", async || {
-                    (hash(&client, last).await == wanted).then_some(())
-                })
-                .await;
+            once_the_same(&cluster, &cluster.client(number).await, last, wanted).await;
         }
     });
 }

@@ -50,6 +50,21 @@ fn checks(cluster: &Cluster, result: &str) -> u64 {
     cluster.running().into_iter().map(count).sum()
 }
 
+/// Waits until the member behind `client` has at `revision` what was found elsewhere.
+pub(crate) async fn once_the_same(
+    cluster: &Cluster,
+    client: &Client,
+    revision: i64,
+    wanted: Option<(u32, i64)>,
+) {
+    assert!(wanted.is_some());
+    cluster
+        .until("it has the same", async || {
+            (hash(client, revision).await == wanted).then_some(())
+        })
+        .await;
+}
+
 pub(crate) async fn hash(client: &Client, revision: i64) -> Option<(u32, i64)> {
     let answer = client.hash_kv(api::HashKVRequest { revision }).await.ok()?;
     Some((answer.hash, answer.compact_revision))
@@ -316,12 +331,7 @@ fn a_fenced_member_is_re_synced_on_request_and_its_old_state_is_kept() {
         assert_eq!(&right.kvs[0].value[..], b"as written");
         let last = fenced.write("k07", "after").await;
         let wanted = hash(&writer, last).await;
-        assert!(wanted.is_some());
-        cluster
-            .until("both have the same", async || {
-                (hash(&fenced, last).await == wanted).then_some(())
-            })
-            .await;
+        once_the_same(&cluster, &fenced, last, wanted).await;
         let verified = checks(&cluster, "verified");
         cluster
             .until("all three were compared again", async || {
@@ -403,12 +413,7 @@ fn a_member_is_re_synced_while_everybody_writes_and_a_watcher_on_it_misses_nothi
             }
         }
         let wanted = hash(&writer, last).await;
-        assert!(wanted.is_some());
-        cluster
-            .until("both have the same", async || {
-                (hash(&through, last).await == wanted).then_some(())
-            })
-            .await;
+        once_the_same(&cluster, &through, last, wanted).await;
     });
 }
 

@@ -197,7 +197,12 @@ impl BatchBuffer {
 
     /// Bytes that header, records and padding will take.
     pub fn total_bytes(&self, block: usize) -> usize {
-        round_up(BATCH_HEADER_BYTES + self.payload_bytes(), block)
+        self.total_bytes_with(0, block)
+    }
+
+    /// The same once records of so many bytes are added.
+    pub fn total_bytes_with(&self, more: usize, block: usize) -> usize {
+        round_up(BATCH_HEADER_BYTES + self.payload_bytes() + more, block)
     }
 
     /// Adds one record of at most `bytes` bytes through `put`.

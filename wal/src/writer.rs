@@ -31,7 +31,7 @@ use crate::segment::{
     FileName, Identity, OpenedBecause, SegmentHeader, VERSION_MINOR, program_field,
 };
 use crate::state::LogState;
-use crate::{BATCH_HEADER_BYTES, BATCH_RECORDS_MAX, UNSYNCED_BYTES_MAX, round_up};
+use crate::{BATCH_RECORDS_MAX, UNSYNCED_BYTES_MAX};
 
 /// What a new log starts from.
 #[derive(Clone, Debug, Default)]
@@ -570,9 +570,9 @@ impl Writer {
         let records = entries
             .iter()
             .map(|entry| record::entry_record_bytes(entry.payload.len()));
-        let payload = self.pending.buffer.payload_bytes() + records.sum::<usize>();
-        let total = BATCH_HEADER_BYTES + payload + HARD_STATE_RECORD_BYTES;
-        let total = round_up(total, self.options.block_bytes as usize);
+        let more = records.sum::<usize>() + HARD_STATE_RECORD_BYTES;
+        let block = self.options.block_bytes as usize;
+        let total = self.pending.buffer.total_bytes_with(more, block);
         self.offset + self.room_for(total) <= self.active.header.bytes
     }
 

@@ -11,6 +11,18 @@ fn open(disk: &MemoryDisk) -> Machine {
     Machine::new(MemoryEngine::open(disk), Config::default())
 }
 
+/// A store opened again that has k0000 to k2499 but for a hundred deleted ones.
+fn reopened_with_keys() -> Machine {
+    let disk = MemoryDisk::default();
+    let mut machine = open(&disk);
+    for n in 0..2500 {
+        machine.put(&format!("k{n:04}"), "old");
+    }
+    machine.delete("k0100", "k0200");
+    drop(machine);
+    open(&disk)
+}
+
 fn noop(index: u64) -> Committed {
     Committed {
         index,
@@ -170,15 +182,7 @@ fn a_store_of_another_schema_is_refused() {
 
 #[test]
 fn heads_read_into_memory_beside_changes_are_those_of_the_last_commit() {
-    let disk = MemoryDisk::default();
-    let mut machine = open(&disk);
-    for n in 0..2500 {
-        machine.put(&format!("k{n:04}"), "old");
-    }
-    machine.delete("k0100", "k0200");
-    drop(machine);
-
-    let mut machine = open(&disk);
+    let mut machine = reopened_with_keys();
     let mut plain = {
         let config = Config {
             heads_cache_bytes: 0,
@@ -286,14 +290,7 @@ fn an_export_carries_each_value_once_whatever_its_store_writes_into_history() {
 fn heads_read_beside_come_in_as_they_are_when_they_do() {
     // Never written to, written to before the first step, and between two.
     for written_at in [None, Some(0), Some(1)] {
-        let disk = MemoryDisk::default();
-        let mut machine = open(&disk);
-        for n in 0..2500 {
-            machine.put(&format!("k{n:04}"), "old");
-        }
-        machine.delete("k0100", "k0200");
-        drop(machine);
-        let mut machine = open(&disk);
+        let mut machine = reopened_with_keys();
         let builder = machine.store.fence_builder();
         let mut read = None;
         builder.build_and_read(|heads| read = Some(heads)).unwrap();

@@ -266,54 +266,64 @@ fn reset_drops_the_handler() {
     });
 }
 
+/// Opens fifty calls that wait until the test lets them, one that is reset and one whose deadline passes; `beside` others wait
+/// already. Each ends for itself.
+async fn each_ends_for_itself(client: &Client, seen: &Seen, path: &str, beside: usize) {
+    let (reset, mut reset_body) = client.open(path, &[], false).await;
+    let deadline = [("grpc-timeout", "20m")];
+    let (late, mut late_body) = client.open(path, &deadline, false).await;
+    let mut open = Vec::new();
+    for n in 0..50u8 {
+        let (response, mut body) = client.open(path, &[], false).await;
+        body.send_data(frame(&[n]), true).unwrap();
+        open.push((n, response));
+    }
+    for body in [&mut reset_body, &mut late_body] {
+        body.send_data(frame(b""), true).unwrap();
+    }
+    assert_eq!(read_all(late).await.status(), "4", "its deadline passes");
+    while seen.entered.load(Ordering::SeqCst) < 52 + beside {
+        client.call(RANGE, frame(b""), &[]).await;
+    }
+    assert_eq!(seen.dropped.load(Ordering::SeqCst), 1);
+    reset_body.send_reset(h2::Reason::CANCEL);
+    drop(reset);
+    while seen.dropped.load(Ordering::SeqCst) == 1 {
+        client.call(RANGE, frame(b""), &[]).await;
+    }
+    assert_eq!(seen.dropped.load(Ordering::SeqCst), 2);
+    seen.confirmed.store(true, Ordering::SeqCst);
+    for (n, response) in open {
+        let answer = read_all(response).await;
+        assert_eq!((answer.status(), answer.body.clone()), ("0", frame(&[n])));
+    }
+    // Who comes later does not wait.
+    let answer = client.call(path, frame(b"x"), &[]).await;
+    assert_eq!(answer.body, frame(b"x"));
+}
+
+fn eventually_all_are_dropped(seen: &Seen) {
+    eventually("all are dropped", || {
+        seen.dropped.load(Ordering::SeqCst) == seen.entered.load(Ordering::SeqCst)
+    });
+}
+
 #[test]
 fn calls_that_wait_for_one_word_wait_together_and_end_each_for_itself() {
     let server = Server::start(Options::default());
     let seen = Arc::clone(&server.seen);
     run(async {
         let client = Client::connect(server.address).await;
-        let (reset, mut reset_body) = client.open(TOGETHER, &[], false).await;
-        let (late, mut late_body) = client
-            .open(TOGETHER, &[("grpc-timeout", "20m")], false)
-            .await;
-        let mut open = Vec::new();
-        for n in 0..50u8 {
-            let (response, mut body) = client.open(TOGETHER, &[], false).await;
-            body.send_data(frame(&[n]), true).unwrap();
-            open.push((n, response));
-        }
         let (long, mut long_body) = client.open(TOGETHER, &[], false).await;
-        for body in [&mut reset_body, &mut late_body, &mut long_body] {
-            body.send_data(frame(b""), true).unwrap();
-        }
-        assert_eq!(read_all(late).await.status(), "4", "its deadline passes");
-        while seen.entered.load(Ordering::SeqCst) < 53 {
-            client.call(RANGE, frame(b""), &[]).await;
-        }
-        assert_eq!(seen.dropped.load(Ordering::SeqCst), 1);
-        reset_body.send_reset(h2::Reason::CANCEL);
-        drop(reset);
-        while seen.dropped.load(Ordering::SeqCst) == 1 {
-            client.call(RANGE, frame(b""), &[]).await;
-        }
-        assert_eq!(seen.dropped.load(Ordering::SeqCst), 2);
-        seen.confirmed.store(true, Ordering::SeqCst);
-        for (n, response) in open {
-            let answer = read_all(response).await;
-            assert_eq!((answer.status(), answer.body.clone()), ("0", frame(&[n])));
-        }
+        long_body.send_data(frame(b""), true).unwrap();
+        each_ends_for_itself(&client, &seen, TOGETHER, 1).await;
         assert_eq!(read_all(long).await.body, frame(b"long"));
         assert!(
             seen.confirmations.load(Ordering::SeqCst) < 53,
             "not one for each"
         );
-        // Once the word is there, it is given at once.
-        let answer = client.call(TOGETHER, frame(b"x"), &[]).await;
-        assert_eq!(answer.body, frame(b"x"));
     });
-    eventually("all are dropped", || {
-        seen.dropped.load(Ordering::SeqCst) == seen.entered.load(Ordering::SeqCst)
-    });
+    eventually_all_are_dropped(&seen);
 }
 
 #[test]
@@ -322,40 +332,9 @@ fn calls_that_wait_side_by_side_end_each_for_itself() {
     let seen = Arc::clone(&server.seen);
     run(async {
         let client = Client::connect(server.address).await;
-        let (reset, mut reset_body) = client.open(SIDE_BY_SIDE, &[], false).await;
-        let deadline = [("grpc-timeout", "20m")];
-        let (late, mut late_body) = client.open(SIDE_BY_SIDE, &deadline, false).await;
-        let mut open = Vec::new();
-        for n in 0..50u8 {
-            let (response, mut body) = client.open(SIDE_BY_SIDE, &[], false).await;
-            body.send_data(frame(&[n]), true).unwrap();
-            open.push((n, response));
-        }
-        for body in [&mut reset_body, &mut late_body] {
-            body.send_data(frame(b""), true).unwrap();
-        }
-        assert_eq!(read_all(late).await.status(), "4", "its deadline passes");
-        while seen.entered.load(Ordering::SeqCst) < 52 {
-            client.call(RANGE, frame(b""), &[]).await;
-        }
-        assert_eq!(seen.dropped.load(Ordering::SeqCst), 1);
-        reset_body.send_reset(h2::Reason::CANCEL);
-        drop(reset);
-        while seen.dropped.load(Ordering::SeqCst) == 1 {
-            client.call(RANGE, frame(b""), &[]).await;
-        }
-        assert_eq!(seen.dropped.load(Ordering::SeqCst), 2);
-        seen.confirmed.store(true, Ordering::SeqCst);
-        for (n, response) in open {
-            let answer = read_all(response).await;
-            assert_eq!((answer.status(), answer.body.clone()), ("0", frame(&[n])));
-        }
-        let answer = client.call(SIDE_BY_SIDE, frame(b"x"), &[]).await;
-        assert_eq!(answer.body, frame(b"x"));
+        each_ends_for_itself(&client, &seen, SIDE_BY_SIDE, 0).await;
     });
-    eventually("all are dropped", || {
-        seen.dropped.load(Ordering::SeqCst) == seen.entered.load(Ordering::SeqCst)
-    });
+    eventually_all_are_dropped(&seen);
 }
 
 #[test]
